@@ -83,6 +83,12 @@ def layer_groups(module: nn.Module, patterns: Sequence[str] | None = None) -> li
     return [group for group in groups if group.params]
 
 
+def num_head_groups(groups: Sequence[LayerGroup]) -> int:
+    """How many groups, counted from the end, are new and so trained first: the head, and a decoder right before it."""
+    has_decoder = len(groups) > 2 and groups[-2].name.rpartition(".")[2] == "decoder"
+    return 2 if has_decoder else 1
+
+
 def is_norm(module: nn.Module) -> bool:
     """Whether ``module`` normalises: one of torch's norm layers, or any layer that keeps a running mean."""
     buffers = {name for name, _ in module.named_buffers(recurse=False)}

@@ -95,12 +95,10 @@ def _parts(group: Group, index: int, groups: Sequence[LayerGroup], several: bool
             yield {**group, "params": params, "name": layer.name + suffix}
 
 
-def trainable_layers(optimizer: Optimizer, layout: Layout, num_layers: int) -> list[list[Parameter]]:
+def held_layers(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> list[list[Parameter]]:
     """For each layer group, those of its parameters that the optimizer holds; others are not ours to train."""
-    held: list[list[Parameter]] = [[] for _ in range(num_layers)]
-    for group, layer in zip(optimizer.param_groups, layout.layers, strict=True):
-        held[layer] += group["params"]
-    return held
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    return [[param for param in group.params if id(param) in held] for group in groups]
 
 
 def set_rates(optimizer: Optimizer, layout: Layout, lrs: Sequence[float] | None, momentum: float | None) -> None:

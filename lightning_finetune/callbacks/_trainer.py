@@ -1,0 +1,158 @@
+"""The one place that knows the Trainer's inner parts.
+
+What is used of Lightning that is not documented: ``FitLoop._data_fetcher`` (to begin an epoch's data anew after a
+resume). Everything else here is public, kept together so that the callbacks read as what they do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from lightning_finetune.errors import UnsupportedError
+
+DEFAULT_MAX_EPOCHS = 1000
+"""What Lightning sets when the user gives no end of the run."""
+
+
+def refuse_unsupported(trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
+    """Refuse strategies and loops in which layers cannot be frozen and unfrozen correctly.
+
+    Raises:
+        UnsupportedError: Names the strategy and the way out.
+    """
+    strategy = trainer.strategy
+    is_ddp = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
+    if not (is_ddp or isinstance(strategy, SingleDeviceStrategy)):
+        raise UnsupportedError(
+            f"{name} does not support {type(strategy).__name__}: it shards or wraps parameters in a way that does not "
+            'follow layers being frozen and unfrozen. Use strategy="ddp", or one device.'
+        )
+    if not module.automatic_optimization:
+        raise UnsupportedError(
+            f"{name} needs automatic optimization, but {type(module).__name__} sets "
+            "`automatic_optimization = False`. Let Lightning step the optimizer."
+        )
+
+
+def the_optimizer(trainer: pl.Trainer, name: str) -> Optimizer:
+    """The run's only optimizer.
+
+    Raises:
+        UnsupportedError: None or several.
+    """
+    if len(trainer.optimizers) != 1:
+        raise UnsupportedError(
+            f"{name} needs exactly one optimizer from `configure_optimizers`, got {len(trainer.optimizers)}."
+        )
+    return trainer.optimizers[0]
+
+
+def refuse_schedulers(trainer: pl.Trainer, name: str) -> None:
+    """Refuse a module that also returns a learning rate scheduler: two hands on one rate.
+
+    Raises:
+        UnsupportedError: Names the scheduler and the module.
+    """
+    found = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
+    if found:
+        raise UnsupportedError(
+            f"{name} sets the learning rates, and `configure_optimizers` of {type(trainer.lightning_module).__name__} "
+            f"also returns {', '.join(found)}. Return the optimizer alone, or drop {name}."
+        )
+
+
+def steps_per_epoch(trainer: pl.Trainer, epochs: int) -> list[int] | None:
+    """Optimizer steps of each of the first ``epochs`` epochs; None where the data has no length.
+
+    Lightning's ``estimated_stepping_batches`` ignores an accumulation that changes, and asking for it before the
+    checkpoint is restored loses the loader's place.
+    """
+    batches = trainer.num_training_batches
+    if batches == math.inf:
+        return None
+    schedulers = [callback for callback in callbacks(trainer) if isinstance(callback, GradientAccumulationScheduler)]
+    if not schedulers:
+        return [math.ceil(batches / trainer.accumulate_grad_batches)] * epochs
+    return [math.ceil(batches / schedulers[0].get_accumulate_grad_batches(epoch)) for epoch in range(epochs)]
+
+
+def callbacks(trainer: pl.Trainer) -> list[Callback]:
+    """All callbacks of the run, in order."""
+    return list(trainer.callbacks)  # type: ignore[attr-defined]  # set by a connector, unseen by type checkers
+
+
+def is_dev_run(trainer: pl.Trainer) -> bool:
+    """Whether ``fast_dev_run`` cuts the run to a few batches, which no plan fits."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # likewise
+
+
+def max_epochs(trainer: pl.Trainer) -> int | None:
+    """Where the run ends, in epochs, or None."""
+    limit = trainer.max_epochs
+    return limit if limit is not None and limit >= 0 else None
+
+
+def max_steps(trainer: pl.Trainer) -> int | None:
+    """Where the run ends, in optimizer steps, or None."""
+    return trainer.max_steps if trainer.max_steps >= 0 else None
+
+
+def register_trainable(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Tell DDP anew which parameters have gradients.
+
+    It registers them when it wraps the model and never again, so that layers unfrozen later would drift apart between
+    ranks without a word (Lightning issue 20340). A new wrapper costs one broadcast a phase, needs no
+    ``find_unused_parameters``, and does not send what is frozen.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = module
+        strategy.configure_ddp()
+
+
+def restart_loader(trainer: pl.Trainer) -> None:
+    """After a resume, begin the epoch's data anew.
+
+    Lightning makes the first iterator before it tells the sampler the epoch, so a resumed run would see the order of
+    epoch 0.
+    """
+    loop = trainer.fit_loop
+    if loop.is_resuming or loop.restarting:
+        iter(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def run_seed(trainer: pl.Trainer) -> int:
+    """The seed of the run: that of ``seed_everything``, else one drawn on rank 0."""
+    drawn = os.environ.get("PL_GLOBAL_SEED") or int.from_bytes(os.urandom(4), "little")
+    return int(trainer.strategy.broadcast(int(drawn)))
+
+
+def reseed(*key: int) -> None:
+    """Put the global generators into a state that depends on ``key`` alone.
+
+    With (seed, epoch, batch, rank) as the key, dropout draws the same whatever happened before: a resume, a range test,
+    a validation.
+    """
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    value = int.from_bytes(digest, "little")
+    torch.manual_seed(value)
+    random.seed(value)
+    np.random.seed(value % 2**32)
+
+
+def scalar_metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """What has been logged last, as plain numbers, without the per-step copies of epoch values."""
+    found: dict[str, Any] = dict(trainer.callback_metrics)
+    return {name: float(value) for name, value in found.items() if not name.endswith("_step")}

@@ -1,0 +1,69 @@
+"""Gradual unfreezing: train the head first, then let the layers before it follow, group by group."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from lightning_finetune.callbacks._phased import PhasedCallback, spans
+from lightning_finetune.errors import PhaseError
+from lightning_finetune.phases import Phase, Train
+
+
+class GradualUnfreezing(PhasedCallback):
+    """Freeze and unfreeze layer groups at given epochs, with discriminative learning rates.
+
+    Works with any LightningModule that gives one optimizer. Frozen layers have no gradient and make no step, and their
+    norm layers do not change. Where nothing else sets the learning rates and the optimizer has one rate for all,
+    the trained groups are spread geometrically from a tenth of it at the input to all of it at the head (Howard &
+    Ruder 2018, https://arxiv.org/abs/1801.06146).
+
+    Args:
+        schedule: From which epoch on what trains: ``"head"``, ``"all"``, or a number of layer groups counted from the
+            head. Must say what holds from epoch 0 on.
+        lr_ratio: Rate of the head over that of the earliest trained group; None leaves the optimizer's rates, and a
+            scheduler that the module returns, alone.
+        train_norm: Keep training norm layers in frozen groups, as fastai does.
+        groups: Name patterns of the layer groups, from the input to the head; see
+            :func:`lightning_finetune.layer_groups.layer_groups`.
+
+    Raises:
+        PhaseError: A schedule that cannot be followed, or an unfreezing after the end of the run.
+
+    Example::
+
+        Trainer(max_epochs=12, callbacks=[GradualUnfreezing({0: "head", 4: 2, 8: "all"})])
+    """
+
+    def __init__(
+        self,
+        schedule: dict[int, Train],
+        lr_ratio: float | None = 10.0,
+        train_norm: bool = False,
+        groups: list[str] | None = None,
+    ) -> None:
+        super().__init__(groups, train_norm)
+        if lr_ratio is not None and lr_ratio < 1:
+            raise PhaseError(f"Expected `lr_ratio` to be at least 1 or None, got {lr_ratio}.")
+        self.schedule = dict(schedule)
+        self.lr_ratio = lr_ratio
+        self._spans = spans(self.schedule, "the unfreezing schedule")
+        self._base_lr: float | None = None
+
+    @override
+    def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        rates = (
+            None if self._base_lr is None or self.lr_ratio is None else (self._base_lr / self.lr_ratio, self._base_lr)
+        )
+        return [Phase(epochs, train, rates, schedule="constant", moms=None) for epochs, train in self._spans]
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._base_lr = self._own_rate(trainer)
+        super().on_fit_start(trainer, pl_module)
+
+    def _own_rate(self, trainer: pl.Trainer) -> float | None:
+        """The optimizer's rate, if it is one for all and ours to spread."""
+        lrs = {float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups}
+        taken = any("lr" in other.governs(trainer) for other in self._others(trainer))
+        return None if taken or self.lr_ratio is None or len(lrs) > 1 else lrs.pop()

@@ -1,0 +1,71 @@
+"""The one-cycle policy over a run, or over spans of it, in anybody's Trainer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from lightning_finetune.callbacks import _trainer
+from lightning_finetune.callbacks._phased import PhasedCallback
+from lightning_finetune.errors import PhaseError
+from lightning_finetune.phases import Phase
+from lightning_finetune.schedules import Moms
+
+
+class OneCycle(PhasedCallback):
+    """Raise the learning rate to a peak and let it fall, and momentum the other way.
+
+    The policy of Smith 2018 (https://arxiv.org/abs/1803.09820) with fastai's shape and defaults. The rate at step
+    ``i`` of ``n`` is a closed form of ``i / n``, in optimizer steps, so accumulation and resuming need no care. Works with any LightningModule that gives one optimizer and no scheduler.
+
+    Args:
+        max_lr: Peak rate of every layer group; or ``(low, high)``, spread geometrically from the input to the head; or
+            ``(None, high)``, a tenth for all but the head; or a list with one rate a layer group.
+        div: Peak over first rate.
+        div_final: Peak over last rate.
+        pct_start: Share of the cycle before the peak; None is the schedule's own: 0.25, and 0.75 for ``flat_cos``.
+        moms: Momentum (Adam's first beta) at the start, the peak and the end; None leaves it alone.
+        epochs: One cycle for each of these numbers of epochs; None is one cycle over the run.
+        schedule: ``"one_cycle"``, or ``"flat_cos"``: flat, then half a cosine.
+        groups: Name patterns of the layer groups, from the input to the head; see
+            :func:`lightning_finetune.layer_groups.layer_groups`.
+
+    Raises:
+        PhaseError: Rates or spans that cannot be followed.
+
+    Example::
+
+        Trainer(max_epochs=4, callbacks=[OneCycle(max_lr=(1e-5, 3e-4))])
+    """
+
+    def __init__(
+        self,
+        max_lr: float | tuple[float | None, float] | list[float] = 3e-3,
+        div: float = 25.0,
+        div_final: float = 1e5,
+        pct_start: float | None = None,
+        moms: Moms | None = (0.95, 0.85, 0.95),
+        epochs: list[int] | None = None,
+        schedule: Literal["one_cycle", "flat_cos"] = "one_cycle",
+        groups: list[str] | None = None,
+    ) -> None:
+        super().__init__(groups)
+        self.epochs = epochs
+        spans: list[int | None] = list(epochs) if epochs else [None]
+        self._phases = [Phase(count, None, max_lr, None, schedule, pct_start, div, div_final, moms) for count in spans]
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        planned = sum(self.epochs or [])
+        if stage == "fit" and self.epochs and trainer.max_epochs != planned and not _trainer.is_dev_run(trainer):
+            raise PhaseError(
+                f"Expected the spans of OneCycle to fill the run: epochs={self.epochs} are {planned}, but "
+                f"max_epochs={trainer.max_epochs}."
+            )
+
+    @override
+    def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        return self._phases
