@@ -1,0 +1,169 @@
+"""From a file, array or PIL image to pixels of the size that the model needs: one path for training and inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from lightning_finetune.errors import DataError
+
+Resize: TypeAlias = Literal["crop", "squish"]
+ImageSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor"
+Size: TypeAlias = tuple[int, int]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+CENTRE = (0.5, 0.5)
+# What Pillow raises for files that it cannot read, by format.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop") -> Tensor:
+    """Read one image as validation and inference see it.
+
+    Args:
+        source: A file, a PIL image, or an array ``[h, w]``, ``[h, w, channels]`` (a tensor: ``[channels, h, w]``).
+        size: Height and width in pixels, or one number for both.
+        resize: ``"crop"`` scales the image until it covers ``size`` and keeps the centre; ``"squish"`` keeps all of it
+            and gives up its proportions.
+
+    Returns:
+        RGB, uint8 ``[3, h, w]``.
+
+    Raises:
+        DataError: The file does not hold a readable image.
+    """
+    wanted = (size, size) if isinstance(size, int) else size
+    return torch.from_numpy(np.ascontiguousarray(rgb_pixels(source, wanted, resize).transpose(2, 0, 1)))
+
+
+def rgb_pixels(source: ImageSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Pixels:
+    """RGB pixels ``[h, w, 3]``; ``position`` (x, y in 0..1) says where a crop lies in what it leaves out."""
+    return np.asarray(_fit(_rgb(_open(source, size)), size, resize, position, Image.Resampling.BILINEAR))
+
+
+def mask_pixels(source: str | Path, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Pixels:
+    """Class ids ``[h, w]`` of a mask file, cut like its image and resized by nearest neighbour: ids stay exact."""
+    return np.asarray(_fit(open_mask(source), size, resize, position, Image.Resampling.NEAREST))
+
+
+def open_mask(path: str | Path) -> Image.Image:
+    """The mask in a file, decoded; its values are class ids (of a palette image, the indices).
+
+    Raises:
+        DataError: The file does not hold a readable image of one channel.
+    """
+    try:
+        mask = Image.open(path)
+        mask.load()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if mask.mode not in ("L", "P", "1", "I") and not mask.mode.startswith("I;16"):
+        raise DataError(
+            f"{path}: expected a mask of one channel that holds class ids, got mode {mask.mode}. "
+            "Save it as an 8-bit grey or palette PNG."
+        )
+    return ImageOps.exif_transpose(mask)
+
+
+def image_size(source: str | Path) -> Size:
+    """Height and width of an image file as it is seen, without decoding its pixels."""
+    with Image.open(source) as image:
+        width, height = image.size
+        return (width, height) if _on_its_side(image) else (height, width)
+
+
+def decode_fully(path: str | Path) -> None:
+    """Decode every byte of a file at its smallest scale.
+
+    Raises:
+        DataError: It is empty, truncated, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft(None, (1, 1))
+            image.load()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _open(source: ImageSource, size: Size) -> Image.Image:
+    """The image upright; a JPEG is decoded at the smallest of its scales (1, 1/2, 1/4, 1/8) that covers ``size``."""
+    if isinstance(source, (np.ndarray, Tensor)):
+        return _from_array(source)
+    try:
+        image = source if isinstance(source, Image.Image) else Image.open(source)
+        image.draft(None, size if _on_its_side(image) else size[::-1])
+        image.load()
+    except _UNREADABLE as error:
+        raise _unreadable(source, error) from error
+    return ImageOps.exif_transpose(image)
+
+
+def _on_its_side(image: Image.Image) -> bool:
+    """Whether EXIF says (orientations 5 to 8) that height and width change places."""
+    return bool(image.getexif().get(0x0112, 1) >= 5)
+
+
+def _from_array(source: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
+    array = source.permute(1, 2, 0).cpu().numpy() if isinstance(source, Tensor) and source.ndim == 3 else source
+    array = np.asarray(array)
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"Expected an image of uint8 values 0..255, got an array of {array.dtype}. Convert it to uint8 first."
+        )
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """RGB of any mode: transparency laid on white, 16 bits scaled to 8."""
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _deep_to_rgb(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_to_rgb(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits; floats are taken as 0..1 where none is larger."""
+    values = np.asarray(image, dtype=np.float64)
+    top = values.max(initial=0.0)
+    scale = 255.0 if image.mode == "F" and top <= 1 else 255 / 65535 if top > 255 or image.mode[:4] == "I;16" else 1.0
+    return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _fit(
+    image: Image.Image,
+    size: Size,
+    resize: Resize,
+    position: tuple[float, float],
+    resample: Image.Resampling,
+) -> Image.Image:
+    """Crop and scale in one resample."""
+    (height, width), (full_width, full_height) = size, image.size
+    box_width, box_height = float(full_width), float(full_height)
+    if resize == "crop":
+        scale = min(full_width / width, full_height / height)
+        box_width, box_height = width * scale, height * scale
+    left = position[0] * max(full_width - box_width, 0.0)
+    top = position[1] * max(full_height - box_height, 0.0)
+    box = (left, top, min(left + box_width, full_width), min(top + box_height, full_height))
+    return image.resize((width, height), resample, box=box)
+
+
+def _unreadable(source: object, error: Exception) -> DataError:
+    name = source if isinstance(source, (str, Path)) else type(source).__name__
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{name}: no such file.")
+    reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+    if isinstance(source, (str, Path)) and Path(source).stat().st_size == 0:
+        reason = "an empty file"
+    return DataError(f"{name}: expected an image, got {reason}. Remove or replace it.")

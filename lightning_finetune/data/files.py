@@ -1,0 +1,92 @@
+"""Which files of a folder are images, and whether they can be read."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from lightning_finetune.errors import DataError, first_ten
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+_LITTER = {"thumbs.db", "desktop.ini"}
+
+
+def image_files(folder: Path, *, skip: Iterable[str] = ()) -> list[Path]:
+    """All images under a folder, sorted; hidden files and folders are passed over.
+
+    Args:
+        folder: Where to look, at any depth.
+        skip: Names of folders to leave out.
+
+    Raises:
+        DataError: The folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of images, but there is none.")
+    skipped, found, others = set(skip), [], []
+    for at, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in skipped]
+        kept = [Path(at, name) for name in names if not name.startswith(".") and name.lower() not in _LITTER]
+        found += [path for path in kept if is_image(path)]
+        others += [path for path in kept if not is_image(path)]
+    _report(others)
+    return sorted(found)
+
+
+def is_image(path: Path) -> bool:
+    """Whether Pillow knows the extension, whatever its case."""
+    return path.suffix.lower() in _extensions()
+
+
+def check_all(items: Sequence[Item], problem: Callable[[Item], str | None], threads: int) -> list[str]:
+    """What ``problem`` says of those items that have one, in their order; reading releases Python's lock."""
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        return [text for text in pool.map(problem, items) if text is not None]
+
+
+def raise_problems(what: str, problems: Sequence[str], folder: Path) -> None:
+    """Raise one error that names the first ten of ``problems``; more of them go in full to a file.
+
+    Args:
+        what: What was expected, as the start of a sentence.
+        problems: One text for each bad item; with none of them nothing happens.
+        folder: Where the file with the full list is written.
+
+    Raises:
+        DataError: There are problems.
+    """
+    if not problems:
+        return
+    full = ""
+    if len(problems) > 10:
+        folder.mkdir(parents=True, exist_ok=True)
+        listing = folder / "bad_images.txt"
+        listing.write_text("\n".join(problems) + "\n", encoding="utf-8", errors="backslashreplace")
+        full = f"\nThe full list is in {listing}."
+    raise DataError(f"{what}; {len(problems)} cannot be used:{first_ten(problems)}{full}")
+
+
+@cache
+def _extensions() -> frozenset[str]:
+    known = Image.registered_extensions()
+    return frozenset(extension for extension, name in known.items() if name in Image.OPEN and name not in _NO_PHOTOS)
+
+
+# Formats that Pillow opens but that hold documents or video.
+_NO_PHOTOS = {"PDF", "MPEG", "EPS", "WMF", "HDF5", "GRIB", "BUFR"}
+
+
+def _report(others: Sequence[Path]) -> None:
+    """Say what is left out, unless it is the usual text beside a data set."""
+    if others:
+        log.info("%d files are not images by their extension and are left out:%s", len(others), first_ten(others))

@@ -1,0 +1,155 @@
+"""Order, sharding, workers and resuming of batches, each a function of (seed, epoch, rank)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset
+from lightning_finetune.data.decode import Size
+from lightning_finetune.data.draws import Ints, permutation
+from lightning_finetune.errors import DataError
+
+
+class LoaderState(TypedDict):
+    """How far a loader is: batches handed out in an epoch."""
+
+    epoch: int
+    batch: int
+
+
+class BatchSampler(Sampler[BatchKey]):
+    """The keys of this process's batches.
+
+    Training: one permutation of all items an epoch; the k-th batches of all processes together are the k-th batch of a
+    single process with ``world_size`` times the batch; what is left over is dropped, unless nothing else is there.
+    Otherwise: every item once over all processes, in order, and the same number of batches on each process, because
+    DDP's collectives would wait for ever for a missing one.
+
+    Args:
+        items: Number of items in the split.
+        batch_size: Items a batch and process.
+        size: Asked for the image size when an epoch begins.
+        train: Shuffle, and drop what is left over.
+        seed: Of the order.
+        world_size: Number of processes.
+        rank: Of this process.
+
+    Raises:
+        DataError: There are fewer items than processes.
+    """
+
+    def __init__(
+        self,
+        items: int,
+        batch_size: int,
+        size: Callable[[], Size],
+        *,
+        train: bool,
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        if items < world_size:
+            raise DataError(
+                f"Expected at least one image for each of the {world_size} processes, got {items}. "
+                "Use fewer devices or more images."
+            )
+        self.items, self.batch_size, self.size = items, batch_size, size
+        self.train, self.seed, self.world_size, self.rank = train, seed, world_size, rank
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        share = self.items / self.world_size
+        if self.train:
+            return max(1, int(share // self.batch_size))
+        return min(int(-(-share // self.batch_size)), self.items // self.world_size)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        """Keys from batch ``start`` on."""
+        size = self.size()
+        for items in self.batches()[self.start :]:
+            yield BatchKey(items, self.epoch, size)
+
+    def batches(self) -> list[Ints]:
+        """The items of each batch of this process in this epoch."""
+        if self.train:
+            return self._train_batches()
+        mine = np.arange(self.rank, self.items, self.world_size)
+        return np.split(mine, self._cuts(len(mine)))
+
+    def _train_batches(self) -> list[Ints]:
+        order = permutation(self.seed, self.epoch, self.items)
+        together = self.batch_size * self.world_size
+        chunks = [order[k * together : (k + 1) * together] for k in range(len(self))]
+        return [chunk[self.rank :: self.world_size] for chunk in chunks]
+
+    def _cuts(self, count: int) -> list[int]:
+        """Where to cut ``count`` items: full batches as long as at least one item is left for each later batch."""
+        number = len(self)
+        return [min(k * self.batch_size, count - (number - k)) for k in range(1, number)]
+
+
+class ImageLoader:
+    """Loads the batches that its sampler asks for, in worker processes.
+
+    Not a ``DataLoader``, because Lightning calls ``iter`` on its loader before it sets the epoch, and a DataLoader
+    with workers would then prefetch the wrong one: here all is read at the first ``next``. Its state makes a run that
+    was stopped within an epoch continue with the next unseen batch.
+    """
+
+    batch_sampler = None  # Lightning looks for it wherever there is a sampler
+
+    def __init__(self, images: ImageDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool) -> None:
+        self.images = images
+        self.sampler = sampler
+        self._loader: DataLoader[Batch] = DataLoader(
+            images,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+        )
+        self._state = LoaderState(epoch=0, batch=0)
+        self._resume: LoaderState | None = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of the sampler's epoch."""
+        resume, self._resume = self._resume, None
+        epoch = self.sampler.epoch
+        continues = resume is not None and resume["epoch"] == epoch and resume["batch"] < len(self)
+        start = resume["batch"] if resume is not None and continues else 0
+        self._state = LoaderState(epoch=epoch, batch=start)
+        self.sampler.start = start
+        for batch in self._loader:
+            self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
+            yield batch
+
+    def state_dict(self) -> LoaderState:
+        """The epoch and the number of its batches handed out."""
+        return self._resume or self._state
+
+    def load_state_dict(self, state: LoaderState) -> None:
+        """The next iteration, if it is of the same epoch, begins after the batches of ``state``."""
+        self._resume = LoaderState(epoch=int(state["epoch"]), batch=int(state["batch"]))
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        self._loader._iterator = None
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
