@@ -1,0 +1,75 @@
+"""Constructor arguments: which a checkpoint can keep, and closed choices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lightning_finetune.errors import FinetuneError, did_you_mean
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``arguments`` that ``torch.load(weights_only=True)`` reads back: no modules, tensors or callables."""
+    return {name: value for name, value in arguments.items() if _is_plain(value)}
+
+
+def not_plain(arguments: Mapping[str, Any]) -> list[str]:
+    """Names of the others: what ``save_hyperparameters`` must ignore."""
+    return [name for name in arguments if name not in plain(arguments)]
+
+
+def choose(name: str, value: Choice, choices: Iterable[str]) -> Choice:
+    """``value`` if it is one of ``choices``.
+
+    Raises:
+        FinetuneError: It is not; names the argument and the choices.
+    """
+    known = list(choices)
+    if value not in known:
+        raise FinetuneError(f"Expected `{name}` to be one of {known}, got {value!r}.{did_you_mean(str(value), known)}")
+    return value
+
+
+def check_num_classes(num_classes: int | None) -> int:
+    """``num_classes``, if it is given.
+
+    Raises:
+        FinetuneError: It is None or less than 1.
+    """
+    if num_classes is None or num_classes < 1:
+        raise FinetuneError(
+            f"Expected `num_classes`, the number of classes, got {num_classes}. Give it to the task, "
+            "num_classes=data.num_classes; the command line takes it from the data."
+        )
+    return num_classes
+
+
+def check_class_weights(
+    weights: Sequence[float] | None, num_classes: int, name: str = "class_weights"
+) -> Tensor | None:
+    """``weights`` as a tensor ``[num_classes]``.
+
+    Raises:
+        FinetuneError: There is not one non-negative number for each class.
+    """
+    if weights is None:
+        return None
+    tensor = torch.as_tensor(weights, dtype=torch.float32)
+    if tensor.shape != (num_classes,) or not bool((tensor >= 0).all()):
+        raise FinetuneError(
+            f"Expected `{name}` to be {num_classes} numbers >= 0, one for each class, got {list(weights)}."
+        )
+    return tensor
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return type(value) is dict and all(_is_plain(part) for pair in value.items() for part in pair)
+    if isinstance(value, (list, tuple)):
+        return type(value) in (list, tuple) and all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)

@@ -1,0 +1,187 @@
+"""What the tasks share: how a model is built, stepped, measured, optimised and kept in a checkpoint."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric, MetricCollection
+
+from lightning_finetune import param_groups
+from lightning_finetune.layer_groups import LayerGroup, layer_groups
+from lightning_finetune.tasks import record
+from lightning_finetune.tasks.arguments import check_num_classes, plain
+from lightning_finetune.tasks.backbones import Stats
+from lightning_finetune.tasks.batch import check_data, images_of, target_of
+from lightning_finetune.tasks.finite import CHECK_EVERY, FiniteLoss
+from lightning_finetune.tasks.metrics import Measures
+from lightning_finetune.tasks.optimizers import build_optimizer
+from lightning_finetune.tasks.prediction import Predicts
+
+Metrics: TypeAlias = Metric | list[Metric] | dict[str, Metric] | None
+
+
+class BaseTask(Predicts, LightningModule):
+    """A model with its loss, metrics and optimizer.
+
+    The ``__init__`` of a task ends with ``self.build(locals())``, which calls the template methods
+    :meth:`configure_models`, :meth:`configure_losses` and :meth:`configure_metrics`; they find the constructor's
+    arguments in :attr:`arguments`. Overriding one of them swaps that part.
+
+    Attributes:
+        arguments: What the constructor was given.
+        model: Images ``[B, C, H, W]`` to logits.
+        criterion: Logits and targets to a loss.
+        num_classes: How many classes, or labels.
+        classes: Their names; the data's, where it has them.
+        preprocessing: How the data made images; what :meth:`predict` repeats.
+    """
+
+    target_key: ClassVar[str] = "label"
+    kind: ClassVar[str]
+
+    def build(self, arguments: Mapping[str, Any]) -> None:
+        """Build model, loss and metrics from the constructor's ``locals()``."""
+        self.arguments = {name: arg for name, arg in arguments.items() if name not in ("self", "__class__")}
+        self.num_classes = check_num_classes(self.arguments["num_classes"])
+        self.classes = [str(number) for number in range(self.num_classes)]
+        self.preprocessing = None
+        self.model = self.configure_models().to(memory_format=torch.channels_last)
+        self.criterion = self.configure_losses()
+        given: Metrics = self.arguments["metrics"]
+        metrics = self.configure_metrics() if given is None else MetricCollection(given)  # type: ignore[arg-type]  # dict is invariant
+        self.val_measures = Measures("val", metrics)
+        self.test_measures = Measures("test", metrics)
+        self._finite = FiniteLoss()
+
+    # -- template methods ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def configure_models(self) -> nn.Module:
+        """The model."""
+
+    @abstractmethod
+    def configure_losses(self) -> nn.Module:
+        """The criterion: ``(logits, targets)`` to a scalar."""
+
+    @abstractmethod
+    def configure_metrics(self) -> MetricCollection:
+        """Metrics of ``(probabilities, targets)``, by the names that follow ``val_`` and ``test_``."""
+
+    def configure_optimizers(self) -> Optimizer:
+        """One optimizer over all layer groups, each in a decayed and an undecayed parameter group."""
+        rates = {"lr": self.arguments["lr"], "weight_decay": self.arguments["weight_decay"]}
+        return build_optimizer(self.arguments["optimizer"], param_groups.build(layer_groups(self), **rates), **rates)
+
+    @abstractmethod
+    def check_target(self, target: Tensor) -> None:
+        """Raise a ``DataError`` if ``target`` cannot belong to this model."""
+
+    # -- what callbacks and data ask -----------------------------------------------------------------------------------
+
+    @property
+    def normalization(self) -> Stats | None:
+        """Mean and standard deviation of the images that the backbone's weights were trained on, where known."""
+        stats: Stats | None = getattr(self.model, "normalization", None)
+        return stats
+
+    def layer_groups(self) -> dict[str, LayerGroup]:
+        """Layer groups of the model from the input to the head; a loss that learns joins the head."""
+        *body, head = layer_groups(self.model)
+        last = LayerGroup(head.name, (*head.params, *self.criterion.parameters()))
+        return {group.name: group for group in (*body, last)}
+
+    def setup(self, stage: str) -> None:
+        """Take class names and preprocessing from the data module, after checking that it fits."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None:
+            return
+        check_data(datamodule, self.kind, self.num_classes)
+        if stage == "fit":
+            self.classes = list(getattr(datamodule, "classes", None) or self.classes)
+            self.preprocessing = datamodule.preprocessing() if hasattr(datamodule, "preprocessing") else None
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of normalised images ``[B, C, H, W]``."""
+        logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        images = images_of(batch)
+        loss: Tensor = self.criterion(self(images), target_of(batch, self.target_key))
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop at a loss that is not finite."""
+        groups = self.trainer.optimizers[0].param_groups
+        self._finite.watch(outputs["loss"], batch_idx, [float(group["lr"]) for group in groups])
+        if (batch_idx + 1) % CHECK_EVERY == 0 or self.trainer.is_last_batch:
+            self._finite.check(self._phase)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to loss and metrics."""
+        self._measure(self.val_measures, batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to loss and metrics."""
+        self._measure(self.test_measures, batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Probabilities of one batch."""
+        return self.probabilities(self(images_of(batch)))
+
+    def on_validation_epoch_start(self) -> None:
+        """Start loss and metrics anew."""
+        self.val_measures.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Start loss and metrics anew."""
+        self.test_measures.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and metrics of the whole set."""
+        self._log_measures(self.val_measures)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and metrics of the whole set."""
+        self._log_measures(self.test_measures)
+
+    def _measure(self, measures: Measures, batch: Any) -> None:
+        target = target_of(batch, self.target_key)
+        self.check_target(target)
+        logits = self(images_of(batch))
+        measures.update(self.criterion(logits, target), self.probabilities(logits), target)
+
+    def _log_measures(self, measures: Measures) -> None:
+        for place, (name, value) in enumerate(measures.compute().items()):
+            self.log(name, value, prog_bar=place < 2, sync_dist=True)  # equal on all ranks; sync_dist asks for no more
+
+    def _phase(self) -> str:
+        trained = [group.name for group in layer_groups(self) if any(p.requires_grad for p in group.params)]
+        return f"epoch {self.current_epoch} (layer groups {trained[0]} to {trained[-1]} train)"
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the task, and keep out what ``torch.load(weights_only=True)`` would refuse."""
+        checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
+        checkpoint[record.KEY] = record.make_record(type(self).__name__, self.arguments, self.learned())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take class names and preprocessing from a checkpoint of ours."""
+        for name, value in checkpoint.get(record.KEY, {}).items():
+            if name in self.learned():
+                setattr(self, name, value)
+
+    def learned(self) -> dict[str, Any]:
+        """What the task knows from its data beside weights, in plain values; kept in checkpoints."""
+        return {"classes": self.classes, "preprocessing": self.preprocessing}

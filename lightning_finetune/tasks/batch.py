@@ -1,0 +1,76 @@
+"""Batches and data modules, ours or foreign: what a task takes from them, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lightning_finetune.errors import DataError
+
+
+def images_of(batch: Any) -> Tensor:
+    """The images ``[B, C, H, W]`` of a batch: a dict with ``"image"``, a tuple that begins with them, or they alone.
+
+    Raises:
+        DataError: It holds none.
+    """
+    images = batch
+    if isinstance(batch, Mapping):
+        images = batch.get("image")
+    elif isinstance(batch, Sequence) and batch:
+        images = batch[0]
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        raise DataError(f"Expected a batch with images [B, C, H, W] under 'image' or first, got {_outline(batch)}.")
+    return images
+
+
+def target_of(batch: Any, key: str) -> Tensor:
+    """The targets of a batch: under ``key`` of a dict, or second in a tuple.
+
+    Raises:
+        DataError: It holds none.
+    """
+    target = None
+    if isinstance(batch, Mapping):
+        target = batch.get(key)
+    elif isinstance(batch, Sequence) and len(batch) > 1:
+        target = batch[1]
+    if not isinstance(target, Tensor):
+        raise DataError(f"Expected a batch with a tensor under {key!r} or second, got {_outline(batch)}.")
+    return target
+
+
+def check_data(datamodule: Any, kind: str, num_classes: int) -> None:
+    """Compare a data module with the task before anything is trained.
+
+    Args:
+        datamodule: One that says ``kind`` and ``num_classes``; what it does not say is not checked.
+        kind: Of targets, that the task needs.
+        num_classes: Of the task.
+
+    Raises:
+        DataError: They do not fit.
+    """
+    have = getattr(datamodule, "kind", kind)
+    if have != kind:
+        fitting = {"single": "ImageClassifier", "multi": "MultiLabelClassifier", "mask": "UNetSegmenter"}
+        raise DataError(
+            f"Expected data of kind {kind!r}, got {have!r}. Train it with {fitting.get(have, 'another task')}."
+        )
+    found = getattr(datamodule, "num_classes", None)
+    if found is not None and found != num_classes:
+        raise DataError(
+            f"The model has {num_classes} classes (`num_classes`), the data {found}. Give num_classes={found}."
+        )
+
+
+def _outline(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return "a dict of " + ", ".join(f"{key!r}: {_outline(value)}" for key, value in batch.items())
+    if isinstance(batch, Tensor):
+        return f"a tensor {list(batch.shape)}"
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return f"a {type(batch).__name__} of {len(batch)}: " + ", ".join(map(_outline, batch[:4]))
+    return type(batch).__name__

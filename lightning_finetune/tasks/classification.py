@@ -1,0 +1,127 @@
+"""Single-label image classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_finetune.data.decode import ImageSource
+from lightning_finetune.errors import DataError, FinetuneError
+from lightning_finetune.tasks.arguments import check_class_weights, not_plain
+from lightning_finetune.tasks.base import BaseTask, Metrics
+from lightning_finetune.tasks.classifier import build_classifier
+from lightning_finetune.tasks.heads import HeadName
+from lightning_finetune.tasks.metrics import ErrorRate
+from lightning_finetune.tasks.optimizers import OptimizerCallable, fastai_adam
+from lightning_finetune.tasks.weights import Weights
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says about one image.
+
+    Attributes:
+        label: Name of the most probable class.
+        probability: Of that class.
+        probabilities: Of every class by name, the most probable first.
+        source: The file, where the image came from one.
+    """
+
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+    source: Path | None = None
+
+
+class ImageClassifier(BaseTask):
+    """Fine-tunes a pretrained backbone to tell classes of images apart.
+
+    Args:
+        model: A timm name (``"convnext_tiny"``), ``"torchvision/resnet50"``, or a module. A module that gives
+            ``[B, num_classes]`` is taken as it is; one that gives other features gets a head.
+        num_classes: How many classes; the command line takes it from the data.
+        weights: True for pretrained ones (of the default model they are installed with the package; others are
+            downloaded), False for random ones, or a file or a state dict.
+        in_channels: Channels of an image.
+        head: ``"concat_pool"``, the head of the lessons, or one ``"linear"`` layer.
+        dropout: Probability before the last layer.
+        loss: Replaces cross-entropy: any module of ``(logits [B, num_classes], labels [B])``.
+        label_smoothing: Of cross-entropy (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
+        class_weights: Of cross-entropy, one a class.
+        lr: Learning rate; a schedule's callback sets its own.
+        weight_decay: Decoupled, of all parameters but norms and biases.
+        optimizer: Makes an optimizer from parameter groups.
+        metrics: Replace error rate and accuracy: one or several of torchmetrics, of probabilities
+            ``[B, num_classes]`` and labels ``[B]``.
+
+    Raises:
+        FinetuneError: Arguments that contradict each other or are out of range.
+        CheckpointError: Weights that do not fit the model.
+    """
+
+    kind = "single"
+
+    def __init__(
+        self,
+        model: str | nn.Module = "tf_efficientnet_lite0",
+        *,
+        num_classes: int | None = None,
+        weights: Weights = True,
+        in_channels: int = 3,
+        head: HeadName = "concat_pool",
+        dropout: float = 0.5,
+        loss: nn.Module | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | None = None,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-2,
+        optimizer: OptimizerCallable = fastai_adam,
+        metrics: Metrics = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=not_plain(locals()))
+        self.build(locals())
+
+    def configure_models(self) -> nn.Module:
+        """Backbone and head."""
+        return build_classifier(self.arguments, self.num_classes)
+
+    def configure_losses(self) -> nn.Module:
+        """Cross-entropy, or the loss that was given."""
+        smoothing, class_weights = self.arguments["label_smoothing"], self.arguments["class_weights"]
+        loss: nn.Module | None = self.arguments["loss"]
+        if loss is not None:
+            if smoothing or class_weights is not None:
+                raise FinetuneError("Expected `loss`, or `label_smoothing` and `class_weights` for cross-entropy.")
+            return loss
+        weight = check_class_weights(class_weights, self.num_classes)
+        return nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
+
+    def configure_metrics(self) -> MetricCollection:
+        """Error rate and accuracy over all images."""
+        accuracy = MulticlassAccuracy(self.num_classes, average="micro")
+        return MetricCollection({"error_rate": ErrorRate(self.num_classes), "accuracy": accuracy})
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Softmax of logits ``[B, num_classes]``."""
+        return logits.softmax(dim=1)
+
+    def check_target(self, target: Tensor) -> None:
+        """Raise a ``DataError`` for labels that are no class of the model."""
+        if target.numel() and (target.min() < 0 or target.max() >= self.num_classes):
+            raise DataError(
+                f"Expected labels 0 to {self.num_classes - 1} (num_classes={self.num_classes}), "
+                f"got {int(target.min())} to {int(target.max())}. Give num_classes={int(target.max()) + 1} or more."
+            )
+
+    def describe(self, probabilities: Tensor, source: ImageSource) -> Prediction:
+        """The most probable class of one image, from its probabilities ``[num_classes]``."""
+        order = probabilities.argsort(descending=True, stable=True).tolist()
+        ranked = {self.classes[place]: float(probabilities[place]) for place in order}
+        label = next(iter(ranked))
+        return Prediction(label, ranked[label], ranked, Path(source) if isinstance(source, (str, Path)) else None)

@@ -1,0 +1,121 @@
+"""From image files to what a task says about them, with the preprocessing that the task was validated with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lightning_finetune.data.decode import ImageSource, load_image
+from lightning_finetune.data.files import image_files
+from lightning_finetune.errors import DataError, FinetuneError, first_ten
+
+Sources: TypeAlias = "ImageSource | Sequence[ImageSource]"
+
+
+class Predicts(nn.Module, ABC):
+    """Adds :meth:`predict` to a task.
+
+    Attributes:
+        preprocessing: ``{"size": [h, w], "mean": […], "std": […], "resize": …}``, as the data module gave it.
+    """
+
+    preprocessing: dict[str, Any] | None
+
+    @abstractmethod
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities from logits."""
+
+    @abstractmethod
+    def describe(self, probabilities: Tensor, source: ImageSource) -> Any:
+        """What the task says about one image, from its probabilities."""
+
+    def predict(self, source: Sources, *, batch_size: int = 32) -> Any:
+        """Predict images as validation saw them.
+
+        Args:
+            source: An image file, a PIL image or a uint8 array; or many: a list of these, or a folder, whose images
+                are taken in sorted order.
+            batch_size: Images at once.
+
+        Returns:
+            One prediction for one image, a list for many.
+
+        Raises:
+            DataError: Files that are no images; names all of them.
+            FinetuneError: The task was trained on data that did not say how it makes images.
+        """
+        sources, many = list_sources(source)
+        mode = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                found = self._predict(sources, batch_size)
+        finally:
+            self.train(mode)
+        return found if many else found[0]
+
+    def _predict(self, sources: Sequence[ImageSource], batch_size: int) -> list[Any]:
+        preprocessing = known_preprocessing(self.preprocessing)
+        found: list[Any] = []
+        bad: list[str] = []
+        for start in range(0, len(sources), batch_size):
+            batch = sources[start : start + batch_size]
+            read = [_try_load(source, preprocessing) for source in batch]
+            bad += [problem for problem in read if isinstance(problem, str)]
+            if not bad:
+                pixels = torch.stack([image for image in read if isinstance(image, Tensor)])
+                rows = self._probabilities(pixels, preprocessing)
+                found += [self.describe(row, source) for row, source in zip(rows, batch, strict=True)]
+        if bad:
+            raise DataError(f"{len(bad)} of {len(sources)} images cannot be read:{first_ten(bad)}")
+        return found
+
+    def _probabilities(self, pixels: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+        device = next(self.parameters()).device
+        return self.probabilities(self(normalize(pixels.to(device), preprocessing))).float().cpu()
+
+
+def list_sources(source: Sources) -> tuple[Sequence[ImageSource], bool]:
+    """The images that ``source`` means, and whether it means many."""
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        files = image_files(Path(source))
+        if not files:
+            raise DataError(f"{source}: expected a folder with images, found none in it.")
+        return files, True
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return source, True
+    return [source], False
+
+
+def known_preprocessing(preprocessing: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """``preprocessing``, if it says at which size images are made.
+
+    Raises:
+        FinetuneError: It does not.
+    """
+    if preprocessing is None or preprocessing.get("size") is None:
+        raise FinetuneError(
+            "Expected a task that knows the size of its images; its data module has no `preprocessing()`. "
+            "Set task.preprocessing = {'size': [h, w], 'mean': […], 'std': […], 'resize': 'crop'} as it was trained."
+        )
+    return preprocessing
+
+
+def normalize(pixels: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+    """uint8 images ``[B, C, H, W]`` as the model takes them."""
+    mean, std = (pixels.new_tensor(preprocessing[name], dtype=torch.float32) for name in ("mean", "std"))
+    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def _try_load(source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | str:
+    """The image, or what is wrong with it."""
+    height, width = preprocessing["size"]
+    try:
+        return load_image(source, (height, width), preprocessing["resize"])
+    except DataError as error:
+        return str(error)
