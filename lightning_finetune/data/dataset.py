@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_finetune.data.augment import turned
-from lightning_finetune.data.decode import CENTRE, ImageSource, Resize, Size, mask_pixels, rgb_pixels
+from lightning_finetune.data.decode import (
+    CENTRE,
+    ImageSource,
+    MaskSource,
+    Pixels,
+    Resize,
+    Size,
+    mask_pixels,
+    rgb_pixels,
+)
 from lightning_finetune.data.draws import Ints, Stream, uniforms
+from lightning_finetune.data.mix import Mixer
 from lightning_finetune.data.transforms import Augmenter
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -31,60 +40,78 @@ class BatchKey:
     size: Size
 
 
+class Place(NamedTuple):
+    """What part of an image is seen, and under which symmetry."""
+
+    crop: tuple[float, float]
+    symmetry: int
+
+
 class ImageDataset(Dataset[Batch]):
     """Images of one split.
 
     Args:
-        images: One source for each item.
-        targets: int64 ``[N]`` for one label an image, float32 ``[N, L]`` for several, mask files for masks.
+        images: Sources of the images of all splits.
+        targets: int64 ``[M]`` for one label an image, float32 ``[M, L]`` for several, mask files for masks.
+        rows: The images of this split, positions in the former two, ``[N]``.
         resize: How an image gets its size.
         seed: Of crops and augmentation.
         augment: Training augmentation; None for the other splits, which see the centre of each image.
+        mix: Mixing of training images.
     """
 
     def __init__(
         self,
         images: Sequence[ImageSource],
-        targets: npt.NDArray[Any] | Sequence[Path],
+        targets: npt.NDArray[Any] | Sequence[MaskSource],
+        rows: Ints,
         *,
         resize: Resize,
         seed: int,
         augment: Augmenter | None,
+        mix: Mixer | None,
     ) -> None:
         self.images = images
         self.targets = targets
+        self.rows = rows
         self.resize: Resize = resize
         self.seed = seed
         self.augment = augment
+        self.mix = mix
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.rows)
 
     def __getitem__(self, key: BatchKey) -> Batch:
         """The batch of a key: uint8 images ``[B, 3, h, w]``, targets, indices and the plan of augmentation."""
-        positions, codes = self._places(key)
-        pixels = [
-            turned(rgb_pixels(self.images[i], key.size, self.resize, at), code)
-            for i, at, code in zip(key.items, positions, codes, strict=True)
-        ]
-        batch = {"image": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)}
+        rows, places = self.rows[key.items], self._places(key)
+        batch = {"image": _stacked(self._pixels(row, key.size, place) for row, place in zip(rows, places, strict=True))}
+        batch["image"] = batch["image"].permute(0, 3, 1, 2)
         if isinstance(self.targets, np.ndarray):
-            batch["label"] = torch.from_numpy(self.targets[key.items])
+            batch["label"] = torch.from_numpy(self.targets[rows])
         else:
-            masks = [
-                turned(mask_pixels(self.targets[i], key.size, self.resize, at), code)
-                for i, at, code in zip(key.items, positions, codes, strict=True)
-            ]
-            batch["mask"] = torch.from_numpy(np.stack(masks))
+            batch["mask"] = _stacked(self._mask(row, key.size, place) for row, place in zip(rows, places, strict=True))
         batch["index"] = torch.from_numpy(key.items)
         if self.augment is not None:
             batch["plan"] = self.augment.plan(self.seed, key.epoch, key.items, key.size)
+        if self.mix is not None:
+            batch["mix"] = self.mix.plan(self.seed, key.epoch, key.items)
         return batch
 
-    def _places(self, key: BatchKey) -> tuple[list[tuple[float, float]], list[int]]:
+    def _pixels(self, row: int, size: Size, place: Place) -> Pixels:
+        return turned(rgb_pixels(self.images[row], size, self.resize, place.crop), place.symmetry)
+
+    def _mask(self, row: int, size: Size, place: Place) -> Pixels:
+        return turned(mask_pixels(self.targets[row], size, self.resize, place.crop), place.symmetry)
+
+    def _places(self, key: BatchKey) -> list[Place]:
         """Where each image is cropped, and how it is flipped."""
         if self.augment is None:
-            return [CENTRE] * len(key.items), [0] * len(key.items)
-        corners = uniforms(self.seed, key.epoch, key.items, 2, Stream.CROP)
-        codes = self.augment.symmetries(self.seed, key.epoch, key.items, key.size[0] == key.size[1])
-        return [(float(x), float(y)) for x, y in corners], codes.tolist()
+            return [Place(CENTRE, 0)] * len(key.items)
+        corners = uniforms(self.seed, key.epoch, key.items, 2, Stream.CROP).tolist()
+        codes = self.augment.symmetries(self.seed, key.epoch, key.items, key.size[0] == key.size[1]).tolist()
+        return [Place((x, y), code) for (x, y), code in zip(corners, codes, strict=True)]
+
+
+def _stacked(arrays: Iterable[Pixels]) -> Tensor:
+    return torch.from_numpy(np.stack(list(arrays)))

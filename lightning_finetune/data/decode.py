@@ -15,6 +15,7 @@ from lightning_finetune.errors import DataError
 
 Resize: TypeAlias = Literal["crop", "squish"]
 ImageSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor"
+MaskSource: TypeAlias = "str | Path | Image.Image"
 Size: TypeAlias = tuple[int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -47,19 +48,19 @@ def rgb_pixels(source: ImageSource, size: Size, resize: Resize, position: tuple[
     return np.asarray(_fit(_rgb(_open(source, size)), size, resize, position, Image.Resampling.BILINEAR))
 
 
-def mask_pixels(source: str | Path, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Pixels:
+def mask_pixels(source: MaskSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Pixels:
     """Class ids ``[h, w]`` of a mask file, cut like its image and resized by nearest neighbour: ids stay exact."""
     return np.asarray(_fit(open_mask(source), size, resize, position, Image.Resampling.NEAREST))
 
 
-def open_mask(path: str | Path) -> Image.Image:
-    """The mask in a file, decoded; its values are class ids (of a palette image, the indices).
+def open_mask(path: MaskSource) -> Image.Image:
+    """A mask, decoded; its values are class ids (of a palette image, the indices).
 
     Raises:
         DataError: The file does not hold a readable image of one channel.
     """
     try:
-        mask = Image.open(path)
+        mask = path if isinstance(path, Image.Image) else Image.open(path)
         mask.load()
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error

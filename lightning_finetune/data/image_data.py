@@ -1,262 +1,224 @@
-"""The data module: splits to loaders, and batches to what the model sees."""
+"""Short ways to a data module for the common layouts, each a few lines over the data block."""
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
-import torch.distributed as dist
-from lightning import LightningDataModule, Trainer
+import pandas as pd
+from typing_extensions import Unpack
 
-from lightning_finetune.data.dataset import Batch, ImageDataset, Kind
-from lightning_finetune.data.decode import Resize, Size, decode_fully
-from lightning_finetune.data.factories import Factories
-from lightning_finetune.data.files import check_all, raise_problems
+from lightning_finetune.data.data_module import ImageDataModule
+from lightning_finetune.data.decode import Resize
+from lightning_finetune.data.foreign import items_of
 from lightning_finetune.data.items import ImageItems
-from lightning_finetune.data.labels import encode
-from lightning_finetune.data.loader import BatchSampler, ImageLoader
-from lightning_finetune.data.masks import mask_problem
-from lightning_finetune.data.options import Stats
+from lightning_finetune.data.mix import Mix
+from lightning_finetune.data.options import Options, Stats
 from lightning_finetune.data.splits import Split
-from lightning_finetune.data.transforms import Augmentation, augmenter
-from lightning_finetune.errors import DataError
+from lightning_finetune.data.tables import read_table
+from lightning_finetune.data.transforms import Augmentation
 
-IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+log = logging.getLogger(__name__)
+
+Masks = str | Path | Callable[[Path], str | Path] | None
+Codes = str | Path | Sequence[str] | None
 
 
-class ImageData(Factories, LightningDataModule):
-    """Images, split and labelled, as a Lightning data module.
+class ImageData(ImageDataModule):
+    """The data module of :class:`~lightning_finetune.data.data_module.ImageDataModule`, with short ways to make it."""
 
-    A batch is a dict of ``image`` (float32 ``[B, 3, h, w]``, normalised, channels last), ``label`` (int64 ``[B]``, or
-    float32 ``[B, L]`` for several labels) or ``mask`` (int64 ``[B, h, w]``), and ``index`` (int64 ``[B]``, positions in
-    the split). Images are decoded at about the size needed and go to the device as bytes, where training images are
-    augmented and all are normalised.
-
-    Args:
-        items: Images that are split and labelled; or use one of the ``from_...`` methods.
-        size: Height and width in pixels of validation, and of training until it is told otherwise; one number for both.
-        batch_size: Images a batch and process.
-        num_workers: Processes that load images; by default as many as there are CPU cores for this process, at most 8.
-        augment: A preset, an :class:`~lightning_finetune.data.augment.Augment`, or any function of uint8 images
-            ``[1, 3, h, w]`` such as torchvision's v2 transforms, called for each image with its own random state.
-        resize: ``"crop"`` (training: anywhere, else the centre) or ``"squish"`` (all of the image, out of proportion).
-        seed: Of the order, crops and augmentation.
-        stats: Mean and standard deviation of the channels, 0 to 1; by default those of the model's backbone
-            (its attribute ``normalization``), else of ImageNet.
-
-    Raises:
-        DataError: The items are not split or not labelled, or there are no training or validation images.
-    """
-
-    def __init__(
-        self,
-        items: ImageItems,
-        *,
-        size: int | Size = 224,
+    @classmethod
+    def from_folder(
+        cls,
+        root: str | Path,
+        train: str = "train",
+        valid: str = "valid",
+        valid_pct: float | None = None,
+        seed: int = 42,
+        size: int | tuple[int, int] = 224,
         batch_size: int = 64,
         num_workers: int | None = None,
         augment: Augmentation = "photo",
+        masks: Masks = None,
+        codes: Codes = None,
         resize: Resize = "crop",
-        seed: int = 42,
+        mix: Mix | None = None,
         stats: Stats | None = None,
-    ) -> None:
-        super().__init__()
-        if items.splits is None or items.labels is None:
-            step = "split_by_… method" if items.splits is None else "label_… or masks_from method"
-            raise DataError(f"Expected items that are split and labelled; call a {step} first.")
-        self.items = items
-        self.splits = items.splits
-        self.kind: Kind = items.labels.kind
-        names, self.targets = encode(items.labels, items.splits)
-        self.classes = list(names)
-        self.size = _two(size)
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.augment = augmenter(augment)
-        self.resize: Resize = resize
-        self.stats = stats
-        self._train_size = self.size
-        self._checked: set[Split] = set()
-        self._loaders: list[ImageLoader] = []
-        for split in (Split.TRAIN, Split.VALID):
-            if not self._has(split):
-                raise DataError(f"Expected images in each split, got none for {split.name.lower()}.")
+    ) -> ImageData:
+        """From a folder of class folders, with or without folders for training and validation.
 
-    @property
-    def num_classes(self) -> int:
-        """How many classes, or labels, there are."""
-        return len(self.classes)
-
-    @property
-    def train_size(self) -> Size:
-        """Height and width of training images; a new value holds from the next epoch's first batch."""
-        return self._train_size
-
-    @train_size.setter
-    def train_size(self, size: int | Size) -> None:
-        self._train_size = _two(size)
-
-    def preprocessing(self) -> dict[str, Any]:
-        """All that inference must know to treat an image as validation does, in plain types."""
-        mean, std = self.normalization
-        return {
-            "size": list(self.size),
-            "mean": list(mean),
-            "std": list(std),
-            "classes": list(self.classes),
-            "resize": self.resize,
-        }
-
-    @property
-    def normalization(self) -> Stats:
-        """Mean and standard deviation that images are normalised with."""
-        if self.stats is not None:
-            return self.stats
-        module = self.trainer.lightning_module if self.trainer is not None else None
-        return getattr(module, "normalization", None) or IMAGENET_STATS
-
-    def setup(self, stage: str) -> None:
-        """Read every image that the stage needs, once.
+        Args:
+            root: Holds ``train/CLASS/*.jpg`` and ``valid/CLASS/*.jpg``, and perhaps ``test/CLASS/*.jpg``; or the class
+                folders themselves, of which a fifth then validates.
+            train: Name of the folder of training images.
+            valid: Name of the folder of validation images; ``val`` is found too.
+            valid_pct: Validate on this part of all images, drawn at random, instead of on a folder.
+            seed: Of the split, the order, crops and augmentation.
+            size: Height and width in pixels, or one number for both.
+            batch_size: Images a batch and process.
+            num_workers: Processes that load images; by default one a CPU core, at most 8.
+            augment: Augmentation of training images: ``"photo"``, ``"satellite"``, ``"none"``, an ``Augment`` or a
+                transform.
+            masks: Instead of class folders: name or path of the folder of masks, or a function from image to mask.
+            codes: Names of the mask classes in the order of their ids, or a file with one a line.
+            resize: ``"crop"`` or ``"squish"``.
+            mix: ``"mixup"``, ``"cutmix"``, or one of their classes.
+            stats: Mean and standard deviation of the channels; by default those of the model's backbone.
 
         Raises:
-            DataError: Some cannot be read; it names all of them.
+            DataError: The folder does not hold what is described here.
         """
-        wanted = (Split.TRAIN, Split.VALID) if stage == "fit" else (self._held_out(stage),)
-        new = [split for split in wanted if split not in self._checked]
-        self._check(np.flatnonzero(np.isin(self.splits, new)))
-        self._checked.update(new)
-
-    def teardown(self, stage: str) -> None:
-        """End worker processes."""
-        for loader in self._loaders:
-            loader.close()
-        self._loaders.clear()
-
-    def train_dataloader(self) -> ImageLoader:
-        """Shuffled, augmented batches at ``train_size``."""
-        return self._loader(Split.TRAIN)
-
-    def val_dataloader(self) -> ImageLoader:
-        """Each validation image once, at ``size``."""
-        return self._loader(Split.VALID)
-
-    def test_dataloader(self) -> ImageLoader:
-        """Each test image once, at ``size``.
-
-        Raises:
-            DataError: There are no test images.
-        """
-        return self._loader(self._held_out("test"))
-
-    def predict_dataloader(self) -> ImageLoader:
-        """Each test image once, or each validation image where there are no test images."""
-        return self._loader(self._held_out("predict"))
-
-    def dataset(self, split: Split) -> ImageDataset:
-        """Images and targets of one split."""
-        rows = np.flatnonzero(self.splits == split).tolist()
-        targets = self.targets
-        return ImageDataset(
-            [self.items.images[row] for row in rows],
-            targets[rows] if isinstance(targets, np.ndarray) else [targets[row] for row in rows],
-            resize=self.resize,
-            seed=self.seed,
-            augment=self.augment if split == Split.TRAIN else None,
+        root = Path(root)
+        items = ImageItems.from_folder(root, skip=[Path(masks).name] if isinstance(masks, (str, Path)) else [])
+        items = _split_folder(items, train, _valid_name(root, valid), valid_pct, seed)
+        items = items.label_from_folder() if masks is None else items.masks_from(masks, codes)
+        return items.datamodule(
+            size=size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            augment=augment,
+            resize=resize,
+            mix=mix,
+            seed=seed,
+            stats=stats,
         )
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device: augment what carries a plan, normalise all."""
-        batch = dict(batch)
-        plan, masks = batch.pop("plan", None), batch.get("mask")
-        if plan is None:
-            pixels = batch["image"].float().div_(255)
+    @classmethod
+    def from_csv(
+        cls,
+        root: str | Path,
+        csv: str | Path = "labels.csv",
+        image_col: str | int = 0,
+        label_col: str | int = 1,
+        label_delim: str | None = None,
+        valid_col: str | None = None,
+        valid_pct: float = 0.2,
+        folder: str = "",
+        suffix: str = "",
+        **options: Unpack[Options],
+    ) -> ImageData:
+        """From a table of file names and labels.
+
+        Args:
+            root: Folder of the data set.
+            csv: The table, in ``root`` or by its path; all its values are read as text.
+            image_col: Column of file names, by name or position.
+            label_col: Column of labels.
+            label_delim: What separates the labels of an image that has several, such as ``" "``.
+            valid_col: Column that is true for validation images; without it a random part validates.
+            valid_pct: That part.
+            folder: Folder of the images under ``root``.
+            suffix: Added to each file name, such as ``".jpg"``.
+            **options: Of :class:`~lightning_finetune.data.data_module.ImageDataModule`.
+
+        Raises:
+            DataError: The table cannot be read, columns or files are missing, or a name leads out of ``root``.
+        """
+        table = read_table(Path(root) / csv)
+        return cls.from_df(
+            table, root, image_col, label_col, label_delim, valid_col, valid_pct, folder, suffix, **options
+        )
+
+    @classmethod
+    def from_df(
+        cls,
+        table: pd.DataFrame,
+        root: str | Path = ".",
+        image_col: str | int = 0,
+        label_col: str | int = 1,
+        label_delim: str | None = None,
+        valid_col: str | None = None,
+        valid_pct: float = 0.2,
+        folder: str = "",
+        suffix: str = "",
+        **options: Unpack[Options],
+    ) -> ImageData:
+        """From a data frame; the arguments are those of :meth:`from_csv`."""
+        items = ImageItems.from_df(table, root, image_col, folder, suffix)
+        items = _split_random(items, valid_pct, options) if valid_col is None else items.split_by_column(valid_col)
+        return items.label_from_df(label_col, label_delim).datamodule(**options)
+
+    @classmethod
+    def from_lists(
+        cls,
+        files: Iterable[str | Path],
+        labels: Sequence[Any],
+        root: str | Path = ".",
+        label_delim: str | None = None,
+        valid_pct: float = 0.2,
+        **options: Unpack[Options],
+    ) -> ImageData:
+        """From a list of files and one of labels; where labels are lists, images have several."""
+        items = _split_random(ImageItems.from_lists(files, root), valid_pct, options)
+        return items.label_from_lists(labels, label_delim).datamodule(**options)
+
+    @classmethod
+    def from_name_func(
+        cls, root: str | Path, func: Callable[[str], Any], valid_pct: float = 0.2, **options: Unpack[Options]
+    ) -> ImageData:
+        """From all images under a folder, labelled by a function of the file name (without its folder)."""
+        items = _split_random(ImageItems.from_folder(root), valid_pct, options)
+        return items.label_from_func(lambda file: func(file.name)).datamodule(**options)
+
+    @classmethod
+    def from_name_re(
+        cls, root: str | Path, pattern: str, valid_pct: float = 0.2, **options: Unpack[Options]
+    ) -> ImageData:
+        """From all images under a folder, labelled by the first group of a pattern, searched in the file name."""
+        items = _split_random(ImageItems.from_folder(root), valid_pct, options)
+        return items.label_from_re(pattern, name_only=True).datamodule(**options)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        train: Any,
+        valid: Any = None,
+        classes: Sequence[str] | None = None,
+        valid_pct: float = 0.2,
+        **options: Unpack[Options],
+    ) -> ImageData:
+        """From any torch dataset of (image, target) pairs.
+
+        Args:
+            train: Images are PIL images, uint8 arrays ``[h, w, 3]`` or tensors ``[3, h, w]``; targets are class
+                numbers, 0/1 vectors for several labels, or masks of class numbers.
+            valid: The same for validation; without it a random part of ``train`` validates.
+            classes: Names in the order of the class numbers; by default the attribute ``classes``, else the numbers.
+            valid_pct: That part.
+            **options: Of :class:`~lightning_finetune.data.data_module.ImageDataModule`.
+
+        Raises:
+            DataError: Targets are none of these.
+        """
+        items = items_of(train, valid, classes)
+        if valid is None:
+            items = _split_random(items, valid_pct, options)
         else:
-            pixels, masks = self.augment(batch["image"], masks, plan)
-        if masks is not None:
-            batch["mask"] = masks.long()
-        mean, std = (pixels.new_tensor(numbers)[:, None, None] for numbers in self.normalization)
-        batch["image"] = pixels.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
-        if self.trainer is not None:
-            batch = self.trainer.precision_plugin.convert_input(batch)
-        return batch
-
-    def _loader(self, split: Split) -> ImageLoader:
-        train = split == Split.TRAIN
-        trainer = self.trainer
-        images = self.dataset(split)
-        sampler = BatchSampler(
-            len(images),
-            self.batch_size,
-            self._size_to_train if train else self._size_to_validate,
-            train=train,
-            seed=self.seed,
-            world_size=trainer.world_size if trainer is not None else 1,
-            rank=trainer.global_rank if trainer is not None else 0,
-        )
-        loader = ImageLoader(
-            images, sampler, num_workers=self._workers(), pin_memory=trainer is not None and _on_cuda(trainer)
-        )
-        self._loaders.append(loader)
-        return loader
-
-    def _size_to_train(self) -> Size:
-        return self._train_size
-
-    def _size_to_validate(self) -> Size:
-        return self.size
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        processes = self.trainer.num_devices if self.trainer is not None else 1
-        return min(8, max(1, _cpus() // processes))
-
-    def _has(self, split: Split) -> bool:
-        return bool((self.splits == split).any())
-
-    def _held_out(self, stage: str) -> Split:
-        if stage == "validate":
-            return Split.VALID
-        if stage == "test" and not self._has(Split.TEST):
-            raise DataError("Expected test images, such as a folder 'test', got none. Use validate instead of test.")
-        return Split.TEST if self._has(Split.TEST) else Split.VALID
-
-    def _check(self, rows: Any) -> None:
-        """Each process reads its share, and all hear of all problems."""
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        found = check_all(rows[rank::world], self._problem, self._workers())
-        shares: list[list[str]] = [found] * world
-        if world > 1:
-            dist.all_gather_object(shares, found)
-        problems = [text for share in shares for text in share]
-        raise_problems("Expected images that can be read", problems, self._reports())
-
-    def _problem(self, row: int) -> str | None:
-        image = self.items.images[row]
-        if not isinstance(image, Path):
-            return None
-        try:
-            decode_fully(image)
-        except DataError as error:
-            return str(error)
-        return mask_problem(image, cast(Path, self.targets[row]), self.num_classes) if self.kind == "mask" else None
-
-    def _reports(self) -> Path:
-        return Path(self.trainer.default_root_dir) if self.trainer is not None else Path()
+            items = items.split_by_index(range(len(train), len(items.images)))
+        return items.datamodule(**options)
 
 
-def _two(size: int | Size) -> Size:
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise DataError(f"size: expected a height and a width of at least 1 pixel, got {size}.")
-    return int(height), int(width)
+def _split_random(items: ImageItems, valid_pct: float, options: Options) -> ImageItems:
+    return items.split_by_pct(valid_pct, options.get("seed", 42))
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _valid_name(root: Path, valid: str) -> str:
+    return "val" if valid == "valid" and not (root / valid).is_dir() and (root / "val").is_dir() else valid
 
 
-def _on_cuda(trainer: Trainer) -> bool:
-    return bool(trainer.strategy.root_device.type == "cuda")
+def _split_folder(items: ImageItems, train: str, valid: str, valid_pct: float | None, seed: int) -> ImageItems:
+    """By folders where there are any; otherwise at random, but never images of a test folder."""
+    if valid_pct is None and (items.root / train).is_dir():
+        return items.split_by_folder(train, valid)
+    if valid_pct is None:
+        log.info("%s has no folder %r: a random fifth of its images validates (seed %d).", items.root, train, seed)
+    tests = np.array([file.relative_to(items.root).parts[0] == "test" for file in items.files])
+    rest = [file for file, test in zip(items.files, tests, strict=True) if not test]
+    splits = np.full(len(tests), Split.TEST, dtype=np.int8)
+    chosen = dataclasses.replace(items, images=rest).split_by_pct(valid_pct or 0.2, seed).splits
+    splits[~tests] = chosen if chosen is not None else Split.TRAIN
+    return dataclasses.replace(items, splits=splits)

@@ -20,6 +20,7 @@ from lightning_finetune.data.labels import Labels
 from lightning_finetune.data.masks import mask_finder, read_codes
 from lightning_finetune.data.options import Options
 from lightning_finetune.data.splits import Split, Splits
+from lightning_finetune.data.tables import column_of
 from lightning_finetune.errors import DataError, first_ten
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ImageItems:
         Raises:
             DataError: The column or files are missing, or a name leads out of ``root``.
         """
-        names = [f"{name}{suffix}" for name in splitting.column_of(table, column)]
+        names = [f"{name}{suffix}" for name in column_of(table, column)]
         return cls.from_lists([Path(folder, name) for name in names], root).with_table(table)
 
     @classmethod
@@ -146,9 +147,10 @@ class ImageItems:
         """By the name of the folder an image lies in."""
         return self._label(labelling.from_folder(self.files))
 
-    def label_from_re(self, pattern: str) -> ImageItems:
-        """By the first group of a regular expression, searched in the path (with ``/``) of each image."""
-        return self._label(labelling.from_re([file.as_posix() for file in self.files], pattern))
+    def label_from_re(self, pattern: str, name_only: bool = False) -> ImageItems:
+        """By the first group of a regular expression, searched in the path (with ``/``) or only the name of a file."""
+        names = [file.name if name_only else file.as_posix() for file in self.files]
+        return self._label(labelling.from_re(names, pattern))
 
     def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> ImageItems:
         """By a function of the path: one name, or a list of names for several labels."""
@@ -156,7 +158,7 @@ class ImageItems:
 
     def label_from_df(self, column: str | int = 1, label_delim: str | None = None) -> ImageItems:
         """By a column of the table; with ``label_delim``, such as ``" "``, each image has several labels."""
-        values = splitting.column_of(self._table("label_from_df"), column)
+        values = column_of(self._table("label_from_df"), column)
         return self._label(labelling.from_values(values, label_delim))
 
     def label_from_lists(self, values: Sequence[Any], label_delim: str | None = None) -> ImageItems:

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_finetune.data.dataset import Kind
+from lightning_finetune.data.decode import MaskSource
 from lightning_finetune.data.splits import Split, Splits
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
-Targets: TypeAlias = "npt.NDArray[Any] | tuple[Path, ...]"
+Targets: TypeAlias = "npt.NDArray[Any] | tuple[MaskSource, ...]"
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ def from_values(values: Iterable[Any], label_delim: str | None = None) -> Labels
         DataError: Values are missing.
     """
     values = list(values)
-    missing = [row for row, value in enumerate(values) if value is None or value != value]
+    missing = [row for row, value in enumerate(values) if _is_missing(value)]
     if missing and label_delim is None:
         raise DataError(f"Expected a label for each item; rows without one:{first_ten(missing)}")
     if label_delim is not None:
-        texts = ["" if value is None or value != value else str(value) for value in values]
+        texts = ["" if _is_missing(value) else str(value) for value in values]
         return Labels("multi", tuple(tuple(filter(None, map(str.strip, text.split(label_delim)))) for text in texts))
     if values and isinstance(values[0], (list, tuple, set, frozenset)):
         return Labels("multi", tuple(tuple(map(str, value)) for value in values))
@@ -113,6 +114,11 @@ def encode(labels: Labels, splits: Splits) -> tuple[tuple[str, ...], Targets]:
     for row, names in enumerate(named):
         targets[row, [number[name] for name in names if name in number]] = 1
     return classes, targets
+
+
+def _is_missing(value: Any) -> bool:
+    """None, an empty text, or pandas' not-a-number."""
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
 
 
 def _rows(splits: Splits, *wanted: Split) -> npt.NDArray[np.intp]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_finetune.data.decode import image_size, open_mask
+from lightning_finetune.data.decode import MaskSource, image_size, open_mask
 from lightning_finetune.data.files import image_files
 from lightning_finetune.errors import DataError
 
@@ -57,7 +57,7 @@ def read_codes(root: Path, codes: str | Path | Sequence[str] | None) -> tuple[st
     return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
-def mask_problem(image: Path, mask: Path, classes: int) -> str | None:
+def mask_problem(image: Path, mask: MaskSource, classes: int) -> str | None:
     """What is wrong with a mask: unreadable, another size than its image, or ids that no class has."""
     try:
         opened = open_mask(mask)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from typing_extensions import TypedDict
 
 from lightning_finetune.data.decode import Resize
+from lightning_finetune.data.mix import Mix
 from lightning_finetune.data.transforms import Augmentation
 
 Stats: TypeAlias = tuple[Sequence[float], Sequence[float]]
@@ -20,6 +21,7 @@ class Options(TypedDict, total=False):
     batch_size: int
     num_workers: int | None
     augment: Augmentation
+    mix: Mix | None
     resize: Resize
     seed: int
     stats: Stats | None

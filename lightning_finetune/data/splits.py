@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from lightning_finetune.data.draws import Stream, permutation
-from lightning_finetune.errors import DataError, did_you_mean, first_ten
+from lightning_finetune.data.tables import column_of
+from lightning_finetune.errors import DataError, first_ten
 
 Splits: TypeAlias = npt.NDArray[np.int8]
 
@@ -83,20 +84,6 @@ def by_index(count: int, valid: Sequence[int]) -> Splits:
 def by_func(items: Sequence[Any], is_valid: Callable[[Any], bool]) -> Splits:
     """Items for which the function is true validate."""
     return np.array([Split.VALID if is_valid(item) else Split.TRAIN for item in items], dtype=np.int8)
-
-
-def column_of(table: pd.DataFrame, column: str | int) -> list[Any]:
-    """The values of a column by name or position.
-
-    Raises:
-        DataError: There is no such column; the message names those that there are.
-    """
-    names = [str(name) for name in table.columns]
-    if isinstance(column, int) and column < len(names):
-        return table.iloc[:, column].tolist()
-    if column not in names:
-        raise DataError(f"Expected a column {column!r}, got {names}.{did_you_mean(str(column), names)}")
-    return table.iloc[:, names.index(str(column))].tolist()
 
 
 def _under(file: Path, root: Path) -> str:

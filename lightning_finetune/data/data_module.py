@@ -1,0 +1,282 @@
+"""The data module: splits to loaders, and batches to what the model sees."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning import LightningDataModule, Trainer
+
+from lightning_finetune.data.dataset import Batch, ImageDataset, Kind
+from lightning_finetune.data.decode import MaskSource, Resize, Size, decode_fully
+from lightning_finetune.data.files import check_all, raise_problems
+from lightning_finetune.data.foreign import Pictures
+from lightning_finetune.data.items import ImageItems
+from lightning_finetune.data.labels import encode
+from lightning_finetune.data.loader import BatchSampler, ImageLoader
+from lightning_finetune.data.masks import mask_problem
+from lightning_finetune.data.mix import Mix, mix_labels, mixer
+from lightning_finetune.data.options import Stats
+from lightning_finetune.data.splits import Split
+from lightning_finetune.data.transforms import Augmentation, augmenter
+from lightning_finetune.errors import DataError
+
+IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class ImageDataModule(LightningDataModule):
+    """Images, split and labelled, as a Lightning data module.
+
+    A batch is a dict of ``image`` (float32 ``[B, 3, h, w]``, normalised, channels last), ``label`` (int64 ``[B]``, or
+    float32 ``[B, L]`` for several labels) or ``mask`` (int64 ``[B, h, w]``), and ``index`` (int64 ``[B]``, positions in
+    the split). Images are decoded at about the size needed and go to the device as bytes, where training images are
+    augmented and all are normalised.
+
+    Args:
+        items: Images that are split and labelled; or use one of the ``from_...`` methods.
+        size: Height and width in pixels of validation, and of training until it is told otherwise; one number for both.
+        batch_size: Images a batch and process.
+        num_workers: Processes that load images; by default as many as there are CPU cores for this process, at most 8.
+        augment: A preset, an :class:`~lightning_finetune.data.augment.Augment`, or any function of uint8 images
+            ``[1, 3, h, w]`` such as torchvision's v2 transforms, called for each image with its own random state.
+        mix: Mix training images and their labels: ``"mixup"``, ``"cutmix"``, or one of their classes with a strength.
+        resize: ``"crop"`` (training: anywhere, else the centre) or ``"squish"`` (all of the image, out of proportion).
+        seed: Of the order, crops and augmentation.
+        stats: Mean and standard deviation of the channels, 0 to 1; by default those of the model's backbone
+            (its attribute ``normalization``), else of ImageNet.
+
+    Raises:
+        DataError: The items are not split or not labelled, or there are no training or validation images.
+    """
+
+    def __init__(
+        self,
+        items: ImageItems,
+        *,
+        size: int | Size = 224,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        augment: Augmentation = "photo",
+        mix: Mix | None = None,
+        resize: Resize = "crop",
+        seed: int = 42,
+        stats: Stats | None = None,
+    ) -> None:
+        super().__init__()
+        if items.splits is None or items.labels is None:
+            step = "split_by_… method" if items.splits is None else "label_… or masks_from method"
+            raise DataError(f"Expected items that are split and labelled; call a {step} first.")
+        if mix is not None and items.labels.kind == "mask":
+            raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
+        self.items = items
+        self.splits = items.splits
+        self.kind: Kind = items.labels.kind
+        names, self.targets = encode(items.labels, items.splits)
+        self.classes = list(names)
+        self.size = _two(size)
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.augment = augmenter(augment)
+        self.mix = mixer(mix) if mix is not None else None
+        self.resize: Resize = resize
+        self.stats = stats
+        self._train_size = self.size
+        self._checked: set[Split] = set()
+        self._loaders: list[ImageLoader] = []
+        for split in (Split.TRAIN, Split.VALID):
+            if not self._has(split):
+                raise DataError(f"Expected images in each split, got none for {split.name.lower()}.")
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes, or labels, there are."""
+        return len(self.classes)
+
+    @property
+    def train_size(self) -> Size:
+        """Height and width of training images; a new value holds from the next epoch's first batch."""
+        return self._train_size
+
+    @train_size.setter
+    def train_size(self, size: int | Size) -> None:
+        self._train_size = _two(size)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """All that inference must know to treat an image as validation does, in plain types."""
+        mean, std = self.normalization
+        return {
+            "size": list(self.size),
+            "mean": list(mean),
+            "std": list(std),
+            "classes": list(self.classes),
+            "resize": self.resize,
+        }
+
+    @property
+    def normalization(self) -> Stats:
+        """Mean and standard deviation that images are normalised with."""
+        if self.stats is not None:
+            return self.stats
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        return getattr(module, "normalization", None) or IMAGENET_STATS
+
+    def setup(self, stage: str) -> None:
+        """Read every image that the stage needs, once.
+
+        Raises:
+            DataError: Some cannot be read; it names all of them.
+        """
+        wanted = (Split.TRAIN, Split.VALID) if stage == "fit" else (self._held_out(stage),)
+        new = [split for split in wanted if split not in self._checked]
+        self._check(np.flatnonzero(np.isin(self.splits, new)))
+        self._checked.update(new)
+
+    def teardown(self, stage: str) -> None:
+        """End worker processes."""
+        for loader in self._loaders:
+            loader.close()
+        self._loaders.clear()
+
+    def train_dataloader(self) -> ImageLoader:
+        """Shuffled, augmented batches at ``train_size``."""
+        return self._loader(Split.TRAIN)
+
+    def val_dataloader(self) -> ImageLoader:
+        """Each validation image once, at ``size``."""
+        return self._loader(Split.VALID)
+
+    def test_dataloader(self) -> ImageLoader:
+        """Each test image once, at ``size``.
+
+        Raises:
+            DataError: There are no test images.
+        """
+        return self._loader(self._held_out("test"))
+
+    def predict_dataloader(self) -> ImageLoader:
+        """Each test image once, or each validation image where there are no test images."""
+        return self._loader(self._held_out("predict"))
+
+    def dataset(self, split: Split) -> ImageDataset:
+        """Images and targets of one split."""
+        return ImageDataset(
+            self.items.images,
+            self.targets,
+            np.flatnonzero(self.splits == split),
+            resize=self.resize,
+            seed=self.seed,
+            augment=self.augment if split == Split.TRAIN else None,
+            mix=self.mix if split == Split.TRAIN else None,
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """On the device: augment what carries a plan, normalise all."""
+        batch = self.augmented(batch)
+        mean, std = (batch["image"].new_tensor(numbers)[:, None, None] for numbers in self.normalization)
+        normalised = batch["image"].sub_(mean).div_(std)
+        batch["image"] = normalised.contiguous(memory_format=torch.channels_last)
+        if self.trainer is not None:
+            batch = self.trainer.precision_plugin.convert_input(batch)
+        return batch
+
+    def augmented(self, batch: Batch) -> Batch:
+        """A batch of the loader with images as float32 in 0..1, augmented and mixed as its plans say."""
+        batch = dict(batch)
+        plan, mix, masks = batch.pop("plan", None), batch.pop("mix", None), batch.get("mask")
+        if plan is None:
+            pixels = batch["image"].float().div_(255)
+        else:
+            pixels, masks = self.augment(batch["image"], masks, plan)
+        if mix is not None and self.mix is not None:
+            pixels, partners, own = self.mix(pixels, mix)
+            batch["label"] = mix_labels(batch["label"], partners, own, self.num_classes)
+        if masks is not None:
+            batch["mask"] = masks.long()
+        batch["image"] = pixels
+        return batch
+
+    def _loader(self, split: Split) -> ImageLoader:
+        train = split == Split.TRAIN
+        trainer = self.trainer
+        images = self.dataset(split)
+        sampler = BatchSampler(
+            len(images),
+            self.batch_size,
+            self._size_to_train if train else self._size_to_validate,
+            train=train,
+            seed=self.seed,
+            world_size=trainer.world_size if trainer is not None else 1,
+            rank=trainer.global_rank if trainer is not None else 0,
+        )
+        loader = ImageLoader(
+            images, sampler, num_workers=self._workers(), pin_memory=trainer is not None and _on_cuda(trainer)
+        )
+        self._loaders.append(loader)
+        return loader
+
+    def _size_to_train(self) -> Size:
+        return self._train_size
+
+    def _size_to_validate(self) -> Size:
+        return self.size
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        processes = self.trainer.num_devices if self.trainer is not None else 1
+        return min(8, max(1, _cpus() // processes))
+
+    def _has(self, split: Split) -> bool:
+        return bool((self.splits == split).any())
+
+    def _held_out(self, stage: str) -> Split:
+        if stage == "validate":
+            return Split.VALID
+        if stage == "test" and not self._has(Split.TEST):
+            raise DataError("Expected test images, such as a folder 'test', got none. Use validate instead of test.")
+        return Split.TEST if self._has(Split.TEST) else Split.VALID
+
+    def _check(self, rows: Any) -> None:
+        """Each process reads its share, and all hear of all problems."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        found = check_all(rows[rank::world], self._problem, self._workers())
+        shares: list[list[str]] = [found] * world
+        if world > 1:
+            dist.all_gather_object(shares, found)
+        problems = [text for share in shares for text in share]
+        raise_problems("Expected images that can be read", problems, self._reports())
+
+    def _problem(self, row: int) -> str | None:
+        if isinstance(self.items.images, Pictures):
+            return None
+        image = self.items.images[row]
+        if not isinstance(image, Path):
+            return None
+        try:
+            decode_fully(image)
+        except DataError as error:
+            return str(error)
+        return (
+            mask_problem(image, cast(MaskSource, self.targets[row]), self.num_classes) if self.kind == "mask" else None
+        )
+
+    def _reports(self) -> Path:
+        return Path(self.trainer.default_root_dir) if self.trainer is not None else Path()
+
+
+def _two(size: int | Size) -> Size:
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise DataError(f"size: expected a height and a width of at least 1 pixel, got {size}.")
+    return int(height), int(width)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _on_cuda(trainer: Trainer) -> bool:
+    return bool(trainer.strategy.root_device.type == "cuda")
