@@ -1,0 +1,77 @@
+"""Runs killed and resumed in a new process end with the same bits as runs that were not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(out: Path, *options: object, expect: int = 0) -> dict:
+    command = [sys.executable, "-m", "tests.runs", str(out), *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return torch.load(out / "rank0.pt") if expect == 0 else {}
+
+
+def assert_same_bits(one: object, other: object, where: str = "") -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same_bits(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_bits(a, b, f"{where}/{index}")
+    else:
+        assert one == other, where
+
+
+@pytest.fixture(scope="module", params=["fine_tune", "apart"])
+def whole(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    return request.param, run(out, "--which", request.param, "--optimizer", "adamw", "--shuffle")
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_run_killed_between_epochs_resumes_to_the_same_bits(whole, tmp_path, epoch):
+    """Epochs 1 and 2 begin with an unfreezing; dropout, norm layers, Adam's state and a shuffled loader all take part."""
+    which, expected = whole
+    options = ["--which", which, "--optimizer", "adamw", "--shuffle"]
+    run(tmp_path, *options, "--stop", epoch * 6, expect=17)
+    resumed = run(tmp_path, *options, "--resume", tmp_path / f"step={epoch * 6}.ckpt")
+    assert_same_bits(expected["params"], resumed["params"])
+    assert_same_bits(expected["optimizer"], resumed["optimizer"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 12), ("valid", 3)):
+        for label in ("a", "b"):
+            (root / split / label).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(noise.integers(0, 255, (80, 70, 3), dtype=np.uint8)).save(
+                    root / split / label / f"{number}.jpg"
+                )
+    return root
+
+
+@pytest.mark.parametrize("step", [5, 16])
+def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, tmp_path, step):
+    """Six steps an epoch, augmentation, worker processes, a head with dropout: step 5 is in the first, 16 in the last phase."""
+    options = ["--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = run(whole, *options)
+    run(parts, *options, "--stop", step, expect=17)
+    resumed = run(parts, *options, "--resume", parts / f"step={step}.ckpt")
+    assert_same_bits(expected["params"], resumed["params"])
+    assert_same_bits(expected["optimizer"], resumed["optimizer"])
