@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from lightning_finetune import param_groups
 from lightning_finetune.layer_groups import LayerGroup, layer_groups
@@ -18,15 +17,14 @@ from lightning_finetune.tasks import record
 from lightning_finetune.tasks.arguments import check_num_classes, plain
 from lightning_finetune.tasks.backbones import Stats
 from lightning_finetune.tasks.batch import check_data, images_of, target_of
+from lightning_finetune.tasks.evaluation import Evaluates
 from lightning_finetune.tasks.finite import CHECK_EVERY, FiniteLoss
-from lightning_finetune.tasks.metrics import Measures
+from lightning_finetune.tasks.metrics import Measures, MetricsArgument, collect
 from lightning_finetune.tasks.optimizers import build_optimizer
 from lightning_finetune.tasks.prediction import Predicts
 
-Metrics: TypeAlias = Metric | list[Metric] | dict[str, Metric] | None
 
-
-class BaseTask(Predicts, LightningModule):
+class BaseTask(Predicts, Evaluates):
     """A model with its loss, metrics and optimizer.
 
     The ``__init__`` of a task ends with ``self.build(locals())``, which calls the template methods
@@ -53,10 +51,9 @@ class BaseTask(Predicts, LightningModule):
         self.preprocessing = None
         self.model = self.configure_models().to(memory_format=torch.channels_last)
         self.criterion = self.configure_losses()
-        given: Metrics = self.arguments["metrics"]
-        metrics = self.configure_metrics() if given is None else MetricCollection(given)  # type: ignore[arg-type]  # dict is invariant
-        self.val_measures = Measures("val", metrics)
-        self.test_measures = Measures("test", metrics)
+        given: MetricsArgument | None = self.arguments["metrics"]
+        metrics = collect(self.configure_metrics() if given is None else given)
+        self.val_measures, self.test_measures = Measures("val", metrics), Measures("test", metrics)
         self._finite = FiniteLoss()
 
     # -- template methods ----------------------------------------------------------------------------------------------
@@ -70,8 +67,8 @@ class BaseTask(Predicts, LightningModule):
         """The criterion: ``(logits, targets)`` to a scalar."""
 
     @abstractmethod
-    def configure_metrics(self) -> MetricCollection:
-        """Metrics of ``(probabilities, targets)``, by the names that follow ``val_`` and ``test_``."""
+    def configure_metrics(self) -> dict[str, Metric]:
+        """Metrics of ``(probabilities, targets)``, by what follows ``val_`` and ``test_``, the chief one first."""
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over all layer groups, each in a decayed and an undecayed parameter group."""
@@ -127,43 +124,9 @@ class BaseTask(Predicts, LightningModule):
         if (batch_idx + 1) % CHECK_EVERY == 0 or self.trainer.is_last_batch:
             self._finite.check(self._phase)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to loss and metrics."""
-        self._measure(self.val_measures, batch)
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to loss and metrics."""
-        self._measure(self.test_measures, batch)
-
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Probabilities of one batch."""
         return self.probabilities(self(images_of(batch)))
-
-    def on_validation_epoch_start(self) -> None:
-        """Start loss and metrics anew."""
-        self.val_measures.reset()
-
-    def on_test_epoch_start(self) -> None:
-        """Start loss and metrics anew."""
-        self.test_measures.reset()
-
-    def on_validation_epoch_end(self) -> None:
-        """Log loss and metrics of the whole set."""
-        self._log_measures(self.val_measures)
-
-    def on_test_epoch_end(self) -> None:
-        """Log loss and metrics of the whole set."""
-        self._log_measures(self.test_measures)
-
-    def _measure(self, measures: Measures, batch: Any) -> None:
-        target = target_of(batch, self.target_key)
-        self.check_target(target)
-        logits = self(images_of(batch))
-        measures.update(self.criterion(logits, target), self.probabilities(logits), target)
-
-    def _log_measures(self, measures: Measures) -> None:
-        for place, (name, value) in enumerate(measures.compute().items()):
-            self.log(name, value, prog_bar=place < 2, sync_dist=True)  # equal on all ranks; sync_dist asks for no more
 
     def _phase(self) -> str:
         trained = [group.name for group in layer_groups(self) if any(p.requires_grad for p in group.params)]
@@ -174,7 +137,7 @@ class BaseTask(Predicts, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the task, and keep out what ``torch.load(weights_only=True)`` would refuse."""
         checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
-        checkpoint[record.KEY] = record.make_record(type(self).__name__, self.arguments, self.learned())
+        checkpoint[record.KEY] = record.make_record(type(self).__name__, self.hparams, self.learned())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take class names and preprocessing from a checkpoint of ours."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_finetune.data.decode import ImageSource
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.arguments import check_class_weights, not_plain
-from lightning_finetune.tasks.base import BaseTask, Metrics
+from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.classifier import build_classifier
 from lightning_finetune.tasks.heads import HeadName
-from lightning_finetune.tasks.metrics import ErrorRate
+from lightning_finetune.tasks.metrics import ErrorRate, MetricsArgument
 from lightning_finetune.tasks.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.weights import Weights
 
@@ -81,7 +81,7 @@ class ImageClassifier(BaseTask):
         lr: float = 3e-3,
         weight_decay: float = 1e-2,
         optimizer: OptimizerCallable = fastai_adam,
-        metrics: Metrics = None,
+        metrics: MetricsArgument | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=not_plain(locals()))
@@ -102,10 +102,10 @@ class ImageClassifier(BaseTask):
         weight = check_class_weights(class_weights, self.num_classes)
         return nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
 
-    def configure_metrics(self) -> MetricCollection:
+    def configure_metrics(self) -> dict[str, Metric]:
         """Error rate and accuracy over all images."""
         accuracy = MulticlassAccuracy(self.num_classes, average="micro")
-        return MetricCollection({"error_rate": ErrorRate(self.num_classes), "accuracy": accuracy})
+        return {"error_rate": ErrorRate(self.num_classes), "accuracy": accuracy}
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax of logits ``[B, num_classes]``."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_finetune.errors import FinetuneError
+
+MetricsArgument: TypeAlias = Metric | list[Metric] | dict[str, Metric]
 
 
 class ErrorRate(MulticlassAccuracy):
@@ -27,6 +33,52 @@ class ErrorRate(MulticlassAccuracy):
         return 1 - super().compute()
 
 
+def collect(metrics: MetricsArgument) -> MetricCollection:
+    """One collection of ``metrics``, in the order in which they are given; a dict names them.
+
+    Raises:
+        FinetuneError: Something else than metrics of torchmetrics.
+    """
+    if isinstance(metrics, Metric):
+        return MetricCollection(metrics)
+    parts = list(metrics.values() if isinstance(metrics, dict) else metrics)
+    wrong = [type(part).__name__ for part in parts if not isinstance(part, Metric)]
+    if wrong or not parts:
+        raise FinetuneError(f"Expected `metrics` to be one or several of torchmetrics, got {wrong or metrics}.")
+    if not isinstance(metrics, dict):
+        return MetricCollection(parts)  # torchmetrics names each by its class
+    collection = MetricCollection({})
+    for name, metric in metrics.items():  # one at a time, as torchmetrics sorts the keys of a dict
+        collection.add_metrics({name: metric})
+    return collection
+
+
+class MeanLoss(Metric):
+    """Mean over images of a loss that comes as the mean of a batch; shows one that is not finite.
+
+    torchmetrics' ``MeanMetric`` drops NaN or, told not to, forgets the weights (1.9).
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, count: int) -> None:
+        """Add a batch of ``count`` images, whose mean is ``loss``."""
+        self.total += loss.detach() * count
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """Mean over all images so far."""
+        return self.total / self.count
+
+
 class Measures(nn.Module):
     """Loss and metrics of a whole set: the mean over images, on however many ranks and however they are shared out.
 
@@ -40,7 +92,7 @@ class Measures(nn.Module):
     def __init__(self, stage: str, metrics: MetricCollection) -> None:
         super().__init__()
         self.stage = stage
-        self.loss = MeanMetric(nan_strategy="disable")  # a loss that is not finite must show
+        self.loss = MeanLoss()
         self.metrics = metrics.clone(prefix=f"{stage}_")
 
     def reset(self) -> None:
@@ -50,9 +102,17 @@ class Measures(nn.Module):
 
     def update(self, loss: Tensor, probabilities: Tensor, target: Tensor) -> None:
         """Add a batch, whose mean loss is ``loss``."""
-        self.loss.update(loss, weight=len(target))
+        self.loss.update(loss, len(target))
         self.metrics.update(probabilities, target)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Values by name, loss first; on all ranks the same."""
-        return {f"{self.stage}_loss": self.loss.compute(), **self.metrics.compute()}
+    def compute(self, classes: Sequence[str]) -> dict[str, Tensor]:
+        """Values by name, loss first; on all ranks the same.
+
+        Args:
+            classes: Names that a metric of one value a class is taken apart by: ``val_iou_car``.
+        """
+        values: dict[str, Tensor] = {f"{self.stage}_loss": self.loss.compute()}
+        for name, value in self.metrics.compute().items():
+            each = value.ndim == 1 and len(value) == len(classes) > 1
+            values |= {f"{name}_{c}": v for c, v in zip(classes, value, strict=True)} if each else {name: value}
+        return values

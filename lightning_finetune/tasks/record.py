@@ -24,7 +24,11 @@ def make_record(task: str, arguments: Mapping[str, Any], state: Mapping[str, Any
         arguments: Of its constructor; those that are not plain are left out.
         state: What it learned from the data beside weights: class names, preprocessing, thresholds.
     """
-    kept = {name: value for name, value in plain(arguments).items() if name not in _TRAINING_ONLY}
+    kept = {
+        name: value
+        for name, value in plain(arguments).items()
+        if name not in _TRAINING_ONLY and not name.startswith("_")  # LightningCLI's own notes
+    }
     return {"version": VERSION, "task": task, "arguments": kept, **state}
 
 
@@ -52,7 +56,8 @@ def read_record(content: Any, origin: str) -> dict[str, Any]:
             "Upgrade the package."
         )
     types = {"version": int, "task": str, "arguments": dict, "classes": list}
-    if not isinstance(record, Mapping) or any(type(record.get(name)) is not kind for name, kind in types.items()):
+    sound = isinstance(record, Mapping) and all(type(record.get(name)) is kind for name, kind in types.items())
+    if not sound or not isinstance(content["state_dict"], Mapping):
         raise CheckpointError(f"{origin}: the checkpoint's record is damaged. Take another copy of the file.")
     return dict(record)
 

@@ -1,0 +1,72 @@
+"""Validation and test: what every task does alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lightning_finetune.tasks.batch import images_of, target_of
+from lightning_finetune.tasks.metrics import Measures
+
+
+class Evaluates(LightningModule, ABC):
+    """Adds validation and test to a task.
+
+    Attributes:
+        target_key: Where a batch holds the targets.
+        criterion: Logits and targets to a loss.
+        classes: Names of classes or labels.
+        val_measures: Loss and metrics of the validation set.
+        test_measures: Loss and metrics of the test set.
+    """
+
+    target_key: ClassVar[str] = "label"
+    criterion: nn.Module
+    classes: list[str]
+    val_measures: Measures
+    test_measures: Measures
+
+    @abstractmethod
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities from logits."""
+
+    @abstractmethod
+    def check_target(self, target: Tensor) -> None:
+        """Raise a ``DataError`` if ``target`` cannot belong to this model."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to loss and metrics."""
+        self._measure(self.val_measures, batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to loss and metrics."""
+        self._measure(self.test_measures, batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start loss and metrics anew."""
+        self.val_measures.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Start loss and metrics anew."""
+        self.test_measures.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and metrics of the whole set."""
+        self._log_measures(self.val_measures)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and metrics of the whole set."""
+        self._log_measures(self.test_measures)
+
+    def _measure(self, measures: Measures, batch: Any) -> None:
+        target = target_of(batch, self.target_key)
+        self.check_target(target)
+        logits = self(images_of(batch))
+        measures.update(self.criterion(logits, target), self.probabilities(logits), target)
+
+    def _log_measures(self, measures: Measures) -> None:
+        for place, (name, value) in enumerate(measures.compute(self.classes).items()):
+            self.log(name, value, prog_bar=place < 2, sync_dist=True)  # equal on all ranks; sync_dist asks for no more
