@@ -60,10 +60,11 @@ class Phase:
         _check(self.div >= 1, "div", "at least 1", self.div)
         _check(self.div_final >= 1, "div_final", "at least 1", self.div_final)
         _check(self.moms is None or _are_moms(self.moms), "moms", "three numbers in [0, 1)", self.moms)
+        if self.lr is not None:
+            fits = _is_findable(self.lr) if self.needs_find else _are_numbers(self.lr)
+            _check(fits, "lr", 'a rate, a pair of rates, or "find" in place of a rate', self.lr)
         if self.lr is not None and not self.needs_find:
             schedules.spread(self.known_lr, len(self.lr) if isinstance(self.lr, list) else 2)
-        elif self.lr is not None:
-            _check(_is_findable(self.lr), "lr", 'a rate, a pair of rates, or "find" in place of a rate', self.lr)
 
     @property
     def needs_find(self) -> bool:
@@ -97,6 +98,11 @@ def _is_count(value: object) -> bool:
 
 def _are_moms(moms: Sequence[float]) -> bool:
     return len(moms) == 3 and all(0 <= value < 1 for value in moms)
+
+
+def _are_numbers(lr: LR) -> bool:
+    values = lr if isinstance(lr, (tuple, list)) else (lr,)
+    return all(value is None or isinstance(value, (int, float)) for value in values)
 
 
 def _is_findable(lr: LR) -> bool:
