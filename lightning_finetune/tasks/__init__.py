@@ -2,5 +2,7 @@
 
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.classification import ImageClassifier, Prediction
+from lightning_finetune.tasks.multilabel import LabelsPrediction, MultiLabelClassifier
+from lightning_finetune.tasks.thresholds import SampleFBeta
 
-__all__ = ["BaseTask", "ImageClassifier", "Prediction"]
+__all__ = ["BaseTask", "ImageClassifier", "LabelsPrediction", "MultiLabelClassifier", "Prediction", "SampleFBeta"]

@@ -61,11 +61,14 @@ class Evaluates(LightningModule, ABC):
         """Log loss and metrics of the whole set."""
         self._log_measures(self.test_measures)
 
-    def _measure(self, measures: Measures, batch: Any) -> None:
+    def _measure(self, measures: Measures, batch: Any) -> tuple[Tensor, Tensor]:
+        """Add a batch to ``measures``; its probabilities and targets."""
         target = target_of(batch, self.target_key)
         self.check_target(target)
         logits = self(images_of(batch))
-        measures.update(self.criterion(logits, target), self.probabilities(logits), target)
+        loss, probabilities = self.criterion(logits, target), self.probabilities(logits)
+        measures.update(loss, probabilities, target.long())
+        return probabilities, target
 
     def _log_measures(self, measures: Measures) -> None:
         for place, (name, value) in enumerate(measures.compute(self.classes).items()):

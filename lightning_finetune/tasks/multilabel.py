@@ -1,0 +1,188 @@
+"""Multi-label image classification: any number of labels for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MultilabelAveragePrecision
+
+from lightning_finetune.data.decode import ImageSource
+from lightning_finetune.errors import DataError, FinetuneError
+from lightning_finetune.tasks.arguments import choose, not_plain
+from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.classifier import build_classifier
+from lightning_finetune.tasks.heads import HeadName
+from lightning_finetune.tasks.losses import LabelLoss, MultiLabelLoss
+from lightning_finetune.tasks.metrics import MetricsArgument
+from lightning_finetune.tasks.optimizers import OptimizerCallable, fastai_adam
+from lightning_finetune.tasks.thresholds import BestThreshold, LabelAccuracy, SampleFBeta
+from lightning_finetune.tasks.weights import Weights
+
+Tuning: TypeAlias = Literal["tuned", "tuned_per_label"]
+
+THRESHOLD = 0.2
+"""The lessons' threshold for satellite images: with F2, to miss a label costs more than to invent one."""
+
+
+@dataclass(frozen=True)
+class LabelsPrediction:
+    """What a multi-label classifier says about one image.
+
+    Attributes:
+        labels: Names of the labels whose probability is over their threshold, the most probable first.
+        probabilities: Of every label by name, the most probable first.
+        source: The file, where the image came from one.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: Mapping[str, float]
+    source: Path | None = None
+
+
+class MultiLabelClassifier(BaseTask):
+    """Fine-tunes a pretrained backbone to find the labels of images.
+
+    Args:
+        model: As of :class:`~lightning_finetune.ImageClassifier`.
+        num_classes: How many labels; the command line takes it from the data.
+        weights: As of :class:`~lightning_finetune.ImageClassifier`.
+        in_channels: Channels of an image.
+        head: ``"concat_pool"``, the head of the lessons, or one ``"linear"`` layer.
+        dropout: Probability before the last layer.
+        loss: ``"bce"``, ``"focal"`` or ``"asymmetric"``; or any module of ``(logits [B, L], targets [B, L])``.
+        pos_weight: Weight of each label where it is present.
+        label_smoothing: Part of each target that is moved to one half.
+        threshold: From which probability on a label is present: one, or one for each label; or ``"tuned"`` or
+            ``"tuned_per_label"``: where F2 of the validation set is highest, found after each validation and kept in
+            the checkpoint. Validation still measures at 0.2, as epochs could not be compared otherwise; the test
+            measures at what was found.
+        lr: Learning rate; a schedule's callback sets its own.
+        weight_decay: Decoupled, of all parameters but norms and biases.
+        optimizer: Makes an optimizer from parameter groups.
+        metrics: Replace F2 over samples, accuracy, mean average precision and accuracy of each label: one or several
+            of torchmetrics, of probabilities ``[B, L]`` and targets ``[B, L]``.
+
+    Raises:
+        FinetuneError: Arguments that contradict each other or are out of range.
+        CheckpointError: Weights that do not fit the model.
+    """
+
+    kind = "multi"
+
+    def __init__(
+        self,
+        model: str | nn.Module = "tf_efficientnet_lite0",
+        *,
+        num_classes: int | None = None,
+        weights: Weights = True,
+        in_channels: int = 3,
+        head: HeadName = "concat_pool",
+        dropout: float = 0.5,
+        loss: LabelLoss | nn.Module = "bce",
+        pos_weight: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        threshold: float | list[float] | Tuning = THRESHOLD,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-2,
+        optimizer: OptimizerCallable = fastai_adam,
+        metrics: MetricsArgument | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=not_plain(locals()))
+        self.build(locals())
+        self.tuner = BestThreshold(threshold == "tuned_per_label") if isinstance(threshold, str) else None
+        self.thresholds = self._fixed_thresholds()
+
+    def configure_models(self) -> nn.Module:
+        """Backbone and head."""
+        return build_classifier(self.arguments, self.num_classes)
+
+    def configure_losses(self) -> nn.Module:
+        """The loss that was named or given."""
+        loss: LabelLoss | nn.Module = self.arguments["loss"]
+        pos_weight, smoothing = self.arguments["pos_weight"], self.arguments["label_smoothing"]
+        if not isinstance(loss, nn.Module):
+            return MultiLabelLoss(loss, self.num_classes, pos_weight=pos_weight, label_smoothing=smoothing)
+        if smoothing or pos_weight is not None:
+            raise FinetuneError("Expected `loss` by name with `label_smoothing` and `pos_weight`, or a module alone.")
+        return loss
+
+    def configure_metrics(self) -> dict[str, Metric]:
+        """F2 over samples, accuracy, mean average precision, and accuracy of each label."""
+        thresholds = self._fixed_thresholds()
+        return {
+            "f2": SampleFBeta(self.num_classes, 2.0, thresholds),
+            "accuracy": LabelAccuracy(self.num_classes, thresholds),
+            "map": MultilabelAveragePrecision(self.num_classes),
+            "label_accuracy": LabelAccuracy(self.num_classes, thresholds, average=None),
+        }
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Sigmoid of logits ``[B, L]``: of raw ones torchmetrics would guess whether they are probabilities."""
+        return logits.sigmoid()
+
+    def check_target(self, target: Tensor) -> None:
+        """Raise a ``DataError`` for targets that are not 0 or 1 for each label."""
+        if target.ndim != 2 or target.shape[1] != self.num_classes:
+            raise DataError(
+                f"Expected targets [B, {self.num_classes}] of 0 and 1 (num_classes={self.num_classes}), "
+                f"got shape {list(target.shape)}."
+            )
+        if not bool(((target == 0) | (target == 1)).all()):
+            raise DataError(f"Expected targets of 0 and 1, got {target.min():g} to {target.max():g}.")
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to loss, metrics and the search for thresholds."""
+        probabilities, target = self._measure(self.val_measures, batch)
+        if self.tuner is not None:
+            self.tuner.update(probabilities, target)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start loss, metrics and the search for thresholds anew."""
+        super().on_validation_epoch_start()
+        if self.tuner is not None:
+            self.tuner.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and metrics of the whole set; take the thresholds that are best on it."""
+        super().on_validation_epoch_end()
+        if self.tuner is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.thresholds = self.tuner.compute().expand(self.num_classes).tolist()
+
+    def on_test_epoch_start(self) -> None:
+        """Start anew, at the thresholds that were found."""
+        super().on_test_epoch_start()
+        for metric in self.test_measures.metrics.values():
+            if isinstance(metric, (SampleFBeta, LabelAccuracy)):
+                metric.thresholds = torch.tensor(self.thresholds, device=self.device)
+
+    def learned(self) -> dict[str, Any]:
+        """Class names, preprocessing and thresholds."""
+        return {**super().learned(), "thresholds": self.thresholds}
+
+    def describe(self, probabilities: Tensor, source: ImageSource) -> LabelsPrediction:
+        """The labels of one image, from its probabilities ``[L]``."""
+        order = probabilities.argsort(descending=True, stable=True).tolist()
+        ranked = {self.classes[place]: float(probabilities[place]) for place in order}
+        labels = tuple(self.classes[place] for place in order if probabilities[place] > self.thresholds[place])
+        return LabelsPrediction(labels, ranked, Path(source) if isinstance(source, (str, Path)) else None)
+
+    def _fixed_thresholds(self) -> list[float]:
+        """One threshold a label, as given; the lessons' where it is to be tuned."""
+        given = self.arguments["threshold"]
+        if isinstance(given, str):
+            choose("threshold", given, get_args(Tuning))
+            given = THRESHOLD
+        values = list(given) if isinstance(given, (list, tuple)) else [float(given)] * self.num_classes
+        if len(values) != self.num_classes or not all(0 < value < 1 for value in values):
+            raise FinetuneError(
+                f"Expected `threshold` to be one number in (0, 1), {self.num_classes} of them, "
+                f"or one of {list(get_args(Tuning))}, got {given}."
+            )
+        return values
