@@ -57,8 +57,9 @@ class LayerGroup:
 def layer_groups(module: nn.Module, patterns: Sequence[str] | None = None) -> list[LayerGroup]:
     """The layer groups of ``module``, from the input to the head; each parameter in exactly one of them.
 
-    Taken from, in this order: ``patterns``; the module's own ``layer_groups()``; timm's ``group_matcher``;
-    encoder stages, decoder and head of segmentation-models-pytorch; the children of any other module.
+    Taken from, in this order: ``patterns``; the module's own ``layer_groups()``, or that of the module which a
+    LightningModule or ``torch.compile`` wraps; timm's ``group_matcher``; encoder stages, decoder and head of
+    segmentation-models-pytorch; the children of any other module.
 
     Args:
         module: Any module with parameters.
@@ -72,12 +73,7 @@ def layer_groups(module: nn.Module, patterns: Sequence[str] | None = None) -> li
     named = {_plain(name): param for name, param in module.named_parameters()}
     if not named:
         raise LayerGroupError(f"Expected a module with parameters, got {type(module).__name__} without any.")
-    if patterns is not None:
-        parts = _by_patterns(named, patterns)
-    elif callable(own := getattr(module, "layer_groups", None)):
-        parts = _own(own, module)
-    else:
-        parts = _merge_unnamed(_split(module), named)
+    parts = _merge_unnamed(_split(module), named) if patterns is None else _by_patterns(named, patterns)
     order = {id(param): place for place, param in enumerate(named.values())}
     groups = [LayerGroup(name, _unique(params, order)) for name, params in _first_place(parts).items()]
     return [group for group in groups if group.params]
@@ -169,7 +165,8 @@ def _own(own: Callable[[], Any], module: nn.Module) -> dict[str, list[Parameter]
     owner = type(module).__name__
     claimed = [id(param) for params in parts.values() for param in {id(p): p for p in params}.values()]
     names = {id(param): name for name, param in module.named_parameters()}
-    twice = [names.get(key, "?") for key in dict.fromkeys(claimed) if claimed.count(key) > 1]
+    uses = [id(param) for _, param in module.named_parameters(remove_duplicate=False)]
+    twice = [names[key] for key in names if uses.count(key) == 1 < claimed.count(key)]  # tied ones have several uses
     missing = [name for key, name in names.items() if key not in set(claimed)]
     foreign = [key for key in claimed if key not in names]
     if twice or missing or foreign:
@@ -197,6 +194,9 @@ def _params_of(part: Part | LayerGroup) -> list[Parameter]:
 
 def _split(module: nn.Module) -> dict[str, list[Parameter]]:
     """Parts of ``module`` by what it is known to be; expands the input side until there are at least three."""
+    module = getattr(module, "_orig_mod", module)  # what `torch.compile` wraps
+    if callable(own := getattr(module, "layer_groups", None)):
+        return _own(own, module)
     if callable(getattr(module, "group_matcher", None)) and hasattr(module, "pretrained_cfg"):
         return _timm(module)
     if all(hasattr(module, name) for name in ("encoder", "decoder", "segmentation_head")):
