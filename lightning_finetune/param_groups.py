@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from lightning_finetune.errors import LayerGroupError, UnsupportedError, first_ten
+from lightning_finetune.errors import LayerGroupError, first_ten
 from lightning_finetune.layer_groups import LayerGroup
 
 Group = dict[str, Any]
@@ -57,7 +57,7 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
     """Split the optimizer's parameter groups in place, so that none holds parameters of two layer groups.
 
     Every other hyper-parameter of a group goes to each of its parts. An optimizer that is already grouped so is left
-    as it is. Must run before the optimizer has state.
+    as it is. Its state stays, which torch keeps by parameter.
 
     Args:
         optimizer: Any torch optimizer.
@@ -65,7 +65,6 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
 
     Raises:
         LayerGroupError: The optimizer holds parameters that no group does.
-        UnsupportedError: The optimizer has already made steps.
     """
     place = {id(param): index for index, group in enumerate(groups) for param in group.params}
     unknown = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"] if id(p) not in place]
@@ -76,10 +75,6 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
     owners = [sorted({place[id(param)] for param in group["params"]}) for group in optimizer.param_groups]
     if all(len(owner) == 1 for owner in owners):
         return Layout(tuple(owner[0] for owner in owners))
-    if optimizer.state:
-        raise UnsupportedError(
-            f"Expected {type(optimizer).__name__} to be grouped before its first step; it has state already."
-        )
     original = tuple({**group, "params": list(group["params"])} for group in optimizer.param_groups)
     parts = [part for index, group in enumerate(original) for part in _parts(group, index, groups, len(original) > 1)]
     optimizer.param_groups[:] = parts
