@@ -140,6 +140,10 @@ class ImageDataModule(LightningDataModule):
             loader.close()
         self._loaders.clear()
 
+    def on_exception(self, exception: BaseException) -> None:
+        """End worker processes also where a run is interrupted."""
+        self.teardown("")
+
     def train_dataloader(self) -> ImageLoader:
         """Shuffled, augmented batches at ``train_size``."""
         return self._loader(Split.TRAIN)
@@ -207,6 +211,7 @@ class ImageDataModule(LightningDataModule):
             self.batch_size,
             self._size_to_train if train else self._size_to_validate,
             train=train,
+            shuffle=train and not getattr(trainer, "overfit_batches", 0),  # Lightning sets it without declaring it,
             seed=self.seed,
             world_size=trainer.world_size if trainer is not None else 1,
             rank=trainer.global_rank if trainer is not None else 0,

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.decode import Size
@@ -33,7 +34,8 @@ class BatchSampler(Sampler[BatchKey]):
         items: Number of items in the split.
         batch_size: Items a batch and process.
         size: Asked for the image size when an epoch begins.
-        train: Shuffle, and drop what is left over.
+        train: Drop what is left over.
+        shuffle: Draw another order each epoch.
         seed: Of the order.
         world_size: Number of processes.
         rank: Of this process.
@@ -49,6 +51,7 @@ class BatchSampler(Sampler[BatchKey]):
         size: Callable[[], Size],
         *,
         train: bool,
+        shuffle: bool,
         seed: int,
         world_size: int = 1,
         rank: int = 0,
@@ -59,7 +62,8 @@ class BatchSampler(Sampler[BatchKey]):
                 "Use fewer devices or more images."
             )
         self.items, self.batch_size, self.size = items, batch_size, size
-        self.train, self.seed, self.world_size, self.rank = train, seed, world_size, rank
+        self.train, self.shuffle, self.seed = train, shuffle, seed
+        self.world_size, self.rank = world_size, rank
         self.epoch = 0
         self.start = 0
 
@@ -87,7 +91,7 @@ class BatchSampler(Sampler[BatchKey]):
         return np.split(mine, self._cuts(len(mine)))
 
     def _train_batches(self) -> list[Ints]:
-        order = permutation(self.seed, self.epoch, self.items)
+        order = permutation(self.seed, self.epoch, self.items) if self.shuffle else np.arange(self.items)
         together = self.batch_size * self.world_size
         chunks = [order[k * together : (k + 1) * together] for k in range(len(self))]
         return [chunk[self.rank :: self.world_size] for chunk in chunks]
@@ -147,8 +151,14 @@ class ImageLoader:
         self._resume = LoaderState(epoch=int(state["epoch"]), batch=int(state["batch"]))
 
     def close(self) -> None:
-        """End the worker processes; another iteration starts new ones."""
-        self._loader._iterator = None
+        """End the worker processes; another iteration starts new ones.
+
+        Left to the garbage collector, they are sent their end after their queues are closed, and each is waited for
+        in vain for five seconds.
+        """
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
 
 
 def _as_it_is(batch: Any) -> Any:
