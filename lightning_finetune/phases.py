@@ -80,6 +80,15 @@ class Phase:
         return DEFAULT_LR if self.lr == "find" or self.lr is None else self.lr
 
 
+def scaled(lr: LR, peak: float) -> LR:
+    """``lr`` with its highest rate at ``peak``, and the others in the same ratio to it."""
+    if not isinstance(lr, (tuple, list)):
+        return peak
+    factor = peak / max(value for value in lr if isinstance(value, (int, float)))
+    values = [value * factor if isinstance(value, (int, float)) else value for value in lr]
+    return tuple(values) if isinstance(lr, tuple) else values  # type: ignore[return-value]
+
+
 def _low(value: Rate | None, high: Rate | None) -> float | None:
     """A hundredth of the head's rate where the lower end is not found yet, as ``fine_tune`` has it."""
     if value != "find":

@@ -13,7 +13,7 @@ from typing import overload
 
 from lightning_finetune import schedules
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.phases import Phase
+from lightning_finetune.phases import LR, Phase
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Plan(Sequence[State]):
         trained = schedules.spread(spec.known_lr, count)
         return (*[trained[0] if self.train_norm else 0.0] * frozen, *trained)
 
-    def with_lr(self, phase: int, lr: float | tuple[float, float]) -> Plan:
+    def with_lr(self, phase: int, lr: LR) -> Plan:
         """The same plan with the rate that a range test found for ``phase``."""
         phases = list(self.phases)
         phases[phase] = replace(phases[phase], lr=lr)

@@ -46,10 +46,14 @@ class ForeignNet(pl.LightningModule):
 
 
 def images(count: int = 48, seed: int = 0, size: int = 8) -> TensorDataset:
+    """Noise with a colour of its class, so that there is something to learn."""
     generator = torch.Generator().manual_seed(seed)
-    return TensorDataset(
-        torch.randn(count, 3, size, size, generator=generator), torch.randint(0, 4, (count,), generator=generator)
+    noise, labels = (
+        torch.randn(count, 3, size, size, generator=generator),
+        torch.randint(0, 4, (count,), generator=generator),
     )
+    colours = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [-1.0, -1.0, 0]])
+    return TensorDataset(noise + colours[labels, :, None, None], labels)
 
 
 def loader(count: int = 48, batch_size: int = 8, seed: int = 0, **kwargs) -> DataLoader:

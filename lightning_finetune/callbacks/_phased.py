@@ -17,7 +17,7 @@ from lightning_finetune.callbacks import _trainer
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.freezing import frozen_norms, norm_params, set_trainable
 from lightning_finetune.layer_groups import LayerGroup, layer_groups, num_head_groups
-from lightning_finetune.phases import Phase
+from lightning_finetune.phases import LR, Phase, scaled
 from lightning_finetune.plan import Plan, State, make_plan
 
 
@@ -25,14 +25,15 @@ class PhasedCallback(Callback):
     """Applies a list of phases to a run.
 
     Each subclass says which phases; what a phase leaves at None is left alone, so that callbacks compose as long as no
-    two govern the same thing. Nothing is kept but the seed: where the run is says everything else, so a resumed run
-    continues as if it had not stopped.
+    two govern the same thing. Nothing is kept but the seed and what a range test found: where the run is says
+    everything else, so a resumed run continues as if it had not stopped.
     """
 
     def __init__(self, groups: list[str] | None = None, train_norm: bool = False) -> None:
         self.groups = groups
         self.train_norm = train_norm
         self._seed: int | None = None
+        self._lrs: dict[int, LR] = {}
         self._checkpoint: dict[str, Any] | None = None
         self._plan: Plan | None = None
         self._layers: list[list[Parameter]] = []
@@ -117,7 +118,7 @@ class PhasedCallback(Callback):
         limit = _trainer.max_epochs(trainer)
         if _trainer.is_dev_run(trainer):
             limit = known + 1
-        return make_plan(
+        plan = make_plan(
             phases,
             _trainer.steps_per_epoch(trainer, max(limit or 0, known + 1)),
             max_epochs=limit,
@@ -126,6 +127,9 @@ class PhasedCallback(Callback):
             num_head=num_head_groups(self._layer_groups),
             train_norm=self.train_norm,
         )
+        for phase, lr in self._lrs.items():
+            plan = plan.with_lr(phase, lr)
+        return plan
 
     def _check_phase(self, phase: int, module: pl.LightningModule) -> None:
         trained = self.plan_of_run.trained(phase)
@@ -136,9 +140,8 @@ class PhasedCallback(Callback):
         if empty:
             raise PhaseError(
                 f"Phase {phase} trains the layer groups {empty}, but the optimizer holds none of their parameters. "
-                f"Give "
-                f"all parameters to the optimizer in `configure_optimizers` of {type(module).__name__}; frozen ones "
-                "are skipped while they are frozen."
+                f"Give all parameters to the optimizer in `configure_optimizers` of {type(module).__name__}; "
+                "frozen ones are skipped while they are frozen."
             )
 
     @property
@@ -151,6 +154,19 @@ class PhasedCallback(Callback):
         if self._plan is None:
             raise PhaseError(f"{type(self).__name__} has no plan yet: it is made when training starts.")
         return self._plan
+
+    def set_lr(self, trainer: pl.Trainer, phase: int, lr: LR) -> None:
+        """Give ``phase`` the rate that a range test found, from the next step on; kept in the checkpoint."""
+        self._lrs[phase] = lr
+        self._plan = self.plan_of_run.with_lr(phase, lr)
+        self._set_rates(trainer, self._state(trainer))
+
+    def scale_peak(self, trainer: pl.Trainer, peak: float) -> None:
+        """Let the current phase, if it sets rates, peak at ``peak``; ratios between groups stay."""
+        phase = self.plan_of_run.phase_of(trainer.current_epoch)
+        lr = self.plan_of_run.phases[phase].lr
+        if lr is not None:
+            self.set_lr(trainer, phase, scaled(lr, peak))
 
     # -- during the run --------------------------------------------------------------------------------------------
 
@@ -206,11 +222,12 @@ class PhasedCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed}
+        return {"seed": self._seed, "lrs": dict(self._lrs)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seed = state_dict["seed"]
+        self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
 
     @override
     def on_save_checkpoint(

@@ -1,38 +1,53 @@
-"""The plan and the results of a run as tables on the terminal."""
+"""The plan and the results of a run as tables on the terminal, for 80 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from lightning_finetune.layer_groups import LayerGroup
 from lightning_finetune.plan import Plan
+from lightning_finetune.range_test import Found
+
+_MOST_METRICS = 4
 
 
 def show_plan(plan: Plan, groups: Sequence[LayerGroup]) -> None:
     """Print one row a phase: epochs, steps, what trains, at which rates, along which schedule, at which size."""
-    table = Table(title="Plan of the run", title_justify="left")
-    for column in ("phase", "epochs", "steps", "trains", "learning rate", "schedule", "size"):
-        table.add_column(column)
+    sized = any(phase.size is not None for phase in plan.phases)
+    table = _table("Plan of the run", "phase", "epochs", "steps", "trains", "learning rate", "schedule")
+    if sized:
+        table.add_column("size")
     for index, phase in enumerate(plan.phases):
-        size = "the data's" if phase.size is None else f"{phase.size} px"
+        size = [f"{phase.size} px" if phase.size else "as is"] if sized else []
         row = (str(index + 1), _epochs(plan, index), str(plan.steps[index]), _trains(plan, index, groups))
-        table.add_row(*row, _rates(plan, index), phase.schedule.replace("_", "-"), size)
+        table.add_row(*row, rates(plan, index), phase.schedule.replace("_", "-"), *size)
     Console().print(table)
 
 
-def show_results(plan: Plan, groups: Sequence[LayerGroup], results: Sequence[dict[str, float]]) -> None:
-    """Print one row a phase: what trained, and the metrics at its last epoch."""
-    names = sorted({name for metrics in results for name in metrics})
-    table = Table(title="Phases and their results", title_justify="left")
-    for column in ("phase", "epochs", "trained", "peak rate", *names):
-        table.add_column(column)
+def show_results(
+    plan: Plan, groups: Sequence[LayerGroup], results: Sequence[dict[str, float]], found: Mapping[int, Found]
+) -> None:
+    """Print one row a phase: what trained, and the metrics at its last epoch, losses first; then why which rate."""
+    seen = dict.fromkeys(name for metrics in results for name in metrics)
+    names = sorted(seen, key=lambda name: "loss" not in name)[:_MOST_METRICS]  # stable: as they were logged
+    table = _table("Phases and their results", "phase", "epochs", "trained", *names)
     for index, metrics in enumerate(results):
         values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
-        table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, groups), _rates(plan, index), *values)
-    Console().print(table)
+        table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, groups), *values)
+    console = Console()
+    console.print(table)
+    for phase, what in sorted(found.items()):
+        console.print(f"Phase {phase + 1} at {rates(plan, phase)}: {what.reason}.", highlight=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.pad_edge = False
+    return table
 
 
 def _epochs(plan: Plan, phase: int) -> str:
@@ -47,12 +62,20 @@ def _trains(plan: Plan, phase: int, groups: Sequence[LayerGroup]) -> str:
         return "as it is"
     if count == len(groups):
         return f"all {count} groups"
-    return f"{', '.join(group.name for group in groups[-count:])} ({count} of {len(groups)} groups)"
+    named = groups[-1].name if count == 1 else f"{groups[-count].name} to {groups[-1].name}"
+    return f"{named} ({count} of {len(groups)})"
 
 
-def _rates(plan: Plan, phase: int) -> str:
-    rates = [rate for rate in plan.rates(phase) or () if rate > 0]
-    if not rates:
+def rates(plan: Plan, phase: int) -> str:
+    """The peak rates of a phase, from the input to the head."""
+    lr = plan.phases[phase].lr
+    if plan.phases[phase].needs_find:
+        return "find" if not isinstance(lr, (tuple, list)) else " to ".join(_rate(value) for value in lr)
+    trained = [rate for rate in plan.rates(phase) or () if rate > 0]
+    if not trained:
         return "as it is"
-    low, high = f"{rates[0]:.1e}", f"{rates[-1]:.1e}"
-    return high if low == high else f"{low} to {high}"
+    return " to ".join(dict.fromkeys(_rate(rate) for rate in (trained[0], trained[-1])))
+
+
+def _rate(value: object) -> str:
+    return f"{value:.1e}" if isinstance(value, (int, float)) else str(value)

@@ -1,7 +1,8 @@
 """The one place that knows the Trainer's inner parts.
 
 What is used of Lightning that is not documented: ``FitLoop._data_fetcher`` (to begin an epoch's data anew after a
-resume). Everything else here is public, kept together so that the callbacks read as what they do.
+resume) and ``LightningModule._on_before_batch_transfer`` (a batch's hooks, in the range test's own loop). Everything
+else here is public, kept together so that the callbacks read as what they do.
 """
 
 from __future__ import annotations
@@ -131,6 +132,13 @@ def restart_loader(trainer: pl.Trainer) -> None:
     loop = trainer.fit_loop
     if loop.is_resuming or loop.restarting:
         iter(loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> Any:
+    """A batch as ``training_step`` gets it: its hooks called, converted and moved."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch)
 
 
 def run_seed(trainer: pl.Trainer) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,10 +12,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.callbacks import _tables, _trainer
+from lightning_finetune.callbacks._find import find_lr
 from lightning_finetune.callbacks._phased import PhasedCallback
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.phases import DEFAULT_LR, Phase, standard_phases
 from lightning_finetune.plan import Plan, make_plan
+from lightning_finetune.range_test import Curve, Found
 
 
 class FineTune(PhasedCallback):
@@ -65,6 +68,7 @@ class FineTune(PhasedCallback):
         if not self._phases or any(phase.epochs is None for phase in self._phases):
             raise PhaseError(f"Expected every phase of FineTune to say its number of epochs, got {self._phases}.")
         self.results: list[dict[str, float]] = []
+        self.found: dict[int, Found] = {}
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
@@ -135,6 +139,19 @@ class FineTune(PhasedCallback):
             _tables.show_plan(self.plan_of_run, self._layer_groups)
 
     @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        phase = self.plan_of_run.phase_of(trainer.current_epoch)
+        if self.plan_of_run.phases[phase].needs_find:
+            rank_zero_info(f"FineTune: range test before phase {phase + 1}.")
+            found = find_lr(trainer, pl_module, self.plan_of_run, phase, self._layout, self._seed or 0)
+            self.found[phase] = found
+            self.set_lr(trainer, phase, found.lr)
+            rank_zero_info(
+                f"FineTune: phase {phase + 1} trains at {_tables.rates(self.plan_of_run, phase)}: {found.reason}."
+            )
+
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         self.results = [*self.results[:phase], _trainer.scalar_metrics(trainer)]
@@ -151,13 +168,16 @@ class FineTune(PhasedCallback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.results:
-            _tables.show_results(self.plan_of_run, self._layer_groups, self.results)
+            _tables.show_results(self.plan_of_run, self._layer_groups, self.results, self.found)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "results": self.results}
+        found = {phase: asdict(value) for phase, value in self.found.items()}
+        return {**super().state_dict(), "results": self.results, "found": found}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.results = list(state_dict["results"])
+        found = state_dict["found"].items()
+        self.found = {int(phase): Found(**{**value, "curve": Curve(**value["curve"])}) for phase, value in found}

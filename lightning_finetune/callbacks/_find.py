@@ -1,0 +1,56 @@
+"""How ``"find"`` in a phase becomes a rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from lightning_finetune.callbacks._run_dir import run_dir
+from lightning_finetune.callbacks._sweep import run_sweep
+from lightning_finetune.param_groups import Layout
+from lightning_finetune.phases import DEFAULT_LR, LR
+from lightning_finetune.pictures.range_test import draw_curve
+from lightning_finetune.plan import Plan
+from lightning_finetune.range_test import Curve, Found, choose, suggest, sweep_rates
+
+RATES = sweep_rates(1e-7, 10.0, 100)
+"""fastai's range and number of steps."""
+
+
+def find_lr(
+    trainer: pl.Trainer, module: pl.LightningModule, plan: Plan, phase: int, layout: Layout, seed: int
+) -> Found:
+    """Sweep before ``phase`` and decide its rate, with every trained group at the same rate, as the lessons read it.
+
+    Args:
+        trainer: At the start of the phase's first epoch, its layers frozen and unfrozen.
+        module: The trainer's module.
+        plan: Of the run.
+        phase: Whose ``lr`` holds ``"find"``.
+        layout: Of the optimizer's parameter groups.
+        seed: Of the run.
+    """
+    trained = plan.trained(phase) or plan.num_groups
+    frozen = 0 if plan.train_norm else plan.num_groups - trained
+    curve = run_sweep(trainer, module, RATES, [float(layer >= frozen) for layer in layout.layers], seed)
+    curve = replace(curve, suggestions=suggest(curve, len(RATES)))
+    found = choose(plan.phases[phase].lr or DEFAULT_LR, curve, unfrozen=trained > plan.num_head)
+    save_curve(trainer, curve, f"lr_range_phase_{phase + 1}", found.lr)
+    return found
+
+
+def save_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) -> Path | None:
+    """Draw the curve into the run's directory, on rank zero; the picture's path there."""
+    if not trainer.is_global_zero:
+        return None
+    path = run_dir(trainer) / f"{name}.png"
+    draw_curve(curve, _span(chosen)).savefig(path, dpi=110)
+    return path
+
+
+def _span(chosen: LR | None) -> Sequence[float]:
+    values = chosen if isinstance(chosen, (tuple, list)) else (chosen,)
+    return [value for value in values if isinstance(value, (int, float))]

@@ -1,0 +1,214 @@
+"""The learning rate range test: the sweep, and what its curve suggests.
+
+Smith 2015 (https://arxiv.org/abs/1506.01186); sweep, smoothing, stop and the suggestions ``steep``, ``valley``,
+``slide`` and ``minimum`` as in fastai; ``elbow`` is the reading that the fast.ai lessons teach for an unfrozen model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_finetune.errors import PhaseError
+from lightning_finetune.phases import DEFAULT_LR, LR
+
+Suggestion = Literal["steep", "valley", "slide", "minimum", "elbow"]
+Array = npt.NDArray[np.float64]
+
+BETA = 0.98
+"""Decay of the running mean of the loss."""
+STOP_DIV = 4.0
+"""The sweep stops when the smoothed loss exceeds this many times its best."""
+SKIP_END = 5
+MIN_POINTS = 10
+"""A curve with fewer points, the skipped ones not counted, suggests nothing."""
+MIN_DESCENT = 0.02
+"""The share by which the loss must fall below where it began, for a slope to be more than noise."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a sweep recorded, one entry a step.
+
+    Attributes:
+        lrs: Rate of the step.
+        losses: Loss before the step.
+        smoothed: Debiased running mean of the losses.
+        suggestions: Rate by name; only those that the curve supports.
+        diverged: Whether the sweep ended because the loss shot up or was not finite.
+    """
+
+    lrs: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    diverged: bool = False
+    suggestions: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a range test decided for a phase.
+
+    Attributes:
+        lr: The phase's rate.
+        reason: Why, in a sentence.
+        curve: What was seen.
+    """
+
+    lr: float | tuple[float, float]
+    reason: str
+    curve: Curve
+
+
+def choose(lr: LR, curve: Curve, unfrozen: bool) -> Found:
+    """Fill ``"find"`` by the lessons' rules: a head takes ``steep``; unfrozen layers ``(elbow, given)``.
+
+    The elbow is already a tenth of the rate before which the loss shoots up. Where the curve supports no suggestion,
+    the lessons' defaults hold: 3e-3 for a head, a hundredth of the given rate at the input of unfrozen layers.
+
+    Args:
+        lr: The phase's rate with ``"find"`` in it.
+        curve: With its suggestions.
+        unfrozen: Whether more than the head trains.
+    """
+    high = known_high(lr, unfrozen)
+    name = "elbow" if unfrozen else "steep"
+    found = curve.suggestions.get(name)
+    if found is None:
+        value: float | tuple[float, float] = (high / 100, high) if unfrozen else DEFAULT_LR
+        seen = "too few points" if len(curve.lrs) < 2 * MIN_POINTS else "no clear descent or rise"
+        return Found(value, f"the curve shows {seen}: the lessons' default", curve)
+    if not unfrozen:
+        return Found(found, f"steepest descent at {found:.1e}", curve)
+    capped = "" if found <= high else f", not above the given {high:.1e}"
+    return Found((min(found, high), high), f"a tenth of the elbow at {10 * found:.1e}{capped}", curve)
+
+
+def known_high(lr: LR, unfrozen: bool) -> float:
+    """The given upper rate of a pair, else the lessons' default: 3e-3, a tenth of it where layers are unfrozen."""
+    last = lr[-1] if isinstance(lr, (tuple, list)) else lr
+    return last if isinstance(last, (int, float)) else DEFAULT_LR / 10 if unfrozen else DEFAULT_LR
+
+
+def sweep_rates(start_lr: float, end_lr: float, num_steps: int) -> list[float]:
+    """Rates that grow geometrically, ``start * (end / start) ** (i / n)``: the end itself is not reached.
+
+    Raises:
+        PhaseError: Rates that are not positive and growing, or fewer than 6 steps.
+    """
+    if not 0 < start_lr < end_lr < math.inf:
+        raise PhaseError(f"Expected 0 < start_lr < end_lr, got start_lr={start_lr} and end_lr={end_lr}.")
+    if num_steps < 6:
+        raise PhaseError(f"Expected a range test of at least 6 steps, got num_steps={num_steps}.")
+    return [start_lr * (end_lr / start_lr) ** (index / num_steps) for index in range(num_steps)]
+
+
+def sweep(step: Callable[[float], float], rates: Iterable[float], stop_div: float | None = STOP_DIV) -> Curve:
+    """Call ``step`` with each rate until the loss shoots up.
+
+    Args:
+        step: Makes one optimizer step at the rate it is given; returns the loss before it.
+        rates: In growing order.
+        stop_div: Stop when the smoothed loss exceeds so many times its best; None only stops at a loss that is not
+            finite.
+    """
+    lrs: list[float] = []
+    losses: list[float] = []
+    smoothed: list[float] = []
+    mean, best, diverged = 0.0, math.inf, False
+    for count, lr in enumerate(rates, start=1):
+        loss = step(lr)
+        mean = BETA * mean + (1 - BETA) * loss
+        debiased = mean / (1 - BETA**count)
+        lrs.append(lr)
+        losses.append(loss)
+        smoothed.append(debiased)
+        best = min(best, debiased) if math.isfinite(debiased) else best
+        diverged = not math.isfinite(loss) or (stop_div is not None and debiased > stop_div * best)
+        if diverged:
+            break
+    return Curve(lrs, losses, smoothed, diverged)
+
+
+def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
+    """Every suggestion that ``curve`` supports, by name.
+
+    As in fastai, the first tenth of the planned steps and the last five points are not looked at (``elbow`` looks at
+    the end, where it lies). A curve with too few points suggests nothing; one that nowhere falls suggests ``elbow``
+    alone.
+
+    Args:
+        curve: Of one sweep.
+        num_steps: Steps that the sweep was to make; None: as many as the curve has.
+    """
+    finite = _finite_part(curve)
+    first = (num_steps or len(curve.lrs)) // 10
+    lrs, losses = np.asarray(curve.lrs)[:finite], np.asarray(curve.smoothed)[:finite]
+    found: dict[str, float] = {}
+    if len(lrs) >= MIN_POINTS + first:
+        bend = elbow(lrs[first:], losses[first:])
+        found |= {} if bend is None else {"elbow": bend}
+    lrs, losses = lrs[first:-SKIP_END], losses[first:-SKIP_END]
+    if len(lrs) >= MIN_POINTS and losses.min() < losses[0] - MIN_DESCENT * abs(losses[0]):
+        for name, function in (("steep", steep), ("valley", valley), ("slide", slide), ("minimum", minimum)):
+            value = function(lrs, losses)
+            found |= {} if value is None else {name: value}
+    return found
+
+
+def _finite_part(curve: Curve) -> int:
+    """Number of points before the first loss that is not finite."""
+    bad = [index for index, value in enumerate(curve.smoothed) if not math.isfinite(value)]
+    return bad[0] if bad else len(curve.smoothed)
+
+
+def steep(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> float:
+    """The rate where the loss falls fastest against the logarithm of the rate."""
+    x, y = np.log(np.asarray(lrs, dtype=float)), np.asarray(losses, dtype=float)
+    if len(x) < 2:
+        return float(lrs[0])
+    return float(lrs[int(np.argmin(np.diff(y) / np.diff(x)))])
+
+
+def minimum(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> float:
+    """A tenth of the rate where the loss is lowest."""
+    return float(lrs[int(np.argmin(losses))]) / 10
+
+
+def valley(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> float:
+    """About the middle of the longest run of falling losses, gaps allowed."""
+    y = np.asarray(losses, dtype=float)
+    lengths = np.ones(len(y), dtype=int)
+    end = 0
+    for index in range(1, len(y)):
+        above = lengths[:index][y[:index] > y[index]]
+        lengths[index] = 1 + (above.max() if len(above) else 0)
+        if lengths[index] > lengths[end]:
+            end = index
+    start = end - int(lengths[end])
+    section = (end - start) / 3
+    middle = start + int(section) + int(section / 2)
+    return float(lrs[min(max(middle, 0), len(y) - 1)])
+
+
+def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> float | None:
+    """To be defined."""
+    return None
+
+
+def slide(
+    lrs: Sequence[float] | Array, losses: Sequence[float] | Array, lr_diff: int = 15, threshold: float = 0.005
+) -> float | None:
+    """Where, coming from the right, the slope stops differing from the slope ``lr_diff`` points further left."""
+    slopes = np.gradient(np.asarray(losses, dtype=float))
+    right, left = -1, -1 - lr_diff
+    found: float | None = None
+    while left >= -len(slopes) and abs(slopes[right] - slopes[left]) > threshold:
+        found = float(lrs[left])
+        right, left = right - 1, left - 1
+    return found

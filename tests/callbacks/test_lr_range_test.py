@@ -1,0 +1,250 @@
+"""The range test leaves no trace, keeps what it must, and ends with a rate that can be used."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
+from lightning_finetune.callbacks.lr_range_test import LRRangeTest
+from lightning_finetune.errors import PhaseError
+from tests.callbacks.test_resume import assert_same_bits
+from tests.foreign import ForeignNet, Probe, images, loader, quiet_trainer
+
+
+class StatefulNet(ForeignNet):
+    """Keeps all that a module can keep: metrics, counters, lists, a plain tensor, a non-persistent buffer."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.accuracy = MulticlassAccuracy(4)
+        self.seen = 0
+        self.history: list[float] = []
+        self.mean = torch.zeros(())
+        self.register_buffer("ema", torch.zeros(4), persistent=False)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        logits = self(x + 0.1 * torch.randn_like(x))  # augmentation by the global generator
+        self.accuracy.update(logits, y)
+        self.seen += len(x)
+        self.history.append(float(logits.detach().mean()))
+        self.mean = 0.9 * self.mean + 0.1 * logits.detach().mean()
+        self.ema.mul_(0.9).add_(logits.detach().mean(0), alpha=0.1)
+        loss = F.cross_entropy(logits, y)
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def on_train_epoch_end(self):
+        self.log("train_accuracy", self.accuracy.compute())
+        self.accuracy.reset()
+
+    def configure_optimizers(self):
+        groups = [
+            {"params": [p for n, p in self.named_parameters() if not n.startswith("head")], "lr": 1e-3},
+            {"params": self.head.parameters(), "lr": 1e-2},
+        ]
+        return torch.optim.SGD(groups, momentum=0.9) if self.kind == "sgd" else torch.optim.AdamW(groups)
+
+
+def train(tmp_path, range_test, optimizer="adamw", workers=0, epochs=3, extra=(), **kwargs):
+    pl.seed_everything(3, verbose=False)
+    generator = torch.Generator().manual_seed(5)
+    data = loader(shuffle=True, generator=generator, num_workers=workers, persistent_workers=workers > 0)
+    module = StatefulNet(optimizer=optimizer)
+    logger = CSVLogger(tmp_path)
+    callbacks = [*([range_test] if range_test else []), *extra]
+    trainer = quiet_trainer(
+        tmp_path, max_epochs=epochs, callbacks=callbacks, logger=logger, log_every_n_steps=1, **kwargs
+    )
+    trainer.fit(module, data, loader(16, seed=1))
+    return {
+        "state": {name: value.clone() for name, value in module.state_dict().items()},
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "module": [module.seen, module.history, module.mean, module.ema],
+        "logged": logger.experiment.metrics,
+        "random": torch.get_rng_state(),
+        "data": generator.get_state(),
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "sgd", "accumulate_grad_batches": 2, "gradient_clip_val": 0.1},
+        {"precision": "bf16-mixed"},
+        {"workers": 2},
+    ],
+    ids=["adamw", "sgd-accumulating-clipped", "bf16", "persistent-workers"],
+)
+def test_a_run_with_it_equals_a_run_without_it_bit_for_bit(tmp_path, options):
+    range_test = LRRangeTest(num_steps=20, at_epochs=(0, 1), apply=False)
+    without = train(tmp_path / "without", None, **options)
+    with_it = train(tmp_path / "with", range_test, **options)
+    assert len(range_test.results[0].lrs) == len(range_test.results[1].lrs) == 20
+    assert_same_bits(without, with_it)
+
+
+def test_the_same_after_an_unfreezing_under_one_cycle(tmp_path):
+    def phased():
+        return [GradualUnfreezing({0: "head", 1: "all"}), OneCycle((1e-4, 1e-2))]
+
+    without = train(tmp_path / "without", None, extra=phased())
+    with_it = train(tmp_path / "with", LRRangeTest(num_steps=20, at_epochs=(1,), apply=False), extra=phased())
+    assert_same_bits(without, with_it)
+
+
+class Interrupted(StatefulNet):
+    """Raises in the middle of the range test, once."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def training_step(self, batch, batch_idx):
+        if self.seen == 8 * 5:  # the sixth step of the sweep
+            self.drop.p = 0.9
+            raise self.error
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_an_interruption_in_its_middle_leaves_everything_as_it_was(tmp_path, error):
+    pl.seed_everything(3, verbose=False)
+    module = Interrupted(error)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[LRRangeTest(num_steps=20)])
+    callbacks = list(trainer.callbacks)
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        trainer.fit(module, loader())
+    assert_same_bits(before, dict(module.state_dict()))
+    assert module.seen == 0
+    assert module.history == []
+    assert not trainer.optimizers[0].state
+    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == [1e-3, 1e-2]
+    assert trainer.callbacks == callbacks
+    assert "log" not in vars(module)
+
+
+def test_it_counts_optimizer_steps_and_begins_a_small_loader_again(tmp_path):
+    class Counting(ForeignNet):
+        batches = 0
+
+        def training_step(self, batch, batch_idx):
+            Counting.batches += 1
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            raise AssertionError("the range test validated")
+
+    range_test = LRRangeTest(num_steps=30, apply=False)
+    trainer = quiet_trainer(
+        tmp_path, max_epochs=1, accumulate_grad_batches=3, callbacks=[range_test], limit_val_batches=0
+    )
+    trainer.fit(Counting(), loader(count=16), loader(8))
+    assert len(range_test.results[0].losses) == 30
+    assert Counting.batches == 30 * 3 + 2
+
+
+def test_groups_keep_their_ratio_during_the_sweep_and_after_it(tmp_path):
+    seen: list[list[float]] = []
+
+    class Watching(StatefulNet):
+        def on_before_optimizer_step(self, optimizer):
+            seen.append([group["lr"] for group in optimizer.param_groups])
+
+    range_test = LRRangeTest(num_steps=40, suggest="valley")
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[range_test])
+    trainer.fit(Watching(), loader())
+    sweep, run = seen[: len(range_test.results[0].lrs)], seen[len(range_test.results[0].lrs) :]
+    assert all(low / high == pytest.approx(0.1) for low, high in seen)
+    assert [high for _, high in sweep] == pytest.approx(range_test.results[0].lrs)
+    assert run[0][1] == pytest.approx(range_test.results[0].suggestions["valley"])
+
+
+def with_scheduler(make):
+    class Scheduled(ForeignNet):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            scheduler = make(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    return Scheduled()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=0.5, total_steps=12, cycle_momentum=False),
+        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: min(1.0, (step + 1) / 4)),
+        lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=12),
+    ],
+    ids=["one-cycle", "lambda", "cosine"],
+)
+def test_the_peak_of_the_modules_own_scheduler_becomes_the_suggestion(tmp_path, make):
+    """Trap 19: Lightning's finder sets the optimizer's rate, and the scheduler overwrites it."""
+    probe, range_test = Probe(), LRRangeTest(num_steps=40, suggest="valley")
+    quiet_trainer(tmp_path, max_epochs=2, callbacks=[range_test, probe]).fit(with_scheduler(make), loader())
+    assert max(lrs[0] for lrs in probe.lrs) == pytest.approx(range_test.results[0].suggestions["valley"], rel=0.01)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["listed-first", "listed-last"])
+def test_the_peak_of_one_cycle_becomes_the_suggestion(tmp_path, first):
+    probe, range_test = Probe(), LRRangeTest(num_steps=40, suggest="valley")
+    cycle = OneCycle(max_lr=(1e-3, 1e-2))
+    callbacks = [range_test, cycle, probe] if first else [cycle, probe, range_test]
+    quiet_trainer(tmp_path, max_epochs=4, callbacks=callbacks).fit(ForeignNet(), loader(64))
+    peak = range_test.results[0].suggestions["valley"]
+    tops = [lrs[-1] for lrs in probe.lrs]
+    assert tops[8] == pytest.approx(peak)
+    assert max(tops) == pytest.approx(peak)
+    assert probe.lrs[8][0] / tops[8] == pytest.approx(0.1)
+
+
+def test_a_resumed_run_does_not_repeat_it_and_ends_with_the_same_bits(tmp_path):
+    def fit(out, resume=None, range_test=None):
+        pl.seed_everything(3, verbose=False)
+        module, saver = ForeignNet(), ModelCheckpoint(out, filename="{epoch}", save_top_k=-1)
+        range_test = range_test or LRRangeTest(num_steps=40, at_epochs=(1,), suggest="valley")
+        trainer = quiet_trainer(
+            out, max_epochs=4, callbacks=[OneCycle(1e-2), range_test, saver], enable_checkpointing=True
+        )
+        trainer.fit(module, loader(), ckpt_path=resume)
+        return dict(module.state_dict()), range_test
+
+    whole, first = fit(tmp_path / "whole")
+    resumed, again = fit(tmp_path / "parts", resume=tmp_path / "whole" / "epoch=1.ckpt")
+    assert_same_bits(whole, resumed)
+    assert again.results == first.results
+    assert again.results[1].suggestions["valley"] > 0
+
+
+def test_its_steps_are_not_logged_and_no_checkpoint_is_written(tmp_path):
+    monitor = LearningRateMonitor("step")
+    logger = CSVLogger(tmp_path)
+    trainer = quiet_trainer(
+        tmp_path,
+        max_epochs=1,
+        callbacks=[LRRangeTest(num_steps=30, apply=False), monitor],
+        logger=logger,
+        log_every_n_steps=1,
+    )
+    trainer.fit(ForeignNet(), loader())
+    logged = [row for row in logger.experiment.metrics if "train_loss" in row]
+    assert len(logged) <= 6
+    assert trainer.global_step == 6
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_sweeps_that_cannot_be_are_refused(tmp_path):
+    with pytest.raises(PhaseError, match="start_lr"):
+        LRRangeTest(start_lr=1.0, end_lr=0.1)
+    with pytest.raises(PhaseError, match="suggest"):
+        LRRangeTest(suggest="steepest")
+    with pytest.raises(PhaseError, match="ends before epoch 3"):
+        quiet_trainer(tmp_path, max_epochs=2, callbacks=[LRRangeTest(at_epochs=(3,))]).fit(ForeignNet(), loader())
