@@ -53,11 +53,12 @@ def the_optimizer(trainer: pl.Trainer, name: str) -> Optimizer:
     Raises:
         UnsupportedError: None or several.
     """
-    if len(trainer.optimizers) != 1:
+    optimizers = [optimizer for optimizer in trainer.optimizers if optimizer.param_groups]  # Lightning's stand-in: none
+    if len(optimizers) != 1:
         raise UnsupportedError(
-            f"{name} needs exactly one optimizer from `configure_optimizers`, got {len(trainer.optimizers)}."
+            f"{name} needs exactly one optimizer from `configure_optimizers`, got {len(optimizers)}."
         )
-    return trainer.optimizers[0]
+    return optimizers[0]
 
 
 def refuse_schedulers(trainer: pl.Trainer, name: str) -> None:
