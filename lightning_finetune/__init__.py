@@ -1,1 +1,49 @@
 """The fine-tuning practice of the fast.ai lessons for every PyTorch Lightning user."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lightning_finetune.__about__ import __version__
+
+if TYPE_CHECKING:
+    from lightning_finetune.callbacks import FineTune, GradualUnfreezing, LogPredictions, OneCycle, PlotRun
+    from lightning_finetune.data import ImageData, ImageItems
+    from lightning_finetune.inference import load
+    from lightning_finetune.phases import Phase
+    from lightning_finetune.tasks import ImageClassifier
+
+__all__ = [
+    "FineTune",
+    "GradualUnfreezing",
+    "ImageClassifier",
+    "ImageData",
+    "ImageItems",
+    "LogPredictions",
+    "OneCycle",
+    "Phase",
+    "PlotRun",
+    "__version__",
+    "load",
+]
+
+_HOMES = {
+    "callbacks": ("FineTune", "GradualUnfreezing", "LogPredictions", "OneCycle", "PlotRun"),
+    "data": ("ImageData", "ImageItems"),
+    "inference": ("load",),
+    "phases": ("Phase",),
+    "tasks": ("ImageClassifier",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that importing the package costs nothing (PEP 562)."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

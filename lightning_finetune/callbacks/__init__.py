@@ -2,6 +2,8 @@
 
 from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.callbacks.gradual_unfreezing import GradualUnfreezing
+from lightning_finetune.callbacks.log_predictions import LogPredictions
 from lightning_finetune.callbacks.one_cycle import OneCycle
+from lightning_finetune.callbacks.plot_run import PlotRun
 
-__all__ = ["FineTune", "GradualUnfreezing", "OneCycle"]
+__all__ = ["FineTune", "GradualUnfreezing", "LogPredictions", "OneCycle", "PlotRun"]

@@ -1,0 +1,89 @@
+"""A picture of the run: rates, losses and metrics over its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_finetune.callbacks import _trainer
+from lightning_finetune.callbacks._phase_ends import bands_of, ends_phase
+from lightning_finetune.callbacks._run_dir import run_dir
+from lightning_finetune.history import History
+
+
+class PlotRun(Callback):
+    """Draw the learning rate of each layer group, the losses and the validation metrics of a run, phases behind them.
+
+    Writes ``run.png`` into the run's directory at the end of each phase, of the run, and of one that fails. Losses stay
+    on their device until the end of an epoch, so training never waits for them. A resumed run draws the whole of it.
+    """
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._rates: dict[str, float] = {}
+        self._step = 0
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._step = trainer.global_step
+        if self.history.wants(self._step):
+            self._rates = _rates(trainer)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            # Lightning gives the loss divided by the batches that are accumulated.
+            self.history.add(self._step, self._rates, loss * trainer.accumulate_grad_batches)
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking and trainer.global_step:
+            measured = _trainer.scalar_metrics(trainer)
+            self.history.measure(
+                trainer.global_step, {name: value for name, value in measured.items() if name.startswith("val")}
+            )
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.history.flush()
+        if ends_phase(trainer):
+            self._draw(trainer)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._draw(trainer)
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        self.history.flush()
+        if not trainer.is_global_zero or not self.history.steps or _trainer.is_dev_run(trainer):
+            return
+        from lightning_finetune.pictures import draw_run
+
+        draw_run(self.history, bands_of(trainer)).savefig(run_dir(trainer) / "run.png", dpi=110)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return self.history.state_dict()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history.load_state_dict(state_dict)
+
+
+def _rates(trainer: pl.Trainer) -> dict[str, float]:
+    """By layer group: its decayed and undecayed halves share a rate."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return {
+        str(group.get("name", f"group {place}")).partition("/")[0]: float(group["lr"])
+        for place, group in enumerate(groups)
+    }

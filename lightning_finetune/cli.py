@@ -1,0 +1,87 @@
+"""The command ``lightning-finetune``: LightningCLI with this package's classes as its defaults."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from lightning_finetune.__about__ import __version__
+from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
+from lightning_finetune.callbacks._run_dir import run_dir, shown
+from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.errors import FinetuneError
+
+CALLBACKS = {
+    "fine_tune": FineTune,
+    "log_predictions": LogPredictions,
+    "plot_run": PlotRun,
+    "best": BestCheckpoint,
+    "last": LastCheckpoint,
+}
+"""Named groups of the parser: ``--fine_tune.lr``. What lies in ``trainer.callbacks``, a sweep could not reach."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run's own directory."""
+
+    @override
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = run_dir(trainer)
+        self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
+        rank_zero_info(f"The files of this run go to {shown(folder)}")
+
+
+class FineTuneCLI(LightningCLI):
+    """LightningCLI with the recipe of the lessons as its defaults; any module and data module by ``class_path``."""
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
+        parser.set_defaults(
+            {
+                "model": {"class_path": "lightning_finetune.ImageClassifier"},
+                "data": {"class_path": "lightning_finetune.ImageData.from_folder"},
+            }
+        )
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+
+
+def run(args: list[str] | None = None) -> FineTuneCLI:
+    """Run the command with ``args``, or those of the process.
+
+    Raises:
+        FinetuneError: What :func:`main` prints.
+    """
+    settings: dict[str, Any] = {
+        "logger": {"class_path": "lightning_finetune.loggers.RunLogger"},
+        "max_epochs": -1,  # what FineTune takes as: the sum of my phases
+        "log_every_n_steps": 10,  # 50, Lightning's own, is more than an epoch of a small data set
+        "enable_model_summary": False,  # it counts what trains before the phases begin
+    }
+    return FineTuneCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults=settings,
+        seed_everything_default=42,
+        parser_kwargs={"version": __version__},
+        auto_configure_optimizers=False,
+        args=args,
+    )
+
+
+def main() -> None:
+    """Entry of the console script; an error of this package ends it with its message alone."""
+    try:
+        run()
+    except FinetuneError as error:
+        sys.exit(f"lightning-finetune: error: {error}")

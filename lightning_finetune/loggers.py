@@ -1,0 +1,45 @@
+"""Loggers as the command line needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
+
+
+class RunLogger(CSVLogger):
+    """Lightning's ``CSVLogger`` with a directory that no other run has: several may start in one folder at once.
+
+    Args:
+        save_dir: Holds the folder ``name``.
+        name: Holds one directory a run: ``version_0``, ``version_1``, …
+        version: Of an own choice.
+        flush_logs_every_n_steps: How often the file is written.
+    """
+
+    def __init__(
+        self,
+        save_dir: str = ".",
+        name: str = "lightning_logs",
+        version: int | str | None = None,
+        flush_logs_every_n_steps: int = 100,
+    ) -> None:
+        super().__init__(save_dir, name, version, flush_logs_every_n_steps=flush_logs_every_n_steps)
+
+    @override
+    def _get_next_version(self) -> int:
+        version = super()._get_next_version()
+        while getattr(rank_zero_only, "rank", 0) == 0 and not _claimed(Path(self.root_dir, f"version_{version}")):
+            version += 1
+        return version
+
+
+def _claimed(folder: Path) -> bool:
+    """Make ``folder``; False where another run was first."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""One figure of a whole run: its losses, its metrics, its learning rates, and the phases behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_finetune.history import History
+
+_TRAIN, _VALID, _SHADE = "#4477aa", "#cc3311", "#f0f2f5"
+_OTHERS = ("#228833", "#aa3377", "#ccbb44", "#66ccee")
+_DECADES = 5  # of learning rates: as far as one cycle falls
+
+
+@dataclass(frozen=True)
+class Band:
+    """A phase behind the curves.
+
+    Attributes:
+        start: First optimizer step.
+        end: One past the last.
+        label: What it is called.
+    """
+
+    start: int
+    end: int
+    label: str
+
+
+def draw_run(history: History, bands: Sequence[Band] = ()) -> Figure:
+    """Losses above, then the metrics of validation, then the learning rate of each layer group.
+
+    Args:
+        history: What has been recorded, flushed.
+        bands: The phases, in order.
+    """
+    losses = {name: points for name, points in history.measured.items() if "loss" in name}
+    metrics = {name: points for name, points in history.measured.items() if name not in losses}
+    figure = Figure(figsize=(9, 8 if metrics else 6), layout="constrained")
+    panels = figure.subplots(3 if metrics else 2, 1, sharex=True)
+    _draw_losses(panels[0], history, losses)
+    if metrics:
+        _draw_metrics(panels[1], metrics)
+    _draw_rates(panels[-1], history)
+    for panel in panels:
+        _dress(panel, bands)
+    for band in bands:
+        where = ((band.start + band.end) / 2, 1.02)
+        panels[0].text(*where, band.label, transform=panels[0].get_xaxis_transform(), ha="center", va="bottom")
+    panels[-1].set_xlabel("optimizer step")
+    return figure
+
+
+def _draw_losses(panel: Axes, history: History, measured: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    panel.plot(history.steps, history.losses, color=_TRAIN, alpha=0.25, linewidth=0.8)
+    smooth = pd.Series(history.losses, dtype=float).ewm(alpha=0.1).mean()
+    panel.plot(history.steps, smooth, color=_TRAIN, label="train_loss, smoothed")
+    for name, points in measured.items():
+        panel.plot(*zip(*points, strict=True), color=_VALID, marker="o", markersize=4, label=name)
+    seen = [value for points in measured.values() for _, value in points] + smooth.dropna().tolist()
+    finite = [value for value in seen if np.isfinite(value)]
+    if finite:  # single batches may lie far above; they must not flatten the curve
+        margin = 0.08 * (max(finite) - min(finite)) or 0.1
+        panel.set_ylim(min(finite) - margin, max(finite) + margin)
+    panel.set_ylabel("loss")
+
+
+def _draw_metrics(panel: Axes, metrics: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    for (name, points), color in zip(metrics.items(), _OTHERS, strict=False):
+        panel.plot(
+            *zip(*points, strict=True), color=color, marker="o", markersize=4, label=f"{name}  {points[-1][1]:.4g}"
+        )
+    panel.set_ylabel("validation")
+
+
+def _draw_rates(panel: Axes, history: History) -> None:
+    shades = colormaps["viridis"](np.linspace(0.85, 0.0, max(len(history.rates), 1)))
+    named = {0, len(history.rates) - 1}
+    for place, (name, column) in enumerate(history.rates.items()):
+        rates = np.array([rate if rate > 0 else np.nan for rate in column])
+        label = name if place in named else None
+        panel.plot(history.steps, rates, color=shades[place], linewidth=1.2, label=label)
+    peak = max((rate for column in history.rates.values() for rate in column), default=0.0)
+    if peak > 0:
+        panel.set_yscale("log")
+        panel.set_ylim(peak / 10**_DECADES, peak * 2)
+    panel.set_ylabel("learning rate")
+
+
+def _dress(panel: Axes, bands: Sequence[Band]) -> None:
+    for place, band in enumerate(bands):
+        if place % 2 == 0:
+            panel.axvspan(band.start, band.end, color=_SHADE, zorder=0)
+    if bands:
+        panel.set_xlim(bands[0].start, bands[-1].end)
+    panel.grid(axis="y", alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(frameon=False, loc="best", fontsize="small")
