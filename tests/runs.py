@@ -5,6 +5,7 @@ Rank r writes ``OUT/rank{r}.pt``: parameters, optimizer state, and for each phas
 
 import argparse
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle
+from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.data import ImageData
 from lightning_finetune.phases import Phase
 from lightning_finetune.tasks import ImageClassifier
@@ -64,6 +66,9 @@ def callbacks(which: str) -> list[pl.Callback]:
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", (1e-3, 1e-2))])]
     if which == "apart":
         return [GradualUnfreezing({0: "head", 1: 2, 2: "all"}), OneCycle(max_lr=(1e-3, 1e-2))]
+    if which == "range_test":
+        unfreezing = GradualUnfreezing({0: "head", 2: "all"})
+        return [LRRangeTest(num_steps=40, at_epochs=(0, 2), suggest="valley"), unfreezing, OneCycle((1e-3, 1e-2))]
     return []
 
 
@@ -106,7 +111,11 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     counter = CountBytes()
     saver = ModelCheckpoint(
-        args.out, filename="{step}", every_n_train_steps=args.every, save_top_k=-1, save_on_train_epoch_end=args.every is None or None
+        args.out,
+        filename="{step}",
+        every_n_train_steps=args.every,
+        save_top_k=-1,
+        save_on_train_epoch_end=args.every is None or None,
     )
     extra = [Stop(args.stop)] if args.stop is not None else []
     trainer = quiet_trainer(
@@ -129,6 +138,9 @@ def main() -> None:
         "params": {name: param.detach().clone() for name, param in module.state_dict().items()},
         "optimizer": trainer.optimizers[0].state_dict() if trainer.optimizers else {},
         "sent": counter.sent,
+        "curves": [
+            asdict(c) for found in trainer.callbacks if isinstance(found, LRRangeTest) for c in found.results.values()
+        ],
         "find_unused": isinstance(trainer.strategy, DDPStrategy)
         and bool(getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters")),
     }

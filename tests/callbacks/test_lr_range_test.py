@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.errors import PhaseError
-from tests.callbacks.test_resume import assert_same_bits
+from tests.callbacks.test_resume import assert_same_bits, run
 from tests.foreign import ForeignNet, Probe, images, loader, quiet_trainer
 
 
@@ -222,6 +222,19 @@ def test_a_resumed_run_does_not_repeat_it_and_ends_with_the_same_bits(tmp_path):
     assert_same_bits(whole, resumed)
     assert again.results == first.results
     assert again.results[1].suggestions["valley"] > 0
+
+
+def test_two_processes_see_the_mean_loss_and_end_with_the_same_rate(tmp_path):
+    options = ["--which", "range_test", "--plain", "--optimizer", "adamw"]
+    single = run(tmp_path / "single", *options, "--batch-size", 16)
+    first = run(tmp_path / "pair", *options, "--batch-size", 8, "--strategy", "ddp", "--devices", 2)
+    second = torch.load(tmp_path / "pair" / "rank1.pt")
+    assert first["curves"] == second["curves"]
+    for alone, together in zip(single["curves"], first["curves"], strict=True):
+        assert together["losses"] == pytest.approx(alone["losses"], rel=1e-3)
+        assert together["suggestions"]["valley"] == alone["suggestions"]["valley"]
+    assert_same_bits(first["optimizer"]["param_groups"], second["optimizer"]["param_groups"])
+    assert_same_bits(first["params"], second["params"])
 
 
 def test_its_steps_are_not_logged_and_no_checkpoint_is_written(tmp_path):
