@@ -3,6 +3,16 @@
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.classification import ImageClassifier, Prediction
 from lightning_finetune.tasks.multilabel import LabelsPrediction, MultiLabelClassifier
+from lightning_finetune.tasks.segmentation import MaskPrediction, UNetSegmenter
 from lightning_finetune.tasks.thresholds import SampleFBeta
 
-__all__ = ["BaseTask", "ImageClassifier", "LabelsPrediction", "MultiLabelClassifier", "Prediction", "SampleFBeta"]
+__all__ = [
+    "BaseTask",
+    "ImageClassifier",
+    "LabelsPrediction",
+    "MaskPrediction",
+    "MultiLabelClassifier",
+    "Prediction",
+    "SampleFBeta",
+    "UNetSegmenter",
+]

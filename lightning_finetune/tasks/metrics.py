@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from lightning_finetune.errors import FinetuneError
 
@@ -51,6 +51,25 @@ def collect(metrics: MetricsArgument) -> MetricCollection:
     for name, metric in metrics.items():  # one at a time, as torchmetrics sorts the keys of a dict
         collection.add_metrics({name: metric})
     return collection
+
+
+class ClassIoU(MulticlassJaccardIndex):
+    """Intersection over union of each class; NaN for a class that is ignored, or in no mask and no prediction.
+
+    Args:
+        num_classes: Of the model.
+        ignore_index: Class id of pixels that do not count.
+        kwargs: As for any torchmetrics metric.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None, **kwargs: Any) -> None:
+        super().__init__(num_classes, average="none", ignore_index=ignore_index, **kwargs)
+
+    def compute(self) -> Tensor:
+        """IoU ``[num_classes]`` over all pixels so far."""
+        seen = self.confmat.sum(0) + self.confmat.sum(1) > 0
+        ids = torch.arange(self.num_classes, device=seen.device)
+        return super().compute().where(seen & (ids != self.ignore_index), float("nan"))
 
 
 class MeanLoss(Metric):

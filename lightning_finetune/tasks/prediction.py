@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from lightning_finetune.data.decode import ImageSource, load_image
+from lightning_finetune.data.decode import ImageSource, Size, decode_fully, image_size, load_image
 from lightning_finetune.data.files import image_files
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 
@@ -59,21 +61,37 @@ class Predicts(nn.Module, ABC):
             self.train(mode)
         return found if many else found[0]
 
+    def input_size(self, source: ImageSource, size: Size) -> Size:
+        """At which size the model sees an image, where validation saw ``size``."""
+        return size
+
     def _predict(self, sources: Sequence[ImageSource], batch_size: int) -> list[Any]:
         preprocessing = known_preprocessing(self.preprocessing)
         found: list[Any] = []
         bad: list[str] = []
         for start in range(0, len(sources), batch_size):
             batch = sources[start : start + batch_size]
-            read = [_try_load(source, preprocessing) for source in batch]
+            read = [self._try_load(source, preprocessing) for source in batch]
             bad += [problem for problem in read if isinstance(problem, str)]
             if not bad:
-                pixels = torch.stack([image for image in read if isinstance(image, Tensor)])
-                rows = self._probabilities(pixels, preprocessing)
+                rows = self._rows([image for image in read if isinstance(image, Tensor)], preprocessing)
                 found += [self.describe(row, source) for row, source in zip(rows, batch, strict=True)]
         if bad:
             raise DataError(f"{len(bad)} of {len(sources)} images cannot be read:{first_ten(bad)}")
         return found
+
+    def _try_load(self, source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | str:
+        """The image, or what is wrong with it."""
+        height, width = preprocessing["size"]
+        try:
+            return load_image(source, self.input_size(source, (height, width)), preprocessing["resize"])
+        except DataError as error:
+            return str(error)
+
+    def _rows(self, images: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Iterator[Tensor]:
+        """Probabilities of each image; neighbours of one size go through the model together."""
+        for _, group in groupby(images, key=lambda image: image.shape):
+            yield from self._probabilities(torch.stack(list(group)), preprocessing)
 
     def _probabilities(self, pixels: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
         device = next(self.parameters()).device
@@ -112,10 +130,18 @@ def normalize(pixels: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
     return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
-def _try_load(source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | str:
-    """The image, or what is wrong with it."""
-    height, width = preprocessing["size"]
-    try:
-        return load_image(source, (height, width), preprocessing["resize"])
-    except DataError as error:
-        return str(error)
+def original_size(source: ImageSource) -> Size:
+    """Height and width of an image, upright as it is seen.
+
+    Raises:
+        DataError: A file that is no image.
+    """
+    if isinstance(source, Tensor):
+        return source.shape[-2], source.shape[-1]
+    if isinstance(source, Image.Image):
+        width, height = ImageOps.exif_transpose(source).size
+        return height, width
+    if isinstance(source, (str, Path)):
+        decode_fully(source)  # names what is wrong with a file
+        return image_size(source)
+    return source.shape[0], source.shape[1]

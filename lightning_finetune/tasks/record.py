@@ -13,7 +13,7 @@ KEY = "lightning_finetune"
 VERSION = 1
 
 # What says how a task was trained, and is not needed to rebuild it for use.
-_TRAINING_ONLY = frozenset({"weights", "optimizer", "metrics", "loss"})
+_TRAINING_ONLY = frozenset({"weights", "optimizer", "metrics"})
 
 
 def make_record(task: str, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,11 +24,8 @@ def make_record(task: str, arguments: Mapping[str, Any], state: Mapping[str, Any
         arguments: Of its constructor; those that are not plain are left out.
         state: What it learned from the data beside weights: class names, preprocessing, thresholds.
     """
-    kept = {
-        name: value
-        for name, value in plain(arguments).items()
-        if name not in _TRAINING_ONLY and not name.startswith("_")  # LightningCLI's own notes
-    }
+    given = {name: value for name, value in plain(arguments).items() if name not in _TRAINING_ONLY}
+    kept = {name: value for name, value in given.items() if not _is_of_command_line(name, value)}
     return {"version": VERSION, "task": task, "arguments": kept, **state}
 
 
@@ -69,3 +66,8 @@ def accepted_arguments(task: type, record: Mapping[str, Any]) -> dict[str, Any]:
         return dict(record["arguments"])
     names = {parameter.name for parameter in parameters}
     return {name: value for name, value in record["arguments"].items() if name in names}
+
+
+def _is_of_command_line(name: str, value: Any) -> bool:
+    """Whether LightningCLI left it: a note of its own, or the configuration that an object was made from."""
+    return name.startswith("_") or (isinstance(value, Mapping) and "class_path" in value)

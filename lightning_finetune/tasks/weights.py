@@ -68,7 +68,7 @@ def state_dict_of(content: Any, origin: str) -> StateDict:
     raise CheckpointError(f"{origin}: expected a state dict (names to tensors), found none in it.")
 
 
-def load_weights(module: nn.Module, weights: str | Path | StateDict) -> None:
+def load_weights(module: nn.Module, weights: str | Path | StateDict, *, part: bool = False) -> None:
     """Load weights into ``module``: every tensor of the module must be given, in its shape.
 
     Names may carry a prefix (a checkpoint of a whole task holds ``model.backbone.…``), and the file may hold a
@@ -78,6 +78,7 @@ def load_weights(module: nn.Module, weights: str | Path | StateDict) -> None:
     Args:
         module: Changed in place.
         weights: A file or a state dict.
+        part: The module is only a part of the network whose weights these are; the rest is left.
 
     Raises:
         CheckpointError: Unreadable, or tensors that are missing, left over or of another shape.
@@ -87,7 +88,7 @@ def load_weights(module: nn.Module, weights: str | Path | StateDict) -> None:
     expected = module.state_dict()
     given = _with_input_channels(state_dict_of(content, origin), expected)
     matched = _by_name(given, expected) or _by_order(given, expected, origin)
-    _check(matched, expected, origin)
+    _check({name: matched[name] for name in expected if name in matched} if part else matched, expected, origin)
     module.load_state_dict({**expected, **{name: matched[name] for name in expected if name in matched}})
 
 

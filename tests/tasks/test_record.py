@@ -1,0 +1,39 @@
+from torch import nn
+
+from lightning_finetune.tasks.record import accepted_arguments, make_record
+
+
+def test_a_record_keeps_what_rebuilds_a_task_for_use():
+    arguments = {
+        "model": "resnet18",
+        "loss": {"ce": 1.0},
+        "weights": "file.pt",
+        "metrics": None,
+        "optimizer": {"class_path": "torch.optim.SGD"},
+        "head": nn.ReLU(),
+        "_class_path": "x.Task",
+        "_instantiator": "y",
+    }
+    record = make_record("Task", arguments, {"classes": ["a"]})
+    assert record["arguments"] == {"model": "resnet18", "loss": {"ce": 1.0}}
+    assert record["classes"] == ["a"]
+
+
+def test_objects_made_by_the_command_line_are_not_taken_for_values():
+    configured = {
+        "model": {"class_path": "torch.nn.Conv2d", "init_args": {}},
+        "loss": {"class_path": "torch.nn.L1Loss"},
+    }
+    assert make_record("Task", configured, {})["arguments"] == {}
+
+
+def test_only_accepted_arguments_are_passed_on():
+    class Narrow:
+        def __init__(self, depth: int) -> None: ...
+
+    class Wide(Narrow):
+        def __init__(self, depth: int, **options: int) -> None: ...
+
+    record = {"arguments": {"depth": 2, "num_classes": 3}}
+    assert accepted_arguments(Narrow, record) == {"depth": 2}
+    assert accepted_arguments(Wide, record) == {"depth": 2, "num_classes": 3}

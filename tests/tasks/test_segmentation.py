@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, jaccard_score
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_finetune.errors import DataError, FinetuneError
+from lightning_finetune.inference import load
+from lightning_finetune.tasks import UNetSegmenter
+from lightning_finetune.tasks.metrics import ClassIoU
+
+
+def task(**options) -> UNetSegmenter:
+    return UNetSegmenter(**{"backbone": "resnet18", "num_classes": 3, "weights": False, **options})
+
+
+def scenes(count: int = 6, ignore: int | None = None) -> TensorDataset:
+    """Bright channels in halves of the image; the mask says which."""
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(0, 3, (count, 1, 2), generator=generator).repeat_interleave(32, 1).repeat_interleave(16, 2)
+    images = nn.functional.one_hot(masks, 3).movedim(-1, 1) + 0.1 * torch.rand(count, 3, 32, 32, generator=generator)
+    if ignore is not None:
+        masks[:, :5] = ignore
+    return TensorDataset(images, masks)
+
+
+def loader(**options) -> DataLoader:
+    return DataLoader(scenes(**options), 4)
+
+
+@pytest.mark.parametrize("ignore", [None, 2, 255])
+def test_numbers_are_scikit_learns(trainer, ignore):
+    torch.manual_seed(0)
+    segmenter = task(ignore_index=ignore)
+    images, masks = scenes(ignore=ignore).tensors
+    (values,) = trainer().validate(segmenter, loader(ignore=ignore), verbose=False)
+    with torch.no_grad():
+        logits = segmenter.eval()(images)
+    counts = masks != ignore if ignore is not None else torch.ones_like(masks, dtype=torch.bool)
+    true, found = masks[counts], logits.argmax(1)[counts]
+    assert values["val_pixel_accuracy"] == pytest.approx(accuracy_score(true, found), abs=1e-6)
+    classes = [label for label in range(3) if label != ignore]
+    each = jaccard_score(true, found, labels=classes, average=None, zero_division=0)
+    assert [values[f"val_iou_{label}"] for label in classes] == pytest.approx(each.tolist(), abs=1e-6)
+    assert values["val_miou"] == pytest.approx(each.mean(), abs=1e-6)
+
+
+def test_learns_and_shows_loss_and_accuracy(trainer):
+    torch.manual_seed(0)
+    run = trainer(epochs=40)
+    run.fit(task(model=pixelwise(), loss={"ce": 1.0, "dice": 0.5}, lr=0.1), loader(), loader())
+    assert run.callback_metrics["val_miou"] > 0.9
+    assert run.progress_bar_metrics.keys() == {"train_loss", "val_loss", "val_pixel_accuracy"}
+
+
+def test_iou_of_a_class_that_is_nowhere_is_not_a_number():
+    metric = ClassIoU(4, ignore_index=3)
+    metric.update(torch.tensor([0, 1, 1, 3]), torch.tensor([0, 0, 1, 3]))
+    found = metric.compute()
+    assert found[:2].tolist() == [0.5, 0.5]
+    assert found[2:].isnan().all()
+
+
+def pixelwise() -> nn.Module:
+    return nn.Conv2d(3, 3, 1)
+
+
+def trained(trainer, tmp_path) -> UNetSegmenter:
+    segmenter, run = task(model=pixelwise(), lr=0.1), trainer(epochs=40)
+    run.fit(segmenter, loader(), loader())
+    segmenter.preprocessing = {"size": [32, 32], "mean": [0.0] * 3, "std": [1.0] * 3, "resize": "crop"}
+    segmenter.classes = ["red", "green", "blue"]
+    run.save_checkpoint(tmp_path / "masks.ckpt")
+    return segmenter
+
+
+def test_predictions_have_the_size_of_the_image_and_see_all_of_it(trainer, tmp_path):
+    torch.manual_seed(0)
+    segmenter = trained(trainer, tmp_path)
+    loaded = load(tmp_path / "masks.ckpt", model=pixelwise())
+    pixels = np.zeros((80, 240, 3), np.uint8)
+    pixels[:, :120, 0] = pixels[:, 120:, 2] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    prediction = loaded.predict(tmp_path / "wide.png")
+    assert prediction.mask.shape == (80, 240)
+    assert prediction.classes == ("red", "green", "blue")
+    truth = np.where(np.arange(240) < 120, 0, 2)
+    assert (prediction.mask == truth).mean() > 0.98  # a centre crop would not know the ends
+    assert np.array_equal(segmenter.predict(pixels).mask, prediction.mask)
+
+
+def test_a_unet_is_rebuilt_from_its_checkpoint(trainer, tmp_path):
+    segmenter, run = task(ignore_index=2, loss={"ce": 1.0, "lovasz": 0.5}), trainer(epochs=0)
+    run.fit(segmenter, loader())
+    run.save_checkpoint(tmp_path / "unet.ckpt")
+    loaded = load(tmp_path / "unet.ckpt")
+    assert loaded.criterion.losses == segmenter.criterion.losses
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images := torch.rand(1, 3, 40, 50)), segmenter.eval()(images))
+
+
+def test_images_of_several_sizes_at_once(trainer, tmp_path):
+    segmenter = trained(trainer, tmp_path)
+    sources = [np.zeros((*size, 3), np.uint8) for size in ((40, 50), (40, 50), (33, 99), (40, 50))]
+    assert [p.mask.shape for p in segmenter.predict(sources)] == [(40, 50), (40, 50), (33, 99), (40, 50)]
+    sideways = Image.new("RGB", (60, 40))
+    sideways.getexif()[0x0112] = 6
+    sideways.save(tmp_path / "sideways.jpg", exif=sideways.getexif())
+    assert segmenter.predict(tmp_path / "sideways.jpg").mask.shape == (60, 40)
+    (tmp_path / "bad.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"1 of 2 images.*(\n.*)*bad\.jpg"):
+        segmenter.predict([tmp_path / "sideways.jpg", tmp_path / "bad.jpg"])
+
+
+def test_ids_that_are_no_class_are_named(trainer):
+    run = trainer()
+    with pytest.raises(DataError, match=r"ids 0 to 2 \(num_classes=3\), got \[255\].*ignore_index"):
+        run.fit(task(), loader(ignore=255), loader(ignore=255))
+    assert run.global_step == 0
+
+
+def test_arguments_that_contradict_each_other():
+    with pytest.raises(FinetuneError, match="`class_weights`"):
+        task(loss=nn.CrossEntropyLoss(), class_weights=[1.0, 1.0, 1.0])
+    assert isinstance(task(loss=nn.CrossEntropyLoss()).criterion, nn.CrossEntropyLoss)
+    assert task(loss="lovasz", ignore_index=2).criterion.losses == {"lovasz": 1.0}
