@@ -27,6 +27,10 @@ STOP_DIV = 4.0
 SKIP_END = 5
 MIN_POINTS = 10
 """A curve with fewer points, the skipped ones not counted, suggests nothing."""
+ELBOW_FALL, ELBOW_NOISE = 0.1, 2.0
+"""How far above its lowest level a loss counts as not risen yet: shares of the fall, multiples of the noise."""
+MIN_FALL = 0.2
+"""The share of its whole fall by which the smoothed loss must have fallen, to be falling for good."""
 MIN_DESCENT = 0.02
 """The share by which the loss must fall below where it began, for a slope to be more than noise."""
 
@@ -79,14 +83,29 @@ def choose(lr: LR, curve: Curve, unfrozen: bool) -> Found:
     high = known_high(lr, unfrozen)
     name = "elbow" if unfrozen else "steep"
     found = curve.suggestions.get(name)
-    if found is None:
+    if found is None or not (unfrozen or _in_the_fall(curve, found)):
         value: float | tuple[float, float] = (high / 100, high) if unfrozen else DEFAULT_LR
-        seen = "too few points" if len(curve.lrs) < 2 * MIN_POINTS else "no clear descent or rise"
-        return Found(value, f"the curve shows {seen}: the lessons' default", curve)
+        return Found(value, f"the lessons' default, as the curve {_fault(curve, found)}", curve)
     if not unfrozen:
         return Found(found, f"steepest descent at {found:.1e}", curve)
-    capped = "" if found <= high else f", not above the given {high:.1e}"
-    return Found((min(found, high), high), f"a tenth of the elbow at {10 * found:.1e}{capped}", curve)
+    if found >= high:
+        return Found((high / 10, high), f"a tenth of the given rate, as the elbow is as late as {10 * found:.1e}", curve)
+    return Found((found, high), f"a tenth of the elbow at {10 * found:.1e}", curve)
+
+
+def _in_the_fall(curve: Curve, lr: float) -> bool:
+    """Whether the smoothed loss has begun to fall for good at ``lr``; before, a steep step is noise."""
+    losses = np.asarray(curve.smoothed)[: _finite_part(curve)]
+    lowest = int(np.argmin(losses))
+    start = float(np.median(losses[: max(1, lowest // 3)]))
+    before = np.flatnonzero(losses[:lowest] >= start - MIN_FALL * (start - losses[lowest]))
+    return len(before) > 0 and lr >= curve.lrs[int(before[-1])]
+
+
+def _fault(curve: Curve, found: float | None) -> str:
+    if found is not None:
+        return f"is steepest at {found:.1e}, before it falls"
+    return "has too few points" if len(curve.lrs) < 2 * MIN_POINTS else "shows no clear fall or rise"
 
 
 def known_high(lr: LR, unfrozen: bool) -> float:
@@ -139,7 +158,7 @@ def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
     """Every suggestion that ``curve`` supports, by name.
 
     As in fastai, the first tenth of the planned steps and the last five points are not looked at (``elbow`` looks at
-    the end, where it lies). A curve with too few points suggests nothing; one that nowhere falls suggests ``elbow``
+    all). A curve with too few points suggests nothing; one that nowhere falls suggests ``elbow``
     alone.
 
     Args:
@@ -151,7 +170,7 @@ def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
     lrs, losses = np.asarray(curve.lrs)[:finite], np.asarray(curve.smoothed)[:finite]
     found: dict[str, float] = {}
     if len(lrs) >= MIN_POINTS + first:
-        bend = elbow(lrs[first:], losses[first:])
+        bend = elbow(lrs, curve.losses[:finite])
         found |= {} if bend is None else {"elbow": bend}
     lrs, losses = lrs[first:-SKIP_END], losses[first:-SKIP_END]
     if len(lrs) >= MIN_POINTS and losses.min() < losses[0] - MIN_DESCENT * abs(losses[0]):
@@ -197,8 +216,24 @@ def valley(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> flo
 
 
 def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> float | None:
-    """To be defined."""
-    return None
+    """A tenth of the last rate before the loss shoots up: what the lessons read off an unfrozen model's curve.
+
+    Read off the losses themselves, because their running mean lags by decades. A running median of seven shows the
+    level; the elbow is its last point that is no higher above the lowest than a tenth of the fall, or than twice the
+    noise (by median absolute deviation) where the curve is flat. None where the loss does not shoot up.
+
+    Args:
+        lrs: Rates of the steps.
+        losses: Loss of each step, not smoothed.
+    """
+    x, y = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
+    level = np.array([np.median(y[max(0, i - 3) : i + 4]) for i in range(len(y))])
+    noise = 1.4826 * float(np.median(np.abs(y - level)))
+    fall = float(np.median(y[:15]) - level.min())
+    margin = max(ELBOW_FALL * fall, ELBOW_NOISE * noise)
+    if level[-1] <= level.min() + 2 * margin:
+        return None
+    return float(x[np.flatnonzero(level <= level.min() + margin)[-1]]) / 10
 
 
 def slide(
