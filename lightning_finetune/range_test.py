@@ -27,7 +27,7 @@ STOP_DIV = 4.0
 SKIP_END = 5
 MIN_POINTS = 10
 """A curve with fewer points, the skipped ones not counted, suggests nothing."""
-ELBOW_FALL, ELBOW_NOISE = 0.1, 2.0
+ELBOW_FALL, ELBOW_NOISE = 0.1, 3.0
 """How far above its lowest level a loss counts as not risen yet: shares of the fall, multiples of the noise."""
 MIN_FALL = 0.2
 """The share of its whole fall by which the smoothed loss must have fallen, to be falling for good."""
@@ -89,7 +89,9 @@ def choose(lr: LR, curve: Curve, unfrozen: bool) -> Found:
     if not unfrozen:
         return Found(found, f"steepest descent at {found:.1e}", curve)
     if found >= high:
-        return Found((high / 10, high), f"a tenth of the given rate, as the elbow is as late as {10 * found:.1e}", curve)
+        return Found(
+            (high / 10, high), f"a tenth of the given rate, as the elbow is as late as {10 * found:.1e}", curve
+        )
     return Found((found, high), f"a tenth of the elbow at {10 * found:.1e}", curve)
 
 
@@ -175,8 +177,7 @@ def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
     lrs, losses = lrs[first:-SKIP_END], losses[first:-SKIP_END]
     if len(lrs) >= MIN_POINTS and losses.min() < losses[0] - MIN_DESCENT * abs(losses[0]):
         for name, function in (("steep", steep), ("valley", valley), ("slide", slide), ("minimum", minimum)):
-            value = function(lrs, losses)
-            found |= {} if value is None else {name: value}
+            found[name] = function(lrs, losses)
     return found
 
 
@@ -219,8 +220,8 @@ def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> floa
     """A tenth of the last rate before the loss shoots up: what the lessons read off an unfrozen model's curve.
 
     Read off the losses themselves, because their running mean lags by decades. A running median of seven shows the
-    level; the elbow is its last point that is no higher above the lowest than a tenth of the fall, or than twice the
-    noise (by median absolute deviation) where the curve is flat. None where the loss does not shoot up.
+    level; the elbow is its last point that is no higher above the lowest than a tenth of the fall, or than three times the
+    noise where the curve is flat (by median absolute deviation over the first third of the sweep). None where the loss does not shoot up.
 
     Args:
         lrs: Rates of the steps.
@@ -228,7 +229,8 @@ def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> floa
     """
     x, y = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     level = np.array([np.median(y[max(0, i - 3) : i + 4]) for i in range(len(y))])
-    noise = 1.4826 * float(np.median(np.abs(y - level)))
+    quiet = y[: max(3, len(y) // 3)]  # rates too small to do anything
+    noise = 1.4826 * float(np.median(np.abs(quiet - np.median(quiet))))
     fall = float(np.median(y[:15]) - level.min())
     margin = max(ELBOW_FALL * fall, ELBOW_NOISE * noise)
     if level[-1] <= level.min() + 2 * margin:
@@ -238,11 +240,11 @@ def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> floa
 
 def slide(
     lrs: Sequence[float] | Array, losses: Sequence[float] | Array, lr_diff: int = 15, threshold: float = 0.005
-) -> float | None:
+) -> float:
     """Where, coming from the right, the slope stops differing from the slope ``lr_diff`` points further left."""
     slopes = np.gradient(np.asarray(losses, dtype=float))
     right, left = -1, -1 - lr_diff
-    found: float | None = None
+    found = float(lrs[max(left, -len(lrs))])
     while left >= -len(slopes) and abs(slopes[right] - slopes[left]) > threshold:
         found = float(lrs[left])
         right, left = right - 1, left - 1
