@@ -27,7 +27,7 @@ STOP_DIV = 4.0
 SKIP_END = 5
 MIN_POINTS = 10
 """A curve with fewer points, the skipped ones not counted, suggests nothing."""
-ELBOW_FALL, ELBOW_NOISE = 0.1, 3.0
+ELBOW_FALL, ELBOW_NOISE = 0.2, 3.0
 """How far above its lowest level a loss counts as not risen yet: shares of the fall, multiples of the noise."""
 MIN_FALL = 0.2
 """The share of its whole fall by which the smoothed loss must have fallen, to be falling for good."""
@@ -220,8 +220,9 @@ def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> floa
     """A tenth of the last rate before the loss shoots up: what the lessons read off an unfrozen model's curve.
 
     Read off the losses themselves, because their running mean lags by decades. A running median of seven shows the
-    level; the elbow is its last point that is no higher above the lowest than a tenth of the fall, or than three times the
-    noise where the curve is flat (by median absolute deviation over the first third of the sweep). None where the loss does not shoot up.
+    level; the elbow is its last point that is no higher above the lowest than a fifth of the fall, or than three times
+    the noise where the curve is flat. The noise is that of the first third of the sweep (by median absolute deviation),
+    in proportion to the level. None where the loss does not shoot up.
 
     Args:
         lrs: Rates of the steps.
@@ -231,11 +232,12 @@ def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> floa
     level = np.array([np.median(y[max(0, i - 3) : i + 4]) for i in range(len(y))])
     quiet = y[: max(3, len(y) // 3)]  # rates too small to do anything
     noise = 1.4826 * float(np.median(np.abs(quiet - np.median(quiet))))
-    fall = float(np.median(y[:15]) - level.min())
-    margin = max(ELBOW_FALL * fall, ELBOW_NOISE * noise)
-    if level[-1] <= level.min() + 2 * margin:
+    start, floor = float(np.median(quiet)), float(level.min())
+    share = min(max(floor / start, 0.0), 1.0) if start > 0 else 1.0
+    margin = max(ELBOW_FALL * (start - floor), ELBOW_NOISE * noise * share)
+    if level[-1] <= floor + 2 * margin:
         return None
-    return float(x[np.flatnonzero(level <= level.min() + margin)[-1]]) / 10
+    return float(x[np.flatnonzero(level <= floor + margin)[-1]]) / 10
 
 
 def slide(
