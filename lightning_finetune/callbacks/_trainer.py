@@ -143,8 +143,8 @@ def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> An
 
 
 def run_seed(trainer: pl.Trainer) -> int:
-    """The seed of the run: that of ``seed_everything``, else one drawn on rank 0."""
-    drawn = os.environ.get("PL_GLOBAL_SEED") or int.from_bytes(os.urandom(4), "little")
+    """The seed of the run: that of ``seed_everything``, else one that torch's generator draws on rank 0."""
+    drawn = os.environ.get("PL_GLOBAL_SEED") or int(torch.randint(2**32, ()))
     return int(trainer.strategy.broadcast(int(drawn)))
 
 
