@@ -8,6 +8,7 @@ the batch in training and by the old statistics in evaluation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from torch import nn
 from torch.nn import Parameter
@@ -55,6 +56,25 @@ def frozen_norms(module: nn.Module, layers: Sequence[Sequence[Parameter]], train
     """
     frozen = {id(param) for params in layers[: len(layers) - trained] for param in params}
     return [layer for layer in module.modules() if is_norm(layer) and _belongs(layer, module, frozen)]
+
+
+def hold_in_eval(layers: Iterable[nn.Module]) -> None:
+    """Put ``layers`` in ``eval`` mode and keep them there, whoever calls ``train()`` on a module around them."""
+    for layer in layers:
+        layer.eval()
+        vars(layer)["train"] = partial(_stay, layer)
+
+
+def release(module: nn.Module) -> None:
+    """Put the layers of ``module`` that :func:`hold_in_eval` holds back in ``train`` mode."""
+    for layer in module.modules():
+        if vars(layer).pop("train", None) is not None:
+            layer.train()
+
+
+def _stay(layer: nn.Module, mode: bool = True) -> nn.Module:
+    """Stands in for ``layer.train``."""
+    return layer
 
 
 def _belongs(layer: nn.Module, module: nn.Module, frozen: set[int]) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -15,7 +14,7 @@ from typing_extensions import override
 from lightning_finetune import param_groups
 from lightning_finetune.callbacks import _trainer
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.freezing import frozen_norms, norm_params, set_trainable
+from lightning_finetune.freezing import frozen_norms, hold_in_eval, norm_params, release, set_trainable
 from lightning_finetune.layer_groups import LayerGroup, layer_groups, num_head_groups
 from lightning_finetune.phases import LR, Phase, scaled
 from lightning_finetune.plan import Plan, State, make_plan
@@ -32,6 +31,10 @@ class PhasedCallback(Callback):
     def __init__(self, groups: list[str] | None = None, train_norm: bool = False) -> None:
         self.groups = groups
         self.train_norm = train_norm
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Keep nothing of an earlier run, so that a callback does in a second fit what a new one does."""
         self._seed: int | None = None
         self._lrs: dict[int, LR] = {}
         self._checkpoint: dict[str, Any] | None = None
@@ -39,7 +42,6 @@ class PhasedCallback(Callback):
         self._layers: list[list[Parameter]] = []
         self._layer_groups: list[LayerGroup] = []
         self._layout = param_groups.Layout(())
-        self._frozen: list[nn.Module] = []
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 
@@ -61,6 +63,7 @@ class PhasedCallback(Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
+            self._start_afresh()
             _trainer.refuse_unsupported(trainer, pl_module, type(self).__name__)
 
     @override
@@ -180,8 +183,6 @@ class PhasedCallback(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        for layer in self._frozen:  # someone may have called `train()` on the module
-            layer.training = False
         self._reseed(trainer, batch_idx)
 
     @override
@@ -203,13 +204,11 @@ class PhasedCallback(Callback):
 
     def _freeze(self, trainer: pl.Trainer, module: pl.LightningModule, trained: int) -> None:
         always = norm_params(module) if self.train_norm else []
-        for layer in self._frozen:
-            layer.training = True
         if set_trainable(self._layers, trained, always):
             _trainer.register_trainable(trainer, module)
-        self._frozen = [] if self.train_norm else frozen_norms(module, self._layers, trained)
-        for layer in self._frozen:
-            layer.training = False
+        release(module)
+        if not self.train_norm:
+            hold_in_eval(frozen_norms(module, self._layers, trained))
 
     def _set_rates(self, trainer: pl.Trainer, state: State) -> None:
         if state.lrs is not None:
@@ -217,6 +216,11 @@ class PhasedCallback(Callback):
 
     def _reseed(self, trainer: pl.Trainer, batch_idx: int) -> None:
         _trainer.reseed(self._seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            release(pl_module)  # what comes after the run may train them
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -67,6 +67,10 @@ class FineTune(PhasedCallback):
         )
         if not self._phases or any(phase.epochs is None for phase in self._phases):
             raise PhaseError(f"Expected every phase of FineTune to say its number of epochs, got {self._phases}.")
+
+    @override
+    def _start_afresh(self) -> None:
+        super()._start_afresh()
         self.results: list[dict[str, float]] = []
         self.found: dict[int, Found] = {}
 

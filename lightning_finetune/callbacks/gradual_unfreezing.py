@@ -48,6 +48,10 @@ class GradualUnfreezing(PhasedCallback):
         self.schedule = dict(schedule)
         self.lr_ratio = lr_ratio
         self._spans = spans(self.schedule, "the unfreezing schedule")
+
+    @override
+    def _start_afresh(self) -> None:
+        super()._start_afresh()
         self._base_lr: float | None = None
 
     @override
