@@ -191,8 +191,10 @@ def _grid(numbers: Tensor, height: int, width: int) -> Tensor:
     x = torch.linspace(-1, 1, width, device=numbers.device)[None, None, :]
     y = torch.linspace(-1, 1, height, device=numbers.device)[None, :, None]
     a, b, c, d, e, f, g, h = (numbers[:, k, None, None] for k in range(8))
-    scale = (g * x + (h * y + 1)).reciprocal_()
-    return torch.stack([(a * x + (b * y + c)) * scale, (d * x + (e * y + f)) * scale], dim=-1)
+    grid = numbers.new_empty(len(numbers), height, width, 2)  # filled in place: its size makes allocation the cost
+    torch.add(a * x, b * y + c, out=grid[..., 0])
+    torch.add(d * x, e * y + f, out=grid[..., 1])
+    return grid.div_((g * x + (h * y + 1))[..., None])
 
 
 def _sample(pixels: Tensor, grid: Tensor, mode: str) -> Tensor:

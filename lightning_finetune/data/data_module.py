@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning import LightningDataModule, Trainer
+from matplotlib.figure import Figure
 
-from lightning_finetune.data.dataset import Batch, ImageDataset, Kind
+from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset, Kind
 from lightning_finetune.data.decode import MaskSource, Resize, Size, decode_fully
+from lightning_finetune.data.draws import permutation
 from lightning_finetune.data.files import check_all, raise_problems
-from lightning_finetune.data.foreign import Pictures
 from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.labels import encode
 from lightning_finetune.data.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.masks import mask_problem
 from lightning_finetune.data.mix import Mix, mix_labels, mixer
 from lightning_finetune.data.options import Stats
+from lightning_finetune.data.pictures import Pictures
+from lightning_finetune.data.show import batch_figure
 from lightning_finetune.data.splits import Split
+from lightning_finetune.data.summary import Summary
 from lightning_finetune.data.transforms import Augmentation, augmenter
 from lightning_finetune.errors import DataError
 
@@ -67,15 +71,13 @@ class ImageDataModule(LightningDataModule):
         stats: Stats | None = None,
     ) -> None:
         super().__init__()
-        if items.splits is None or items.labels is None:
-            step = "split_by_… method" if items.splits is None else "label_… or masks_from method"
-            raise DataError(f"Expected items that are split and labelled; call a {step} first.")
-        if mix is not None and items.labels.kind == "mask":
+        splits, labels = items.complete()
+        if mix is not None and labels.kind == "mask":
             raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
         self.items = items
-        self.splits = items.splits
-        self.kind: Kind = items.labels.kind
-        names, self.targets = encode(items.labels, items.splits)
+        self.splits = splits
+        self.kind: Kind = labels.kind
+        names, self.targets = encode(labels, splits)
         self.classes = list(names)
         self.size = _two(size)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
@@ -175,6 +177,24 @@ class ImageDataModule(LightningDataModule):
             augment=self.augment if split == Split.TRAIN else None,
             mix=self.mix if split == Split.TRAIN else None,
         )
+
+    def show_batch(self, count: int = 9, split: Literal["train", "valid", "test"] = "train", epoch: int = 0) -> Figure:
+        """A figure of the first images of an epoch as the model sees them, before normalisation.
+
+        Args:
+            count: How many images.
+            split: Which of them; only training images are augmented.
+            epoch: Whose order and augmentation.
+        """
+        train = split == "train"
+        images = self.dataset(Split[split.upper()])
+        size = self._train_size if train else self.size
+        order = permutation(self.seed, epoch, len(images)) if train else np.arange(len(images))
+        return batch_figure(self.augmented(images[BatchKey(order[:count], epoch, size)]), self.classes)
+
+    def summary(self) -> Summary:
+        """Counts, class balance and sizes, and warnings of what looks wrong."""
+        return self.items.summary()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: augment what carries a plan, normalise all."""

@@ -11,25 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lightning_finetune.data.decode import ImageSource
 from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.labels import Labels
+from lightning_finetune.data.pictures import Pictures
 from lightning_finetune.errors import DataError
 
 log = logging.getLogger(__name__)
-
-
-class Pictures(Sequence[ImageSource]):
-    """The images of a dataset of pairs, read when they are asked for."""
-
-    def __init__(self, pairs: Any) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, item: Any) -> Any:
-        return self.pairs[int(item)][0]
 
 
 def items_of(train: Any, valid: Any, classes: Sequence[str] | None) -> ImageItems:

@@ -19,7 +19,9 @@ from lightning_finetune.data.files import image_files
 from lightning_finetune.data.labels import Labels
 from lightning_finetune.data.masks import mask_finder, read_codes
 from lightning_finetune.data.options import Options
+from lightning_finetune.data.pictures import Pictures
 from lightning_finetune.data.splits import Split, Splits
+from lightning_finetune.data.summary import Summary, summarize
 from lightning_finetune.data.tables import column_of
 from lightning_finetune.errors import DataError, first_ten
 
@@ -195,6 +197,29 @@ class ImageItems:
         from lightning_finetune.data.image_data import ImageData  # it depends on this module
 
         return ImageData(self, **options)
+
+    def summary(self) -> Summary:
+        """Counts, class balance and sizes, and warnings of what looks wrong; ``print`` it.
+
+        Raises:
+            DataError: The items are not split or not labelled.
+        """
+        splits, labels = self.complete()
+        classes, targets = labelling.encode(labels, splits)
+        files = () if isinstance(self.images, Pictures) else self.files
+        return summarize(files, splits, labels, classes, targets)
+
+    def complete(self) -> tuple[Splits, Labels]:
+        """Splits and labels.
+
+        Raises:
+            DataError: One of them is missing.
+        """
+        if self.splits is None:
+            raise DataError("Expected items that are split; call a split_by_… method first.")
+        if self.labels is None:
+            raise DataError("Expected items that are labelled; call a label_… method or masks_from first.")
+        return self.splits, self.labels
 
     def with_table(self, table: pd.DataFrame) -> ImageItems:
         """The same images with a table of one row each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
@@ -149,6 +150,13 @@ class ImageLoader:
     def load_state_dict(self, state: LoaderState) -> None:
         """The next iteration, if it is of the same epoch, begins after the batches of ``state``."""
         self._resume = LoaderState(epoch=int(state["epoch"]), batch=int(state["batch"]))
+
+    def independent(self) -> ImageLoader:
+        """A loader of the same batches with workers of its own, for a range test that must not disturb this one."""
+        loader = self._loader
+        sampler = copy.copy(self.sampler)
+        sampler.start = 0
+        return ImageLoader(self.images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones.
