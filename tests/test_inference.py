@@ -76,6 +76,13 @@ def test_every_kind_of_source(trained, tmp_path):
     assert [p.probability for p in task.predict(sources, batch_size=2)] == pytest.approx(probabilities, abs=1e-5)
 
 
+def test_augmentation_at_test_time_is_the_mean_of_both_ways(trained):
+    task, image = load(trained[1]), photo("red", 11)
+    each = [task.predict(way).probabilities["red"] for way in (image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))]
+    assert task.predict(image, tta="flip").probabilities["red"] == pytest.approx(sum(each) / 2, abs=1e-5)
+    assert each[0] != each[1]
+
+
 def test_predicting_while_training_leaves_the_mode(trained):
     task = trained[0].train()
     task.predict(photo("red", 1))

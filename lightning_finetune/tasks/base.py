@@ -136,7 +136,8 @@ class BaseTask(Predicts, Evaluates):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the task, and keep out what ``torch.load(weights_only=True)`` would refuse."""
-        checkpoint["hyper_parameters"] = plain(checkpoint.get("hyper_parameters", {}))
+        hyper_parameters = plain(checkpoint.get("hyper_parameters", {}))
+        checkpoint["hyper_parameters"] = {**hyper_parameters, "weights": False}  # the checkpoint has them
         checkpoint[record.KEY] = record.make_record(type(self).__name__, self.hparams, self.learned())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -57,7 +57,8 @@ class MultiLabelLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of logits ``[B, L]`` for targets ``[B, L]`` in 0..1."""
-        target = target.to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+        logits = logits.float()  # half precision has no room for the logarithms
+        target = target.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
         p = logits.sigmoid()
         present = -nn.functional.logsigmoid(logits) * (1 - p) ** self.present
         q = (p - self.shift).clamp(min=0)

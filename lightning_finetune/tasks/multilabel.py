@@ -153,7 +153,8 @@ class MultiLabelClassifier(BaseTask):
         """Log loss and metrics of the whole set; take the thresholds that are best on it."""
         super().on_validation_epoch_end()
         if self.tuner is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self.thresholds = self.tuner.compute().expand(self.num_classes).tolist()
+            found = self.tuner.compute().expand(self.num_classes)
+            self.thresholds = [round(threshold, 2) for threshold in found.tolist()]  # the grid's digits
 
     def on_test_epoch_start(self) -> None:
         """Start anew, at the thresholds that were found."""

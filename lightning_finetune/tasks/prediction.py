@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_finetune.data.decode import ImageSource, Size, decode_fully, image_size, load_image
 from lightning_finetune.data.files import image_files
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
+from lightning_finetune.tasks.symmetries import TTA, mean_over_symmetries
 
 Sources: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
@@ -36,12 +37,14 @@ class Predicts(nn.Module, ABC):
     def describe(self, probabilities: Tensor, source: ImageSource) -> Any:
         """What the task says about one image, from its probabilities."""
 
-    def predict(self, source: Sources, *, batch_size: int = 32) -> Any:
+    def predict(self, source: Sources, *, tta: TTA = "none", batch_size: int = 32) -> Any:
         """Predict images as validation saw them.
 
         Args:
             source: An image file, a PIL image or a uint8 array; or many: a list of these, or a folder, whose images
                 are taken in sorted order.
+            tta: Mean over symmetries of the image; see
+                :func:`~lightning_finetune.tasks.symmetries.mean_over_symmetries`.
             batch_size: Images at once.
 
         Returns:
@@ -56,7 +59,7 @@ class Predicts(nn.Module, ABC):
         self.eval()
         try:
             with torch.inference_mode():
-                found = self._predict(sources, batch_size)
+                found = self._predict(sources, batch_size, tta)
         finally:
             self.train(mode)
         return found if many else found[0]
@@ -65,7 +68,7 @@ class Predicts(nn.Module, ABC):
         """At which size the model sees an image, where validation saw ``size``."""
         return size
 
-    def _predict(self, sources: Sequence[ImageSource], batch_size: int) -> list[Any]:
+    def _predict(self, sources: Sequence[ImageSource], batch_size: int, tta: TTA) -> list[Any]:
         preprocessing = known_preprocessing(self.preprocessing)
         found: list[Any] = []
         bad: list[str] = []
@@ -74,7 +77,7 @@ class Predicts(nn.Module, ABC):
             read = [self._try_load(source, preprocessing) for source in batch]
             bad += [problem for problem in read if isinstance(problem, str)]
             if not bad:
-                rows = self._rows([image for image in read if isinstance(image, Tensor)], preprocessing)
+                rows = self._rows([image for image in read if isinstance(image, Tensor)], preprocessing, tta)
                 found += [self.describe(row, source) for row, source in zip(rows, batch, strict=True)]
         if bad:
             raise DataError(f"{len(bad)} of {len(sources)} images cannot be read:{first_ten(bad)}")
@@ -88,14 +91,13 @@ class Predicts(nn.Module, ABC):
         except DataError as error:
             return str(error)
 
-    def _rows(self, images: Sequence[Tensor], preprocessing: Mapping[str, Any]) -> Iterator[Tensor]:
+    def _rows(self, images: Sequence[Tensor], preprocessing: Mapping[str, Any], tta: TTA) -> Iterator[Tensor]:
         """Probabilities of each image; neighbours of one size go through the model together."""
-        for _, group in groupby(images, key=lambda image: image.shape):
-            yield from self._probabilities(torch.stack(list(group)), preprocessing)
-
-    def _probabilities(self, pixels: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
         device = next(self.parameters()).device
-        return self.probabilities(self(normalize(pixels.to(device), preprocessing))).float().cpu()
+        for _, group in groupby(images, key=lambda image: image.shape):
+            batch = normalize(torch.stack(list(group)).to(device), preprocessing)
+            found = mean_over_symmetries(lambda turned: self.probabilities(self(turned)), batch, tta)
+            yield from found.float().cpu()
 
 
 def list_sources(source: Sources) -> tuple[Sequence[ImageSource], bool]:

@@ -211,6 +211,17 @@ def test_hyper_parameters_are_plain(data, trainer, tmp_path):
     assert content["hyper_parameters"].keys().isdisjoint({"model", "optimizer", "metrics"})
 
 
+def test_lightnings_own_loading_needs_no_other_weights(trainer, tmp_path):
+    torch.save(task().model.backbone.state_dict(), tmp_path / "gone.pt")
+    started = ImageClassifier("test_resnet", num_classes=2, weights=str(tmp_path / "gone.pt"))
+    run = trainer(epochs=0)
+    run.fit(started, loader(4))
+    run.save_checkpoint(tmp_path / "own.ckpt")
+    (tmp_path / "gone.pt").unlink()
+    loaded = ImageClassifier.load_from_checkpoint(tmp_path / "own.ckpt", weights_only=True)
+    assert torch.equal(loaded.model.head[-1].weight, started.model.head[-1].weight)
+
+
 def test_from_the_command_line():
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(ImageClassifier, "model")

@@ -51,6 +51,12 @@ def test_sure_logits_give_finite_losses_and_gradients(name):
     assert logits.grad.isfinite().all()
 
 
+def test_half_precision_loses_nothing():
+    logits, target = labels()
+    full = MultiLabelLoss("asymmetric", 5)(logits.half().float(), target)
+    torch.testing.assert_close(MultiLabelLoss("asymmetric", 5)(logits.half(), target), full)
+
+
 def test_cross_entropy_is_torchs():
     logits, target = masks()
     weight = [1.0, 2.0, 0.0, 3.0]
