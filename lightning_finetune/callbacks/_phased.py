@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from lightning_finetune import param_groups
 from lightning_finetune.callbacks import _trainer
+from lightning_finetune.callbacks._early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.freezing import frozen_norms, hold_in_eval, norm_params, release, set_trainable
 from lightning_finetune.layer_groups import LayerGroup, layer_groups, num_head_groups
@@ -65,6 +66,7 @@ class PhasedCallback(Callback):
         if stage == "fit":
             self._start_afresh()
             _trainer.refuse_unsupported(trainer, pl_module, type(self).__name__)
+            warn_of_early_stopping(trainer, self.phases(trainer))
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -216,6 +218,10 @@ class PhasedCallback(Callback):
 
     def _reseed(self, trainer: pl.Trainer, batch_idx: int) -> None:
         _trainer.reseed(self._seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        warn_of_early_end(trainer, self.plan_of_run)
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

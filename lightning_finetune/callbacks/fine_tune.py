@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_finetune.callbacks import _tables, _trainer
@@ -99,7 +98,6 @@ class FineTune(PhasedCallback):
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not _trainer.is_dev_run(trainer):
             self._fit_epochs(trainer)
-            self._warn_of_early_stopping(trainer)
 
     def _fit_epochs(self, trainer: pl.Trainer) -> None:
         given = trainer.max_epochs
@@ -112,15 +110,6 @@ class FineTune(PhasedCallback):
                 f"({' + '.join(str(phase.epochs) for phase in self._phases)}), but max_epochs={given}. "
                 "Leave max_epochs out, or make them equal."
             )
-
-    def _warn_of_early_stopping(self, trainer: pl.Trainer) -> None:
-        last = self.epochs - (self._phases[-1].epochs or 0)
-        for callback in _trainer.callbacks(trainer):
-            if isinstance(callback, EarlyStopping) and callback.patience < last:
-                rank_zero_warn(
-                    f"EarlyStopping(patience={callback.patience}) can end the run before the last phase "
-                    f"begins at epoch {last}. Raise `patience`, or set Trainer(min_epochs={last + 1})."
-                )
 
     @override
     def _make_plan(self, trainer: pl.Trainer) -> Plan:
@@ -159,15 +148,6 @@ class FineTune(PhasedCallback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         self.results = [*self.results[:phase], _trainer.scalar_metrics(trainer)]
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        reached = self.plan_of_run.phase_of(max(trainer.current_epoch - 1, 0))
-        if trainer.should_stop and trainer.current_epoch < self.epochs:
-            rank_zero_warn(
-                f"The run was stopped after epoch {trainer.current_epoch - 1}, in phase {reached + 1} of "
-                f"{len(self._phases)}: {self.epochs - trainer.current_epoch} planned epochs were not trained."
-            )
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -14,15 +14,14 @@ class GradualUnfreezing(PhasedCallback):
     """Freeze and unfreeze layer groups at given epochs, with discriminative learning rates.
 
     Works with any LightningModule that gives one optimizer. Frozen layers have no gradient and make no step, and their
-    norm layers do not change. Where nothing else sets the learning rates and the optimizer has one rate for all,
-    the trained groups are spread geometrically from a tenth of it at the input to all of it at the head (Howard &
-    Ruder 2018, https://arxiv.org/abs/1801.06146).
+    norm layers do not change. Where nothing else (a scheduler of the module, another callback) sets the learning rates
+    and the optimizer has one rate for all, the trained groups are spread geometrically from a tenth of it at the input
+    to all of it at the head (Howard & Ruder 2018, https://arxiv.org/abs/1801.06146).
 
     Args:
         schedule: From which epoch on what trains: ``"head"``, ``"all"``, or a number of layer groups counted from the
             head. Must say what holds from epoch 0 on.
-        lr_ratio: Rate of the head over that of the earliest trained group; None leaves the optimizer's rates, and a
-            scheduler that the module returns, alone.
+        lr_ratio: Rate of the head over that of the earliest trained group; None leaves the optimizer's rates alone.
         train_norm: Keep training norm layers in frozen groups, as fastai does.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.layer_groups.layer_groups`.
@@ -67,7 +66,8 @@ class GradualUnfreezing(PhasedCallback):
         super().on_fit_start(trainer, pl_module)
 
     def _own_rate(self, trainer: pl.Trainer) -> float | None:
-        """The optimizer's rate, if it is one for all and ours to spread."""
+        """The optimizer's rate, if it is one for all and nothing else sets it."""
         lrs = {float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups}
-        taken = any("lr" in other.governs(trainer) for other in self._others(trainer))
-        return None if taken or self.lr_ratio is None or len(lrs) > 1 else lrs.pop()
+        others = any("lr" in other.governs(trainer) for other in self._others(trainer))
+        taken = others or bool(trainer.lr_scheduler_configs)
+        return None if taken or self.lr_ratio is None or len(lrs) != 1 else lrs.pop()
