@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 from lightning_finetune.__about__ import __version__
 
 if TYPE_CHECKING:
-    from lightning_finetune.callbacks import FineTune, GradualUnfreezing, LogPredictions, OneCycle, PlotRun
+    from lightning_finetune.callbacks import (
+        FineTune,
+        GradualUnfreezing,
+        LogPredictions,
+        LRRangeTest,
+        OneCycle,
+        PlotRun,
+        ProgressiveResizing,
+    )
     from lightning_finetune.data import ImageData, ImageItems
     from lightning_finetune.inference import load
     from lightning_finetune.phases import Phase
-    from lightning_finetune.tasks import ImageClassifier
+    from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
 
 __all__ = [
     "FineTune",
@@ -20,20 +28,32 @@ __all__ = [
     "ImageClassifier",
     "ImageData",
     "ImageItems",
+    "LRRangeTest",
     "LogPredictions",
+    "MultiLabelClassifier",
     "OneCycle",
     "Phase",
     "PlotRun",
+    "ProgressiveResizing",
+    "UNetSegmenter",
     "__version__",
     "load",
 ]
 
 _HOMES = {
-    "callbacks": ("FineTune", "GradualUnfreezing", "LogPredictions", "OneCycle", "PlotRun"),
+    "callbacks": (
+        "FineTune",
+        "GradualUnfreezing",
+        "LRRangeTest",
+        "LogPredictions",
+        "OneCycle",
+        "PlotRun",
+        "ProgressiveResizing",
+    ),
     "data": ("ImageData", "ImageItems"),
     "inference": ("load",),
     "phases": ("Phase",),
-    "tasks": ("ImageClassifier",),
+    "tasks": ("ImageClassifier", "MultiLabelClassifier", "UNetSegmenter"),
 }
 
 

@@ -7,7 +7,8 @@ the batch in training and by the old statistics in evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from torch import nn
@@ -39,6 +40,18 @@ def set_trainable(layers: Sequence[Sequence[Parameter]], trained: int, always: I
             if not needs_grad:
                 param.grad = None
     return changed
+
+
+@contextmanager
+def all_trainable(layers: Sequence[Sequence[Parameter]]) -> Iterator[bool]:
+    """Let all parameters have gradients for a while; gives whether any had none."""
+    before = [(param, param.requires_grad) for params in layers for param in params]
+    changed = set_trainable(layers, len(layers))
+    try:
+        yield changed
+    finally:
+        for param, needs_grad in before:
+            param.requires_grad_(needs_grad)
 
 
 def norm_params(module: nn.Module) -> list[Parameter]:

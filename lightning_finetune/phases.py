@@ -8,6 +8,7 @@ from typing import Literal
 
 from lightning_finetune import schedules
 from lightning_finetune.errors import PhaseError
+from lightning_finetune.resize import Size
 from lightning_finetune.schedules import Moms, Schedule
 
 DEFAULT_LR = 3e-3
@@ -28,7 +29,7 @@ class Phase:
         lr: Peak rate of every group, or ``(low, high)`` spread geometrically over the trained groups from the input to
             the head, or ``(None, high)``: the head at ``high``, the others at a tenth; ``"find"`` in place of a number
             asks the range test; a list gives one rate a group; None leaves the optimizer's rates alone.
-        size: Side of the training images in pixels; None leaves it alone.
+        size: Shorter side of the training images, or height and width, in pixels; None leaves it alone.
         schedule: ``"one_cycle"``, ``"flat_cos"`` or ``"constant"``.
         pct_start: Share of the phase before the rate falls; None is the schedule's own: 0.25, 0.75.
         div: Peak over first rate.
@@ -39,7 +40,7 @@ class Phase:
     epochs: int | None
     train: Train | None = "all"
     lr: LR | None = DEFAULT_LR
-    size: int | None = None
+    size: int | Size | None = None
     schedule: Schedule = "one_cycle"
     pct_start: float | None = None
     div: float = 25.0
@@ -53,7 +54,10 @@ class Phase:
         _check(
             named or _is_count(self.train), "train", '"head", "all" or a positive number of layer groups', self.train
         )
-        _check(self.size is None or _is_count(self.size), "size", "a positive number of pixels", self.size)
+        sides = self.size if isinstance(self.size, (tuple, list)) else (self.size,)
+        _check(
+            self.size is None or all(map(_is_count, sides)), "size", "a positive number of pixels, or two", self.size
+        )
         _check(self.schedule in schedules.PCT_START, "schedule", f"one of {list(schedules.PCT_START)}", self.schedule)
         pct = self.pct_start
         _check(pct is None or 0 <= pct <= 1, "pct_start", "a share between 0 and 1", pct)
@@ -125,7 +129,7 @@ def standard_phases(
     full_epochs: int = 4,
     lr: float = DEFAULT_LR,
     lr_ratio: float = 10.0,
-    sizes: Sequence[int] | None = None,
+    sizes: Sequence[int | Size] | None = None,
     find: bool = False,
 ) -> list[Phase]:
     """The lessons' recipe: the head at ``lr``, then all layers up to ``lr / lr_ratio``; again at each larger size.

@@ -14,6 +14,7 @@ from typing import overload
 from lightning_finetune import schedules
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.phases import LR, Phase
+from lightning_finetune.resize import Size
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class State:
         trained: Number of layer groups that train, counted from the head; None: left alone.
         lrs: Rate of each layer group from the input to the head, 0 where frozen; None: left alone.
         momentum: SGD's momentum or Adam's first beta; None: left alone.
-        size: Side of the training images in pixels; None: left alone.
+        size: Shorter side of the training images, or height and width, in pixels; None: left alone.
     """
 
     phase: int
     trained: int | None
     lrs: tuple[float, ...] | None
     momentum: float | None
-    size: int | None
+    size: int | Size | None
 
 
 @dataclass(frozen=True)

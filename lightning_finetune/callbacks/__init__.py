@@ -3,7 +3,17 @@
 from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.callbacks.gradual_unfreezing import GradualUnfreezing
 from lightning_finetune.callbacks.log_predictions import LogPredictions
+from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.callbacks.one_cycle import OneCycle
 from lightning_finetune.callbacks.plot_run import PlotRun
+from lightning_finetune.callbacks.progressive_resizing import ProgressiveResizing
 
-__all__ = ["FineTune", "GradualUnfreezing", "LogPredictions", "OneCycle", "PlotRun"]
+__all__ = [
+    "FineTune",
+    "GradualUnfreezing",
+    "LRRangeTest",
+    "LogPredictions",
+    "OneCycle",
+    "PlotRun",
+    "ProgressiveResizing",
+]

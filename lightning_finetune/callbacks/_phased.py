@@ -14,11 +14,13 @@ from typing_extensions import override
 from lightning_finetune import param_groups
 from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._early_end import warn_of_early_end, warn_of_early_stopping
+from lightning_finetune.callbacks._sizes import Resizer
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.freezing import frozen_norms, hold_in_eval, norm_params, release, set_trainable
+from lightning_finetune.freezing import all_trainable, frozen_norms, hold_in_eval, norm_params, release, set_trainable
 from lightning_finetune.layer_groups import LayerGroup, layer_groups, num_head_groups
 from lightning_finetune.phases import LR, Phase, scaled
 from lightning_finetune.plan import Plan, State, make_plan
+from lightning_finetune.resize import MIN_SIZE
 
 
 class PhasedCallback(Callback):
@@ -29,9 +31,10 @@ class PhasedCallback(Callback):
     everything else, so a resumed run continues as if it had not stopped.
     """
 
-    def __init__(self, groups: list[str] | None = None, train_norm: bool = False) -> None:
+    def __init__(self, groups: list[str] | None = None, train_norm: bool = False, min_size: int = MIN_SIZE) -> None:
         self.groups = groups
         self.train_norm = train_norm
+        self.min_size = min_size
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -43,6 +46,7 @@ class PhasedCallback(Callback):
         self._layers: list[list[Parameter]] = []
         self._layer_groups: list[LayerGroup] = []
         self._layout = param_groups.Layout(())
+        self._resizer: Resizer | None = None
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 
@@ -115,7 +119,20 @@ class PhasedCallback(Callback):
         self._plan = self._make_plan(trainer)
         for phase in range(len(self._plan.phases)):
             self._check_phase(phase, pl_module)
+        self._try_sizes(trainer, pl_module)
         self._enter(trainer, pl_module)
+
+    def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """With all layers training, as memory is needed then, make a step at each size."""
+        sizes = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
+        if sizes:
+            self._resizer = Resizer(trainer, module, self.min_size)
+            with all_trainable(self._layers) as changed:
+                if changed:
+                    _trainer.register_trainable(trainer, module)
+                self._resizer.dry_run(trainer, sizes)
+            if changed:
+                _trainer.register_trainable(trainer, module)
 
     def _make_plan(self, trainer: pl.Trainer) -> Plan:
         phases = self.phases(trainer)
@@ -202,6 +219,8 @@ class PhasedCallback(Callback):
         state = self._state(trainer)
         if state.trained is not None:
             self._freeze(trainer, module, state.trained)
+        if state.size is not None and self._resizer is not None:
+            self._resizer.set(state.size)
         self._set_rates(trainer, state)
 
     def _freeze(self, trainer: pl.Trainer, module: pl.LightningModule, trained: int) -> None:
@@ -227,6 +246,8 @@ class PhasedCallback(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             release(pl_module)  # what comes after the run may train them
+        if stage == "fit" and self._resizer is not None:
+            self._resizer.release()
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 

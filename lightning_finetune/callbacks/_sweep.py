@@ -23,6 +23,8 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
 from lightning_finetune.callbacks import _trainer
+from lightning_finetune.callbacks._rates import ratios
+from lightning_finetune.data.loader import ImageLoader
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.range_test import Curve, sweep
 from lightning_finetune.snapshot import preserved
@@ -44,14 +46,20 @@ def run_sweep(
         The curve; the same on every rank, as losses are means over ranks.
     """
     optimizer = trainer.optimizers[0]
-    with _undisturbed(trainer, module, optimizer):
+    with undisturbed(trainer, module, optimizer):
         _trainer.reseed(seed, trainer.current_epoch, -2, trainer.global_rank)
         stepper = _Stepper(trainer, module, optimizer, scales)
         return sweep(stepper.step, rates)
 
 
+def try_step(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Make one optimizer step as training would, and put everything back."""
+    with undisturbed(trainer, module, trainer.optimizers[0]):
+        _Stepper(trainer, module, trainer.optimizers[0], ratios(trainer.optimizers[0])).step(1e-7)
+
+
 @contextmanager
-def _undisturbed(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> Iterator[None]:
+def undisturbed(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> Iterator[None]:
     """The run's state, its logs and its callbacks see nothing of what happens inside."""
     callbacks, loggers = trainer.callbacks, trainer.loggers  # type: ignore[attr-defined]
     scaler = getattr(trainer.precision_plugin, "scaler", None)
@@ -134,8 +142,8 @@ def _batches(trainer: pl.Trainer) -> Iterator[Any]:
 
 def _own_loader(loader: Any) -> Any:
     """A loader of the same data, so that the run's iterator and its persistent workers go on undisturbed."""
-    if hasattr(loader, "copy_for_sweep"):
-        return loader.copy_for_sweep()
+    if isinstance(loader, ImageLoader):
+        return loader.independent()
     if not isinstance(loader, DataLoader):
         return loader
     shared = {id(loader.dataset): loader.dataset}  # a sampler keeps the data; only its own state is copied

@@ -17,6 +17,7 @@ from lightning_finetune.errors import PhaseError
 from lightning_finetune.phases import DEFAULT_LR, Phase, standard_phases
 from lightning_finetune.plan import Plan, make_plan
 from lightning_finetune.range_test import Curve, Found
+from lightning_finetune.resize import MIN_SIZE, Size
 
 
 class FineTune(PhasedCallback):
@@ -39,6 +40,7 @@ class FineTune(PhasedCallback):
         train_norm: Keep training norm layers in frozen groups, as fastai does.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.layer_groups.layer_groups`.
+        min_size: The smallest side of training images that is not an error; the lessons' rule is 64.
 
     Raises:
         PhaseError: Phases that cannot be followed, or do not fit ``max_epochs`` or ``max_steps``.
@@ -55,12 +57,13 @@ class FineTune(PhasedCallback):
         full_epochs: int = 4,
         lr: float = DEFAULT_LR,
         lr_ratio: float = 10.0,
-        sizes: list[int] | None = None,
+        sizes: list[int | Size] | None = None,
         find: bool = False,
         train_norm: bool = False,
         groups: list[str] | None = None,
+        min_size: int = MIN_SIZE,
     ) -> None:
-        super().__init__(groups, train_norm)
+        super().__init__(groups, train_norm, min_size)
         self._phases = (
             phases if phases is not None else standard_phases(head_epochs, full_epochs, lr, lr_ratio, sizes, find)
         )

@@ -18,7 +18,8 @@ class OneCycle(PhasedCallback):
     """Raise the learning rate to a peak and let it fall, and momentum the other way.
 
     The policy of Smith 2018 (https://arxiv.org/abs/1803.09820) with fastai's shape and defaults. The rate at step
-    ``i`` of ``n`` is a closed form of ``i / n``, in optimizer steps, so accumulation and resuming need no care. Works with any LightningModule that gives one optimizer and no scheduler.
+    ``i`` of ``n`` is a closed form of ``i / n``, in optimizer steps, so accumulation and resuming need no care.
+    Works with any LightningModule that gives one optimizer and no scheduler.
 
     Args:
         max_lr: Peak rate of every layer group; or ``(low, high)``, spread geometrically from the input to the head; or

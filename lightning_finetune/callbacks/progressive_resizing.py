@@ -1,0 +1,43 @@
+"""Progressive resizing: train on small images first, then on larger ones."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from typing_extensions import override
+
+from lightning_finetune.callbacks._phased import PhasedCallback, spans
+from lightning_finetune.phases import Phase
+from lightning_finetune.resize import MIN_SIZE, Size, check_min_size
+
+
+class ProgressiveResizing(PhasedCallback):
+    """Change the size of the training images at given epochs; validation stays at the data's own size.
+
+    With this package's data the workers decode at the new size, so that small images cost little everywhere; with any
+    other data batches are resized on the device, masks by nearest neighbour. Sizes are snapped to multiples of 32
+    pixels. Before the first epoch each size is tried once, the largest first, so that a model which cannot take it, or
+    memory that does not suffice, is found at once.
+
+    Args:
+        sizes: From which epoch on which size holds: the shorter side, or height and width, in pixels. Must say what
+            holds from epoch 0 on.
+        min_size: The smallest side that is not an error; the lessons' rule is 64.
+
+    Raises:
+        PhaseError: Sizes too small or too late, or that the model cannot take.
+
+    Example::
+
+        Trainer(max_epochs=12, callbacks=[ProgressiveResizing({0: 128, 8: 224})])
+    """
+
+    def __init__(self, sizes: dict[int, int | Size], min_size: int = MIN_SIZE) -> None:
+        super().__init__(min_size=min_size)
+        self.sizes = {epoch: tuple(size) if isinstance(size, list) else size for epoch, size in sizes.items()}
+        for size in self.sizes.values():
+            check_min_size(size, min_size)
+        self._spans = spans(self.sizes, "the sizes")
+
+    @override
+    def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        return [Phase(epochs, train=None, lr=None, size=size) for epochs, size in self._spans]

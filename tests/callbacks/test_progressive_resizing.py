@@ -1,0 +1,140 @@
+"""Sizes follow the epochs, with the package's data and with anybody's, and are tried before the first epoch."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from lightning_finetune.callbacks import FineTune, ProgressiveResizing
+from lightning_finetune.data import ImageData
+from lightning_finetune.errors import PhaseError
+from lightning_finetune.phases import Phase
+from tests.callbacks.test_resume import assert_same_bits, folder  # noqa: F401  # a fixture
+from tests.foreign import ForeignNet, images, quiet_trainer
+
+
+class Sized(ForeignNet):
+    """Keeps the sizes it saw."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.train_sizes: list[tuple[int, int]] = []
+        self.valid_sizes: set[tuple[int, int]] = set()
+
+    def training_step(self, batch, batch_idx):
+        x, y = (batch["image"], batch["label"]) if isinstance(batch, dict) else batch
+        self.train_sizes.append(tuple(x.shape[-2:]))
+        return F.cross_entropy(self(x), y)
+
+    def validation_step(self, batch, batch_idx):
+        x = batch["image"] if isinstance(batch, dict) else batch[0]
+        self.valid_sizes.add(tuple(x.shape[-2:]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_workers_of_the_packages_data_follow_the_epochs(tmp_path, folder, workers):  # noqa: F811
+    module, data = Sized(), ImageData.from_folder(folder, size=128, batch_size=8, num_workers=workers)
+    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[ProgressiveResizing({0: 64, 1: 96, 2: 128})])
+    trainer.fit(module, data)
+    steps = len(module.train_sizes) // 3
+    assert module.train_sizes == [(64, 64)] * steps + [(96, 96)] * steps + [(128, 128)] * steps
+    assert module.valid_sizes == {(128, 128)}
+    assert data.train_size == (128, 128)
+
+
+def tuples(batch):
+    x, y = zip(*batch, strict=True)
+    return torch.stack(x), torch.stack(y)
+
+
+def test_batches_of_anybodys_loader_are_resized_on_the_device(tmp_path):
+    module = Sized()
+    train = DataLoader(images(16, size=96), 8, collate_fn=tuples)
+    valid = DataLoader(images(8, size=96), 8)
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[ProgressiveResizing({0: 64, 1: 96})])
+    trainer.fit(module, train, valid)
+    assert module.train_sizes == [(64, 64)] * 2 + [(96, 96)] * 2
+    assert module.valid_sizes == {(96, 96)}
+    assert "training_step" not in vars(module)
+
+
+def test_trying_the_sizes_leaves_no_trace(tmp_path):
+    def fit(*callbacks):
+        pl.seed_everything(0, verbose=False)
+        module = ForeignNet()
+        trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=list(callbacks))
+        trainer.fit(module, DataLoader(images(16, size=64), 8))
+        return dict(module.state_dict()), trainer.optimizers[0].state_dict()["state"]
+
+    class SeedOnly(ProgressiveResizing):
+        def _try_sizes(self, trainer, module): ...
+
+    assert_same_bits(fit(SeedOnly({0: 64})), fit(ProgressiveResizing({0: 64})))
+
+
+class FixedSize(Sized):
+    """A model that takes one size only, as transformers do."""
+
+    def forward(self, x):
+        if x.shape[-1] != 96:
+            raise ValueError(f"Input height ({x.shape[-2]}) doesn't match model (96).")
+        return super().forward(x)
+
+
+def test_a_size_that_the_model_cannot_take_is_found_before_the_first_epoch(tmp_path):
+    module = FixedSize()
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[ProgressiveResizing({0: 96, 1: 64})])
+    with pytest.raises(PhaseError, match=r"cannot train at 64 x 64 pixels.*doesn't match model"):
+        trainer.fit(module, DataLoader(images(16, size=96), 8))
+    assert trainer.global_step == 0
+
+
+def test_the_largest_size_is_tried_first_with_every_layer_training(tmp_path):
+    seen: list[tuple[int, bool]] = []
+
+    class Watching(Sized):
+        def on_before_optimizer_step(self, optimizer):
+            seen.append((self.train_sizes[-1][0], all(p.grad is not None for p in self.parameters())))
+
+    phases = [Phase(1, "head", 1e-3, size=64), Phase(1, "all", 1e-3, size=96)]
+    trainer = quiet_trainer(tmp_path, callbacks=[FineTune(phases)])
+    trainer.fit(Watching(), DataLoader(images(8, size=96), 8))
+    assert seen[:2] == [(96, True), (64, True)]
+    assert seen[2:] == [(64, False), (96, True)]
+
+
+def test_tiny_sizes_quote_the_rule():
+    with pytest.raises(PhaseError, match="64 x 64"):
+        ProgressiveResizing({0: 32, 1: 128})
+    ProgressiveResizing({0: 32, 1: 128}, min_size=32)
+
+
+class MaskNet(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 12, 1))
+        self.ids: set[int] = set()
+
+    def training_step(self, batch, batch_idx):
+        self.ids |= set(batch["mask"].unique().tolist())
+        return F.cross_entropy(self.net(batch["image"]), batch["mask"], ignore_index=255)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def test_masks_of_anybodys_data_keep_their_ids(tmp_path):
+    ids = torch.tensor([0, 5, 11, 255])
+    items = [
+        {
+            "image": torch.rand(3, 128, 128),
+            "mask": ids[torch.randint(0, 4, (16, 16))].repeat_interleave(8, 0).repeat_interleave(8, 1),
+        }
+        for _ in range(4)
+    ]
+    module = MaskNet()
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
+    trainer.fit(module, DataLoader(items, 2))
+    assert module.ids == {0, 5, 11, 255}
