@@ -154,7 +154,7 @@ class FineTune(PhasedCallback):
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and self.results:
+        if trainer.is_global_zero and self.results and self._plan is not None:  # None: the run had ended before
             _tables.show_results(self.plan_of_run, self._layer_groups, self.results, self.found)
 
     @override
