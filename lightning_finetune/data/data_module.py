@@ -76,6 +76,9 @@ class ImageDataModule(LightningDataModule):
             raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
         self.items = items
         self.splits = splits
+        for split in (Split.TRAIN, Split.VALID):
+            if not self._has(split):
+                raise DataError(f"Expected images in each split, got none for {split.name.lower()}.")
         self.kind: Kind = labels.kind
         names, self.targets = encode(labels, splits)
         self.classes = list(names)
@@ -88,9 +91,6 @@ class ImageDataModule(LightningDataModule):
         self._train_size = self.size
         self._checked: set[Split] = set()
         self._loaders: list[ImageLoader] = []
-        for split in (Split.TRAIN, Split.VALID):
-            if not self._has(split):
-                raise DataError(f"Expected images in each split, got none for {split.name.lower()}.")
 
     @property
     def num_classes(self) -> int:

@@ -39,8 +39,23 @@ def image_files(folder: Path, *, skip: Iterable[str] = ()) -> list[Path]:
         kept = [Path(at, name) for name in names if not name.startswith(".") and name.lower() not in _LITTER]
         found += [path for path in kept if is_image(path)]
         others += [path for path in kept if not is_image(path)]
-    _report(others)
+    _report(others, {path.parent for path in found})
     return sorted(found)
+
+
+def check_class_folders(files: Iterable[Path]) -> None:
+    """Check that each folder beside the folders of images holds images too.
+
+    Raises:
+        DataError: Some hold none.
+    """
+    filled = {parent for file in files for parent in file.parents}
+    beside = {folder for file in files for folder in file.parent.parent.iterdir() if folder.is_dir()}
+    empty = sorted(folder for folder in beside - filled if not folder.name.startswith("."))
+    if empty:
+        raise DataError(
+            f"Expected images in each class folder, found none in:{first_ten(empty)}\nRemove it or fill it."
+        )
 
 
 def is_image(path: Path) -> bool:
@@ -67,11 +82,12 @@ def raise_problems(what: str, problems: Sequence[str], folder: Path) -> None:
     """
     if not problems:
         return
+    problems = [text.encode("utf-8", "backslashreplace").decode() for text in problems]  # names may not be UTF-8
     full = ""
     if len(problems) > 10:
         folder.mkdir(parents=True, exist_ok=True)
         listing = folder / "bad_images.txt"
-        listing.write_text("\n".join(problems) + "\n", encoding="utf-8", errors="backslashreplace")
+        listing.write_text("\n".join(problems) + "\n", encoding="utf-8")
         full = f"\nThe full list is in {listing}."
     raise DataError(f"{what}; {len(problems)} cannot be used:{first_ten(problems)}{full}")
 
@@ -86,7 +102,8 @@ def _extensions() -> frozenset[str]:
 _NO_PHOTOS = {"PDF", "MPEG", "EPS", "WMF", "HDF5", "GRIB", "BUFR"}
 
 
-def _report(others: Sequence[Path]) -> None:
-    """Say what is left out, unless it is the usual text beside a data set."""
-    if others:
-        log.info("%d files are not images by their extension and are left out:%s", len(others), first_ten(others))
+def _report(others: Iterable[Path], folders: set[Path]) -> None:
+    """Name the files among images that are left out; texts and tables beside a data set are no news."""
+    among = sorted(path for path in others if path.parent in folders)
+    if among:
+        log.warning("%d files are not images by their extension and are left out:%s", len(among), first_ten(among))

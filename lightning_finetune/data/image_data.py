@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 
 from lightning_finetune.data.data_module import ImageDataModule
 from lightning_finetune.data.decode import Resize
+from lightning_finetune.data.files import check_class_folders, is_image
 from lightning_finetune.data.foreign import items_of
 from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.mix import Mix
@@ -73,8 +74,11 @@ class ImageData(ImageDataModule):
             DataError: The folder does not hold what is described here.
         """
         root = Path(root)
-        items = ImageItems.from_folder(root, skip=[Path(masks).name] if isinstance(masks, (str, Path)) else [])
+        skip = _without_labels(root) if masks is None else [Path(masks).name] if not callable(masks) else []
+        items = ImageItems.from_folder(root, skip)
         items = _split_folder(items, train, _valid_name(root, valid), valid_pct, seed)
+        if masks is None:
+            check_class_folders(items.files)
         items = items.label_from_folder() if masks is None else items.masks_from(masks, codes)
         return items.datamodule(
             size=size,
@@ -208,6 +212,14 @@ def _split_random(items: ImageItems, valid_pct: float, options: Options) -> Imag
 
 def _valid_name(root: Path, valid: str) -> str:
     return "val" if valid == "valid" and not (root / valid).is_dir() and (root / "val").is_dir() else valid
+
+
+def _without_labels(root: Path) -> list[str]:
+    """The test folder, where its images lie in no class folders."""
+    if not any(is_image(path) for path in (root / "test").glob("*.*")):
+        return []
+    log.warning("%s: its images lie in no class folders, so nothing is tested on them; predict them.", root / "test")
+    return ["test"]
 
 
 def _split_folder(items: ImageItems, train: str, valid: str, valid_pct: float | None, seed: int) -> ImageItems:

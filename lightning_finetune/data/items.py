@@ -112,12 +112,12 @@ class ImageItems:
 
     def split_by_folder(self, train: str = "train", valid: str = "valid", test: str = "test") -> ImageItems:
         """By the folder under ``root`` that an image lies in; images elsewhere are left out, and the log says so."""
-        names = ((train, Split.TRAIN), (valid, Split.VALID), (test, Split.TEST))
-        splits = splitting.by_folder(self.files, self.root, names)
-        unused = [file for file, split in zip(self.files, splits, strict=True) if split == Split.UNUSED]
+        split_of = {train: Split.TRAIN, valid: Split.VALID, test: Split.TEST}
+        used, splits = splitting.by_folder(self.files, self.root, split_of)
+        unused = sorted(set(self.files) - {self.files[row] for row in used})
         if unused:
-            log.warning("%d images lie in none of %s and are left out:%s", len(unused), names, first_ten(unused))
-        return self._split(splits)
+            log.warning("%d images lie in none of %s and are left out:%s", len(unused), [*split_of], first_ten(unused))
+        return self._only(used)._split(splits)
 
     def split_by_column(self, column: str = "is_valid") -> ImageItems:
         """By a column of the table: true, 1 or ``valid`` validates; it may also hold ``train`` and ``test``."""
@@ -236,6 +236,14 @@ class ImageItems:
         if len(files) != len(self.images):
             raise DataError("Expected images in files, because their paths are asked for; got images in memory.")
         return files
+
+    def _only(self, rows: Sequence[int]) -> ImageItems:
+        """The items at some positions."""
+        table = None if self.table is None else self.table.iloc[list(rows)]
+        labels = self.labels
+        if labels is not None:
+            labels = dataclasses.replace(labels, values=tuple(labels.values[row] for row in rows))
+        return dataclasses.replace(self, images=[self.images[row] for row in rows], table=table, labels=labels)
 
     def _split(self, splits: Splits) -> ImageItems:
         return dataclasses.replace(self, splits=splits)

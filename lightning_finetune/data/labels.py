@@ -102,17 +102,19 @@ def encode(labels: Labels, splits: Splits) -> tuple[tuple[str, ...], Targets]:
     if labels.kind == "mask":
         return labels.classes or (), labels.values
     named = [(value,) if labels.kind == "single" else value for value in labels.values]
-    classes = labels.classes or tuple(sorted({name for i in _rows(splits, Split.TRAIN) for name in named[i]}))
-    _check_known(classes, named, splits)
+    classes = labels.classes or tuple(
+        sorted({name for i in np.flatnonzero(splits == Split.TRAIN) for name in named[i]})
+    )
+    _check_known(classes, named)
     least = 2 if labels.kind == "single" else 1
     if len(classes) < least:
         raise DataError(f"Expected at least {least} classes among the training images, got {list(classes)}.")
     number = {name: k for k, name in enumerate(classes)}
     if labels.kind == "single":
-        return classes, np.array([number.get(names[0], -1) for names in named], dtype=np.int64)
+        return classes, np.array([number[names[0]] for names in named], dtype=np.int64)
     targets = np.zeros((len(named), len(classes)), dtype=np.float32)
     for row, names in enumerate(named):
-        targets[row, [number[name] for name in names if name in number]] = 1
+        targets[row, [number[name] for name in names]] = 1
     return classes, targets
 
 
@@ -121,14 +123,9 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
 
 
-def _rows(splits: Splits, *wanted: Split) -> npt.NDArray[np.intp]:
-    return np.flatnonzero(np.isin(splits, wanted))
-
-
-def _check_known(classes: Sequence[str], named: Sequence[Sequence[str]], splits: Splits) -> None:
+def _check_known(classes: Sequence[str], named: Sequence[Sequence[str]]) -> None:
     known = set(classes)
-    used = _rows(splits, Split.TRAIN, Split.VALID, Split.TEST)
-    unknown = sorted({name for i in used for name in named[i] if name not in known})
+    unknown = sorted({name for names in named for name in names if name not in known})
     if unknown:
         hint = did_you_mean(unknown[0], classes)
         raise DataError(

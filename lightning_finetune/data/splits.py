@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,6 @@ Splits: TypeAlias = npt.NDArray[np.int8]
 class Split(IntEnum):
     """What an item is for."""
 
-    UNUSED = -1
     TRAIN = 0
     VALID = 1
     TEST = 2
@@ -39,10 +38,11 @@ def by_pct(count: int, valid_pct: float, seed: int) -> Splits:
     return splits
 
 
-def by_folder(files: Sequence[Path], root: Path, names: Sequence[tuple[str, Split]]) -> Splits:
-    """By the first folder under ``root``; items in none of ``names`` are unused."""
-    split_of = dict(names)
-    return np.array([split_of.get(file.relative_to(root).parts[0], Split.UNUSED) for file in files], dtype=np.int8)
+def by_folder(files: Sequence[Path], root: Path, split_of: Mapping[str, Split]) -> tuple[list[int], Splits]:
+    """By the first folder under ``root``: the positions of items in one of the named folders, and their splits."""
+    folders = [file.relative_to(root).parts[0] for file in files]
+    used = [row for row, folder in enumerate(folders) if folder in split_of]
+    return used, np.array([split_of[folders[row]] for row in used], dtype=np.int8)
 
 
 def by_column(table: pd.DataFrame, column: str) -> Splits:

@@ -64,7 +64,7 @@ def summarize(
         name: {split.name.lower(): int(shown[splits == split, k].sum()) for split in present}
         for k, name in enumerate(classes)
     }
-    used = [(file, Split(split)) for file, split in zip(files, splits, strict=False) if split != Split.UNUSED]
+    used = [(file, Split(split)) for file, split in zip(files, splits, strict=False)]
     sizes = {file: image_size(file) for file, _ in used}
     warnings = [*_missing(per_class), *_twice(used), *_tiny(sizes)]
     counts = {split.name.lower(): int((splits == split).sum()) for split in present}

@@ -1,0 +1,139 @@
+"""Pixels of every kind of file that people have."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_finetune.data.decode import decode_fully, image_size, load_image, mask_pixels, rgb_pixels
+from lightning_finetune.errors import DataError
+from tests.data.conftest import picture
+
+GREY16 = Image.fromarray(np.full((8, 8), 0x8080, dtype=np.uint16))
+
+
+def palette() -> Image.Image:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    return image
+
+
+def clear_palette() -> Image.Image:
+    image = palette()
+    image.info["transparency"] = 1
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "expected"),
+    [
+        (Image.new("RGB", (8, 8), (200, 100, 50)), "png", (200, 100, 50)),
+        (Image.new("L", (8, 8), 77), "jpg", (77, 77, 77)),
+        (Image.new("1", (8, 8), 1), "png", (255, 255, 255)),
+        (palette(), "png", (10, 200, 30)),
+        (clear_palette(), "png", (255, 255, 255)),
+        (Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "png", (255, 255, 255)),
+        (Image.new("RGBA", (8, 8), (200, 100, 50, 255)), "webp", (200, 100, 50)),
+        (Image.new("LA", (8, 8), (0, 128)), "png", (127, 127, 127)),
+        (GREY16, "png", (128, 128, 128)),
+        (GREY16, "tiff", (128, 128, 128)),
+        (Image.new("I", (8, 8), 200), "tiff", (200, 200, 200)),
+        (Image.new("F", (8, 8), 0.5), "tiff", (128, 128, 128)),
+        (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "jpg", (254, 0, 0)),
+        (Image.new("RGB", (8, 8), (200, 100, 50)), "gif", (200, 100, 50)),
+        (Image.new("RGB", (8, 8), (200, 100, 50)), "bmp", (200, 100, 50)),
+    ],
+)
+def test_every_mode_becomes_the_colour_that_is_seen(tmp_path: Path, image: Image.Image, suffix: str, expected):
+    path = tmp_path / f"image.{suffix}"
+    image.save(path, **({"lossless": True} if suffix == "webp" else {}))
+    pixels = load_image(path, 4)
+    assert (pixels.shape, pixels.dtype) == ((3, 4, 4), torch.uint8)
+    assert np.abs(pixels.float().mean((1, 2)).numpy() - expected).max() <= 2
+
+
+def test_a_rotated_photo_is_upright_at_every_scale(tmp_path: Path):
+    upright = picture(1, (600, 400))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: to be seen, turned by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "side.jpg", exif=exif, quality=95)
+    assert image_size(tmp_path / "side.jpg") == (600, 400)
+    for size in ((300, 200), (60, 40)):
+        seen = load_image(tmp_path / "side.jpg", size).float()
+        assert (seen - load_image(upright, size).float()).abs().mean() < 3
+
+
+@pytest.mark.parametrize("size", [16, 50, 64, (48, 100)])
+def test_decoding_at_reduced_scale_looks_like_decoding_all(tmp_path: Path, size):
+    image = picture(3, (480, 640))
+    image.save(tmp_path / "a.jpg", quality=95)
+    reduced, full = load_image(tmp_path / "a.jpg", size).float(), load_image(image, size).float()
+    assert (reduced - full).abs().mean() < 2
+    assert (reduced - full).abs().max() < 16
+
+
+def test_crop_covers_the_size_and_keeps_proportions():
+    stripes = np.zeros((10, 40, 3), dtype=np.uint8)
+    stripes[:, 10:20] = 100
+    stripes[:, 20:30] = 200
+    image = Image.fromarray(stripes)
+    assert rgb_pixels(image, (10, 10), "crop", (1 / 3, 0.5))[..., 0].tolist() == [[100] * 10] * 10
+    assert rgb_pixels(image, (10, 20), "crop")[..., 0].tolist() == [[100] * 10 + [200] * 10] * 10
+    assert rgb_pixels(image, (10, 10), "crop", (1.0, 0.0)).max() == 0
+    squished = rgb_pixels(image, (10, 4), "squish")[0, :, 0].tolist()
+    assert squished == sorted(squished[:3]) + squished[3:]
+    assert len(set(squished)) > 2
+
+
+@pytest.mark.parametrize("size", [(7, 13), (224, 224), (31, 500)])
+def test_any_proportion_gives_exactly_the_size(size: tuple[int, int]):
+    for shape in ((13, 7), (375, 500), (499, 500), (1, 1)):
+        assert rgb_pixels(picture(0, shape), size, "crop", (0.99, 0.99)).shape == (*size, 3)
+
+
+def test_arrays_and_tensors_are_images_too():
+    pixels = np.asarray(picture(5, (20, 30)))
+    expected = load_image(picture(5, (20, 30)), 10)
+    assert torch.equal(load_image(pixels, 10), expected)
+    assert torch.equal(load_image(torch.from_numpy(pixels.copy()).permute(2, 0, 1), 10), expected)
+    assert torch.equal(load_image(pixels[..., 0], 10)[0], expected[0])
+    with pytest.raises(DataError, match="uint8"):
+        load_image(pixels / 255, 10)
+
+
+def test_mask_ids_stay_exact(tmp_path: Path):
+    ids = np.random.default_rng(0).choice([0, 3, 11, 255], size=(90, 120)).astype(np.uint8)
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    assert np.array_equal(mask_pixels(tmp_path / "mask.png", (90, 120), "crop"), ids)
+    assert set(np.unique(mask_pixels(tmp_path / "mask.png", (37, 41), "crop"))) == {0, 3, 11, 255}
+    coded = Image.fromarray(ids, "P")
+    coded.putpalette([7, 8, 9] * 256)
+    coded.save(tmp_path / "palette.png")
+    assert np.array_equal(mask_pixels(tmp_path / "palette.png", (90, 120), "crop"), ids)
+
+
+def test_a_colour_image_is_no_mask(tmp_path: Path):
+    picture(0).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match="one channel"):
+        mask_pixels(tmp_path / "mask.png", (8, 8), "crop")
+
+
+def test_unreadable_files_are_named_with_the_reason(tmp_path: Path):
+    whole = tmp_path / "whole.jpg"
+    picture(0, (200, 300)).save(whole)
+    for name, content, reason in [
+        ("empty.jpg", b"", "empty"),
+        ("text.jpg", b"no image at all", "not an image"),
+        ("cut.jpg", whole.read_bytes()[:-200], "truncated"),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(content)
+        for read in (decode_fully, lambda file: load_image(file, 32)):
+            with pytest.raises(DataError, match=reason) as caught:
+                read(path)
+            assert str(path) in str(caught.value)
+    with pytest.raises(DataError, match="no such file"):
+        load_image(tmp_path / "absent.jpg", 32)
+    decode_fully(whole)

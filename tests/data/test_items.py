@@ -1,0 +1,65 @@
+"""The data block, step by step."""
+
+from pathlib import Path
+
+import pytest
+
+from lightning_finetune.data import ImageItems
+from lightning_finetune.data.splits import Split
+from lightning_finetune.errors import DataError
+
+
+def valid_names(items: ImageItems) -> list[str]:
+    return [file.name for file, split in zip(items.files, items.splits, strict=True) if split == Split.VALID]
+
+
+def test_each_step_returns_a_new_block(insects: Path):
+    items = ImageItems.from_folder(insects)
+    split = items.split_by_pct(0.2)
+    assert items.splits is None
+    assert split.label_from_folder().labels.values[0] == "ant"
+    assert split.labels is None
+
+
+def test_a_listed_file_splits(insects: Path, tmp_path: Path):
+    items = ImageItems.from_folder(insects)
+    (tmp_path / "valid.txt").write_text("train/ant/003.jpg\n\n204.jpg\n")
+    assert valid_names(items.split_by_file(tmp_path / "valid.txt")) == ["003.jpg", "204.jpg"]
+    with pytest.raises(DataError, match="lists validation images"):
+        items.split_by_file("absent.txt")
+
+
+def test_indices_and_functions_split(insects: Path):
+    items = ImageItems.from_folder(insects)
+    assert valid_names(items.split_by_index([0, 2])) == ["000.jpg", "002.jpg"]
+    assert valid_names(items.split_by_func(lambda file: file.stem == "104")) == ["104.jpg"]
+
+
+def test_images_outside_the_named_folders_are_left_out_and_told(insects: Path, caplog: pytest.LogCaptureFixture):
+    items = ImageItems.from_folder(insects).split_by_folder(train="train", valid="elsewhere")
+    assert len(items.images) == len(items.splits) == 19
+    assert "11 images" in caplog.text
+
+
+def test_functions_may_give_several_labels(insects: Path):
+    items = ImageItems.from_folder(insects).split_by_folder()
+    data = items.label_from_func(lambda file: [file.parent.name, "insect"]).datamodule()
+    assert (data.kind, data.classes) == ("multi", ["ant", "bee", "insect", "wasp"])
+
+
+def test_patterns_see_the_path_or_the_name(insects: Path):
+    items = ImageItems.from_folder(insects)
+    assert items.label_from_re(r"/(\w+)/\d+\.jpg$").labels.values[0] == "ant"
+    assert items.label_from_re(r"^(\d)", name_only=True).labels.values[0] == "0"
+
+
+def test_tables_are_needed_where_columns_are_asked_for(insects: Path):
+    items = ImageItems.from_folder(insects)
+    for step in (items.split_by_column, items.label_from_df):
+        with pytest.raises(DataError, match="from_df"):
+            step()
+
+
+def test_lists_of_labels_must_fit(insects: Path):
+    with pytest.raises(DataError, match="30 images, got 1"):
+        ImageItems.from_folder(insects).label_from_lists(["a"])

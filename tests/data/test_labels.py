@@ -1,0 +1,70 @@
+"""Labels and their encoding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_finetune.data import labels
+from lightning_finetune.data.labels import Labels, encode
+from lightning_finetune.data.splits import Split
+from lightning_finetune.errors import DataError
+
+SPLITS = np.array([Split.TRAIN, Split.TRAIN, Split.VALID], dtype=np.int8)
+
+
+def test_classes_are_sorted_and_taken_from_training_items():
+    classes, targets = encode(Labels("single", ("b", "a", "b")), SPLITS)
+    assert classes == ("a", "b")
+    assert targets.tolist() == [1, 0, 1]
+    assert targets.dtype == np.int64
+
+
+def test_several_labels_become_noughts_and_ones():
+    classes, targets = encode(labels.from_values(["b a", "", "a"], label_delim=" "), SPLITS)
+    assert classes == ("a", "b")
+    assert targets.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert targets.dtype == np.float32
+
+
+def test_given_classes_keep_their_order():
+    assert encode(Labels("single", ("2", "10", "2"), ("2", "10")), SPLITS)[1].tolist() == [0, 1, 0]
+
+
+def test_a_validation_label_that_no_training_image_has_is_named():
+    with pytest.raises(DataError, match="Did you mean 'bee'") as caught:
+        encode(Labels("single", ("ant", "bee", "bea")), SPLITS)
+    assert "bea" in str(caught.value)
+
+
+def test_one_class_is_not_enough():
+    with pytest.raises(DataError, match="at least 2 classes"):
+        encode(Labels("single", ("a", "a", "a")), SPLITS)
+
+
+def test_patterns_search_and_take_the_first_group():
+    assert labels.from_re(["ant_1.jpg", "red_bee_22.jpg"], r"^(.*)_\d+").values == ("ant", "red_bee")
+
+
+@pytest.mark.parametrize(("pattern", "reason"), [("(", "expression"), ("ant", "group"), (r"^(\d+)", "ant_1")])
+def test_patterns_that_cannot_label_say_why(pattern: str, reason: str):
+    with pytest.raises(DataError, match=reason):
+        labels.from_re(["ant_1.jpg"], pattern)
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan")])
+def test_missing_labels_are_named_by_row(missing: object):
+    with pytest.raises(DataError, match="1"):
+        labels.from_values(["a", missing, "b"])
+
+
+def test_lists_are_several_labels():
+    assert labels.from_values([["a", "b"], []]) == Labels("multi", (("a", "b"), ()))
+
+
+def test_absent_masks_are_all_named(tmp_path: Path):
+    (tmp_path / "1.png").touch()
+    with pytest.raises(DataError, match=r"2 of 3 are not there") as caught:
+        labels.from_masks([Path("1.jpg"), Path("2.jpg"), Path("3.jpg")], lambda p: tmp_path / f"{p.stem}.png", ["a"])
+    assert "2.png" in str(caught.value)
+    assert "3.png" in str(caught.value)
