@@ -25,6 +25,12 @@ CALLBACKS = {
 }
 """Named groups of the parser: ``--fine_tune.lr``. What lies in ``trainer.callbacks``, a sweep could not reach."""
 
+SUBJECTS = {
+    "model": (LightningModule, "lightning_finetune.ImageClassifier"),
+    "data": (LightningDataModule, "lightning_finetune.ImageData.from_folder"),
+}
+"""Any subclass may be named; these are what is meant without."""
+
 
 class SaveConfig(SaveConfigCallback):
     """Writes the whole configuration into the run's own directory."""
@@ -40,15 +46,19 @@ class FineTuneCLI(LightningCLI):
     """LightningCLI with the recipe of the lessons as its defaults; any module and data module by ``class_path``."""
 
     @override
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        # Unlike Lightning's way, with a default from the start: an argument that may be None hides errors of its class.
+        for name, (kind, default) in SUBJECTS.items():
+            parser.add_subclass_arguments(
+                kind, name, fail_untyped=False, required=True, default={"class_path": default}
+            )
+
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        parser.set_defaults(
-            {
-                "model": {"class_path": "lightning_finetune.ImageClassifier"},
-                "data": {"class_path": "lightning_finetune.ImageData.from_folder"},
-            }
-        )
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
 
 

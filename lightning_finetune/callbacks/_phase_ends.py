@@ -8,6 +8,7 @@ from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._phased import PhasedCallback
 from lightning_finetune.pictures import Band
 from lightning_finetune.plan import Plan
+from lightning_finetune.resize import Size
 
 
 def plan_of(trainer: pl.Trainer) -> Plan | None:
@@ -44,5 +45,10 @@ def phase_label(plan: Plan, phase: int) -> str:
         trains = "all layers"
     else:
         trains = "head" if count == plan.num_head else f"last {count} groups"
-    size = plan.phases[phase].size
-    return f"{phase + 1}: " + ", ".join(part for part in (trains, f"{size} px" if size else "") if part)
+    return f"{phase + 1}: " + ", ".join(part for part in (trains, _size_label(plan.phases[phase].size)) if part)
+
+
+def _size_label(size: int | Size | None) -> str:
+    if size is None:
+        return ""
+    return f"{size} px" if isinstance(size, int) else f"{size[0]}x{size[1]} px"
