@@ -21,7 +21,7 @@ def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
         curve: With its suggestions.
         chosen: A rate, or the lower and the upper one of a slice.
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     panel = figure.subplots()
     lrs, smoothed = np.asarray(curve.lrs), np.asarray(curve.smoothed)
     shown = smoothed[: -SKIP_END or None] if curve.diverged and len(smoothed) > 2 * SKIP_END else smoothed
@@ -36,15 +36,15 @@ def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
         low, high = min(chosen), max(chosen)
         label = f"chosen {high:.1e}" if low == high else f"chosen {low:.1e} to {high:.1e}"
         panel.axvspan(low / 1.04, high * 1.04, color=_CHOSEN, alpha=0.35, label=label, linewidth=0)
-    _frame(figure, lrs, shown)
+    _frame(figure, np.concatenate([shown, np.asarray(curve.losses)[: len(shown)]]))
     return figure
 
 
-def _frame(figure: Figure, lrs: np.ndarray, shown: np.ndarray) -> None:
+def _frame(figure: Figure, heights: np.ndarray) -> None:
     panel = figure.axes[0]
-    finite = shown[np.isfinite(shown)]
+    finite = heights[np.isfinite(heights)]
     if len(finite):
-        low, high = float(finite.min()), float(finite.max())
+        low, high = np.quantile(finite, [0.0, 0.95])
         margin = 0.1 * (high - low or 1.0)
         panel.set_ylim(low - margin, high + margin)
     panel.set_xscale("log")
@@ -53,4 +53,4 @@ def _frame(figure: Figure, lrs: np.ndarray, shown: np.ndarray) -> None:
     panel.grid(alpha=0.2)
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
-    panel.legend(loc="upper left", frameon=False, fontsize="small")
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
