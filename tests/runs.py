@@ -61,6 +61,16 @@ def _count(state, bucket):
     return default_hooks.allreduce_hook(None, bucket)
 
 
+class Agree(pl.Callback):
+    """Fails where two ranks do not hold the same bits at the end."""
+
+    def on_train_end(self, trainer, pl_module):
+        for name, param in pl_module.named_parameters():
+            gathered = pl_module.all_gather(param.detach()).reshape(-1, *param.shape)
+            if not all(torch.equal(gathered[0], replica) for replica in gathered):
+                raise RuntimeError(f"{name} differs between ranks by {(gathered - gathered[0]).abs().max():.1e}")
+
+
 def callbacks(which: str) -> list[pl.Callback]:
     if which == "fine_tune":
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", (1e-3, 1e-2))])]
@@ -120,7 +130,7 @@ def main() -> None:
     extra = [Stop(args.stop)] if args.stop is not None else []
     trainer = quiet_trainer(
         args.out,
-        callbacks=[*callbacks(args.which), counter, *extra, saver],
+        callbacks=[*callbacks(args.which), counter, Agree(), *extra, saver],
         enable_checkpointing=True,
         max_epochs=4,
         strategy=args.strategy,
