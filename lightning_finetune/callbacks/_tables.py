@@ -44,6 +44,17 @@ def show_results(
         console.print(f"Phase {phase + 1} at {rates(plan, phase)}: {what.reason}.", highlight=False)
 
 
+def show_suggestions(found: Found) -> None:
+    """Print what a range test suggests, and what the lessons' rules take from it."""
+    table = _table("Learning rates that the curve suggests", "suggestion", "rate")
+    for name, lr in found.curve.suggestions.items():
+        table.add_row(name, f"{lr:.2e}")
+    console = Console()
+    console.print(table)
+    chosen = found.lr if isinstance(found.lr, tuple) else (found.lr,)
+    console.print(f"Take {' to '.join(map(_rate, chosen))}: {found.reason}.", highlight=False)
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.pad_edge = False

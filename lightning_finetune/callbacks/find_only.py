@@ -1,0 +1,59 @@
+"""The range test by itself: what the command ``lightning-finetune lr-find`` runs instead of training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from lightning_finetune.callbacks import _tables
+from lightning_finetune.callbacks._find import find_lr
+from lightning_finetune.callbacks._phased import PhasedCallback
+from lightning_finetune.callbacks._run_dir import run_dir, shown
+from lightning_finetune.phases import DEFAULT_LR, Phase
+from lightning_finetune.range_test import Found
+
+
+class FindOnly(PhasedCallback):
+    """Sweep once before training would begin, show what it suggests, and end the run without a step.
+
+    Writes ``lr_range_phase_1.png`` and ``lr_find.json`` into the run's directory.
+
+    Args:
+        unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
+        lr: Given upper rate of the unfrozen slice; None is the lessons' tenth of 3e-3.
+        groups: Name patterns of the layer groups, from the input to the head.
+
+    Attributes:
+        found: Curve, suggestions and what the lessons' rules choose from them; None before the run.
+    """
+
+    def __init__(self, unfrozen: bool = False, lr: float | None = None, groups: list[str] | None = None) -> None:
+        super().__init__(groups)
+        self.unfrozen = unfrozen
+        self.lr = DEFAULT_LR / 10 if lr is None else lr
+        self.found: Found | None = None
+
+    @override
+    def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        return [Phase(None, "all", ("find", self.lr)) if self.unfrozen else Phase(None, "head", "find")]
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self._layout, self._seed or 0)
+        trainer.should_stop = True
+        if trainer.is_global_zero:
+            path = run_dir(trainer) / "lr_find.json"
+            path.write_text(json.dumps({"unfrozen": self.unfrozen, **asdict(self.found)}, indent=1))
+            _tables.show_suggestions(self.found)
+            rank_zero_info(
+                f"The curve is in {shown(path.with_name('lr_range_phase_1.png'))}, its numbers in {shown(path)}"
+            )
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ending without a step is what was asked for; there is nothing to warn of."""
