@@ -5,7 +5,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -13,7 +12,7 @@ from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.errors import PhaseError
 from tests.callbacks.test_resume import assert_same_bits, run
-from tests.foreign import ForeignNet, Probe, images, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
 
 
 class StatefulNet(ForeignNet):

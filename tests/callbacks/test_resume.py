@@ -42,7 +42,7 @@ def whole(request, tmp_path_factory):
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_a_run_killed_between_epochs_resumes_to_the_same_bits(whole, tmp_path, epoch):
-    """Epochs 1 and 2 begin with an unfreezing; dropout, norm layers, Adam's state and a shuffled loader all take part."""
+    """Epochs 1 and 2 begin with an unfreezing; dropout, norm layers, Adam and a shuffled loader all take part."""
     which, expected = whole
     options = ["--which", which, "--optimizer", "adamw", "--shuffle"]
     run(tmp_path, *options, "--stop", epoch * 6, expect=17)
@@ -67,7 +67,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("step", [5, 16])
 def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, tmp_path, step):
-    """Six steps an epoch, augmentation, worker processes, a head with dropout: step 5 is in the first, 16 in the last phase."""
+    """Six steps an epoch, augmentation, workers, dropout: step 5 is in the first phase, 16 in the last."""
     options = ["--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run(whole, *options)
