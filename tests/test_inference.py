@@ -19,7 +19,8 @@ __all__ = ["folder"]  # the fixture
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     """A task trained for a moment, and its checkpoint."""
-    task = ImageClassifier("test_resnet", num_classes=2, weights=False, lr=1e-2)
+    torch.manual_seed(0)
+    task = ImageClassifier("test_resnet", num_classes=2, weights=False, lr=1e-4)
     data = ImageData.from_folder(folder, size=(64, 56), batch_size=8, num_workers=0, augment="none")
     quiet = {
         "logger": False,

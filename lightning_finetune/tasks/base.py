@@ -94,14 +94,15 @@ class BaseTask(Predicts, Evaluates):
         return {group.name: group for group in (*body, last)}
 
     def setup(self, stage: str) -> None:
-        """Take class names and preprocessing from the data module, after checking that it fits."""
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is None:
-            return
-        check_data(datamodule, self.kind, self.num_classes)
-        if stage == "fit":
-            self.classes = list(getattr(datamodule, "classes", None) or self.classes)
-            self.preprocessing = datamodule.preprocessing() if hasattr(datamodule, "preprocessing") else None
+        """Check that the data module fits."""
+        check_data(getattr(self.trainer, "datamodule", None), self.kind, self.num_classes)
+
+    def on_fit_start(self) -> None:
+        """Take class names and preprocessing from the data module; those of a checkpoint may be of other data."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        self.classes = list(getattr(datamodule, "classes", None) or self.classes)
+        if hasattr(datamodule, "preprocessing"):
+            self.preprocessing = datamodule.preprocessing()
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -119,8 +120,9 @@ class BaseTask(Predicts, Evaluates):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop at a loss that is not finite."""
-        groups = self.trainer.optimizers[0].param_groups
-        self._finite.watch(outputs["loss"], batch_idx, [float(group["lr"]) for group in groups])
+        if outputs:  # a subclass may have skipped the batch
+            rates = [float(group["lr"]) for group in self.trainer.optimizers[0].param_groups]
+            self._finite.watch(outputs["loss"], batch_idx, rates)
         if (batch_idx + 1) % CHECK_EVERY == 0 or self.trainer.is_last_batch:
             self._finite.check(self._phase)
 

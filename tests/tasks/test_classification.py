@@ -11,6 +11,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassF1Score
 
+from lightning_finetune.data import ImageData
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.layer_groups import layer_groups
 from lightning_finetune.tasks import ImageClassifier
@@ -68,6 +69,15 @@ def test_names_sizes_and_statistics_come_from_the_data(data, trainer):
     assert classifier.classes == ["blue", "red"]
     assert classifier.preprocessing["size"] == [64, 64]
     assert classifier.preprocessing["mean"] == list(classifier.normalization[0])
+
+
+def test_resuming_on_other_sizes_keeps_the_new_size(data, folder, trainer, tmp_path):
+    run = trainer()
+    run.fit(task(), data)
+    run.save_checkpoint(tmp_path / "small.ckpt")
+    larger, classifier = ImageData.from_folder(folder, size=96, batch_size=8, num_workers=0), task()
+    trainer(epochs=2).fit(classifier, larger, ckpt_path=tmp_path / "small.ckpt", weights_only=True)
+    assert classifier.preprocessing["size"] == [96, 96]
 
 
 def test_foreign_loaders_of_tuples(trainer):

@@ -81,6 +81,12 @@ def test_first_convolution_is_adapted_to_other_channels():
     assert five[0].weight.shape[1] == 5
 
 
+def test_only_channels_are_adapted():
+    wider = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1))
+    with pytest.raises(CheckpointError, match=r"0\.weight: \(4, 3, 3, 3\) in place of \(8, 1, 3, 3\)"):
+        load_weights(wider, net().state_dict())
+
+
 def test_pickled_code_is_refused(tmp_path):
     torch.save({"state_dict": net()}, tmp_path / "code.pt")
     with pytest.raises(CheckpointError, match="pickled code, which is refused"):
