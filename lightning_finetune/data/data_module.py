@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import weakref
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,6 +30,8 @@ from lightning_finetune.data.splits import Split
 from lightning_finetune.data.summary import Summary
 from lightning_finetune.data.transforms import Augmentation, augmenter
 from lightning_finetune.errors import DataError
+
+log = logging.getLogger(__name__)
 
 IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -90,7 +94,7 @@ class ImageDataModule(LightningDataModule):
         self.stats = stats
         self._train_size = self.size
         self._checked: set[Split] = set()
-        self._loaders: list[ImageLoader] = []
+        self._loaders: list[weakref.ref[ImageLoader]] = []  # weak: what Lightning drops ends its workers
 
     @property
     def num_classes(self) -> int:
@@ -138,8 +142,9 @@ class ImageDataModule(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """End worker processes."""
-        for loader in self._loaders:
-            loader.close()
+        for reference in self._loaders:
+            if (loader := reference()) is not None:
+                loader.close()
         self._loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:
@@ -239,7 +244,7 @@ class ImageDataModule(LightningDataModule):
         loader = ImageLoader(
             images, sampler, num_workers=self._workers(), pin_memory=trainer is not None and _on_cuda(trainer)
         )
-        self._loaders.append(loader)
+        self._loaders.append(weakref.ref(loader))
         return loader
 
     def _size_to_train(self) -> Size:
@@ -266,13 +271,15 @@ class ImageDataModule(LightningDataModule):
 
     def _check(self, rows: Any) -> None:
         """Each process reads its share, and all hear of all problems."""
+        if len(rows):
+            log.info("Reading %d images once, to find broken ones before training.", len(rows))
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         found = check_all(rows[rank::world], self._problem, self._workers())
         shares: list[list[str]] = [found] * world
         if world > 1:
             dist.all_gather_object(shares, found)
         problems = [text for share in shares for text in share]
-        raise_problems("Expected images that can be read", problems, self._reports())
+        raise_problems("Expected images that can be read", problems, self._reports(), write=rank == 0)
 
     def _problem(self, row: int) -> str | None:
         if isinstance(self.items.images, Pictures):

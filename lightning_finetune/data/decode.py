@@ -164,7 +164,7 @@ def _unreadable(source: object, error: Exception) -> DataError:
     name = source if isinstance(source, (str, Path)) else type(source).__name__
     if isinstance(error, FileNotFoundError):
         return DataError(f"{name}: no such file.")
-    reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
     if isinstance(source, (str, Path)) and Path(source).stat().st_size == 0:
-        reason = "an empty file"
-    return DataError(f"{name}: expected an image, got {reason}. Remove or replace it.")
+        reason = "it is empty"
+    return DataError(f"{name}: expected an image, but {reason}. Remove or replace it.")

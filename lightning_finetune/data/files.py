@@ -69,25 +69,27 @@ def check_all(items: Sequence[Item], problem: Callable[[Item], str | None], thre
         return [text for text in pool.map(problem, items) if text is not None]
 
 
-def raise_problems(what: str, problems: Sequence[str], folder: Path) -> None:
+def raise_problems(what: str, problems: Iterable[str], folder: Path, write: bool = True) -> None:
     """Raise one error that names the first ten of ``problems``; more of them go in full to a file.
 
     Args:
         what: What was expected, as the start of a sentence.
         problems: One text for each bad item; with none of them nothing happens.
-        folder: Where the file with the full list is written.
+        folder: Where the file with the full list is.
+        write: Write it; of several processes that tell of the same problems, one should.
 
     Raises:
         DataError: There are problems.
     """
+    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for text in problems)  # names may not be UTF-8
     if not problems:
         return
-    problems = [text.encode("utf-8", "backslashreplace").decode() for text in problems]  # names may not be UTF-8
     full = ""
     if len(problems) > 10:
-        folder.mkdir(parents=True, exist_ok=True)
         listing = folder / "bad_images.txt"
-        listing.write_text("\n".join(problems) + "\n", encoding="utf-8")
+        if write:
+            folder.mkdir(parents=True, exist_ok=True)
+            listing.write_text("\n".join(problems) + "\n", encoding="utf-8")
         full = f"\nThe full list is in {listing}."
     raise DataError(f"{what}; {len(problems)} cannot be used:{first_ten(problems)}{full}")
 

@@ -65,6 +65,7 @@ def test_zoom_shows_a_part_of_the_image_that_lies_anywhere():
     assert len(drawn) / len(shown) == pytest.approx(0.75, abs=0.015)
     assert 1 / drawn.min() == pytest.approx(1.5, abs=0.01)
     assert (1 / drawn).mean() == pytest.approx(1.25, abs=0.01)
+    assert abs(np.corrcoef(across, down)[0, 1]) < 0.03
     for centre in (across, down):
         assert (np.abs(centre) <= 1 - shown + 1e-6).all()
         assert (np.abs(centre[shown < 1]) / (1 - shown[shown < 1])).mean() == pytest.approx(0.5, abs=0.02)

@@ -125,7 +125,7 @@ def test_unreadable_files_are_named_with_the_reason(tmp_path: Path):
     picture(0, (200, 300)).save(whole)
     for name, content, reason in [
         ("empty.jpg", b"", "empty"),
-        ("text.jpg", b"no image at all", "not an image"),
+        ("text.jpg", b"no image at all", "no image"),
         ("cut.jpg", whole.read_bytes()[:-200], "truncated"),
     ]:
         path = tmp_path / name
