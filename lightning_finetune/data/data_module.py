@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from lightning import LightningDataModule, Trainer
 from matplotlib.figure import Figure
 
+from lightning_finetune.data.check import check_images
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset, Kind
-from lightning_finetune.data.decode import MaskSource, Resize, Size, decode_fully
+from lightning_finetune.data.decode import Resize, Size
 from lightning_finetune.data.draws import permutation
-from lightning_finetune.data.files import check_all, raise_problems
 from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.labels import encode
 from lightning_finetune.data.loader import BatchSampler, ImageLoader
-from lightning_finetune.data.masks import mask_problem
 from lightning_finetune.data.mix import Mix, mix_labels, mixer
 from lightning_finetune.data.options import Stats
 from lightning_finetune.data.pictures import Pictures
@@ -78,6 +77,8 @@ class ImageDataModule(LightningDataModule):
         splits, labels = items.complete()
         if mix is not None and labels.kind == "mask":
             raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, got {batch_size}.")
         self.items = items
         self.splits = splits
         for split in (Split.TRAIN, Split.VALID):
@@ -137,7 +138,7 @@ class ImageDataModule(LightningDataModule):
         """
         wanted = (Split.TRAIN, Split.VALID) if stage == "fit" else (self._held_out(stage),)
         new = [split for split in wanted if split not in self._checked]
-        self._check(np.flatnonzero(np.isin(self.splits, new)))
+        self._check(np.flatnonzero(np.isin(self.splits, new)).tolist())
         self._checked.update(new)
 
     def teardown(self, stage: str) -> None:
@@ -269,30 +270,18 @@ class ImageDataModule(LightningDataModule):
             raise DataError("Expected test images, such as a folder 'test', got none. Use validate instead of test.")
         return Split.TEST if self._has(Split.TEST) else Split.VALID
 
-    def _check(self, rows: Any) -> None:
-        """Each process reads its share, and all hear of all problems."""
-        if len(rows):
-            log.info("Reading %d images once, to find broken ones before training.", len(rows))
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        found = check_all(rows[rank::world], self._problem, self._workers())
-        shares: list[list[str]] = [found] * world
-        if world > 1:
-            dist.all_gather_object(shares, found)
-        problems = [text for share in shares for text in share]
-        raise_problems("Expected images that can be read", problems, self._reports(), write=rank == 0)
-
-    def _problem(self, row: int) -> str | None:
-        if isinstance(self.items.images, Pictures):
-            return None
-        image = self.items.images[row]
-        if not isinstance(image, Path):
-            return None
-        try:
-            decode_fully(image)
-        except DataError as error:
-            return str(error)
-        return (
-            mask_problem(image, cast(MaskSource, self.targets[row]), self.num_classes) if self.kind == "mask" else None
+    def _check(self, rows: Sequence[int]) -> None:
+        """Images of somebody's dataset are left to it: to read them twice may cost much."""
+        images, masks = self.items.images, self.targets if self.kind == "mask" else None
+        if isinstance(images, Pictures) or not rows:
+            return
+        log.info("Reading %d images once, to find broken ones before training.", len(rows))
+        check_images(
+            [images[row] for row in rows],
+            None if masks is None else [masks[row] for row in rows],
+            self.num_classes,
+            threads=self._workers(),
+            reports=self._reports(),
         )
 
     def _reports(self) -> Path:

@@ -1,22 +1,18 @@
-"""Which files of a folder are images, and whether they can be read."""
+"""Which files of a folder are images."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 from PIL import Image
 
 from lightning_finetune.errors import DataError, first_ten
 
 log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
 
 _LITTER = {"thumbs.db", "desktop.ini"}
 
@@ -61,37 +57,6 @@ def check_class_folders(files: Iterable[Path]) -> None:
 def is_image(path: Path) -> bool:
     """Whether Pillow knows the extension, whatever its case."""
     return path.suffix.lower() in _extensions()
-
-
-def check_all(items: Sequence[Item], problem: Callable[[Item], str | None], threads: int) -> list[str]:
-    """What ``problem`` says of those items that have one, in their order; reading releases Python's lock."""
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        return [text for text in pool.map(problem, items) if text is not None]
-
-
-def raise_problems(what: str, problems: Iterable[str], folder: Path, write: bool = True) -> None:
-    """Raise one error that names the first ten of ``problems``; more of them go in full to a file.
-
-    Args:
-        what: What was expected, as the start of a sentence.
-        problems: One text for each bad item; with none of them nothing happens.
-        folder: Where the file with the full list is.
-        write: Write it; of several processes that tell of the same problems, one should.
-
-    Raises:
-        DataError: There are problems.
-    """
-    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for text in problems)  # names may not be UTF-8
-    if not problems:
-        return
-    full = ""
-    if len(problems) > 10:
-        listing = folder / "bad_images.txt"
-        if write:
-            folder.mkdir(parents=True, exist_ok=True)
-            listing.write_text("\n".join(problems) + "\n", encoding="utf-8")
-        full = f"\nThe full list is in {listing}."
-    raise DataError(f"{what}; {len(problems)} cannot be used:{first_ten(problems)}{full}")
 
 
 @cache

@@ -1,0 +1,65 @@
+"""Every image and mask read once before training, in threads and shared among processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch.distributed as dist
+
+from lightning_finetune.data.decode import ImageSource, MaskSource, decode_fully
+from lightning_finetune.data.masks import mask_problem
+from lightning_finetune.errors import DataError, first_ten
+
+
+def check_images(
+    images: Sequence[ImageSource], masks: Sequence[MaskSource] | None, classes: int, *, threads: int, reports: Path
+) -> None:
+    """Read all images, and hold masks against them; each process reads its share and hears of all problems.
+
+    Args:
+        images: Those in memory are taken as they are.
+        masks: One an image, if there are any.
+        classes: How many ids masks may have.
+        threads: How many read at a time; decoding releases Python's lock.
+        reports: Folder for the full list, where there are more than ten problems.
+
+    Raises:
+        DataError: Some cannot be used; it names the first ten and their number.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+    def problem(row: int) -> str | None:
+        return _problem(images[row], None if masks is None else masks[row], classes)
+
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        found = [text for text in pool.map(problem, range(rank, len(images), world)) if text is not None]
+    shares: list[list[str]] = [found] * world
+    if world > 1:
+        dist.all_gather_object(shares, found)
+    # Names of files need not be UTF-8, but what is printed and written must.
+    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for share in shares for text in share)
+    if problems:
+        raise DataError(_text(problems, reports / "bad_images.txt", write=rank == 0))
+
+
+def _problem(image: ImageSource, mask: MaskSource | None, classes: int) -> str | None:
+    if not isinstance(image, Path):
+        return None
+    try:
+        decode_fully(image)
+    except DataError as error:
+        return str(error)
+    return None if mask is None else mask_problem(image, mask, classes)
+
+
+def _text(problems: Sequence[str], listing: Path, write: bool) -> str:
+    """The first ten; more of them go in full to a file, which one process writes."""
+    text = f"Expected images that can be read; {len(problems)} cannot be used:{first_ten(problems)}"
+    if len(problems) <= 10:
+        return text
+    if write:
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text("\n".join(problems) + "\n", encoding="utf-8")
+    return f"{text}\nThe full list is in {listing}."
