@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -124,6 +125,7 @@ class ImageLoader:
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # else each iteration takes a number from the generator that dropout uses
         )
         self._state = LoaderState(epoch=0, batch=0)
         self._resume: LoaderState | None = None

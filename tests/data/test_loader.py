@@ -91,6 +91,15 @@ def test_a_loaded_state_is_kept_until_it_is_used(loader: ImageLoader):
     assert loader.state_dict() == {"epoch": 5, "batch": 1}
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_takes_nothing_from_the_generator_that_the_model_draws_from(insects: Path, workers: int):
+    loader = ImageData.from_folder(insects, size=16, batch_size=4, num_workers=workers).train_dataloader()
+    before = torch.get_rng_state()
+    indices(loader), indices(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+    loader.close()
+
+
 def test_workers_can_be_ended_and_start_again(insects: Path):
     loader = ImageData.from_folder(insects, size=16, batch_size=4, num_workers=1).train_dataloader()
     first = indices(loader)
