@@ -7,17 +7,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch.nn import Parameter
-from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_finetune import param_groups
 from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._early_end import warn_of_early_end, warn_of_early_stopping
+from lightning_finetune.callbacks._grouping import Grouping
 from lightning_finetune.callbacks._sizes import Resizer
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.freezing import all_trainable, frozen_norms, hold_in_eval, norm_params, release, set_trainable
-from lightning_finetune.layer_groups import LayerGroup, layer_groups, num_head_groups
+from lightning_finetune.freezing import all_trainable, release
 from lightning_finetune.phases import LR, Phase, scaled
 from lightning_finetune.plan import Plan, State, make_plan
 from lightning_finetune.resize import MIN_SIZE
@@ -43,9 +40,7 @@ class PhasedCallback(Callback):
         self._lrs: dict[int, LR] = {}
         self._checkpoint: dict[str, Any] | None = None
         self._plan: Plan | None = None
-        self._layers: list[list[Parameter]] = []
-        self._layer_groups: list[LayerGroup] = []
-        self._layout = param_groups.Layout(())
+        self._grouping: Grouping | None = None
         self._resizer: Resizer | None = None
 
     # -- what a subclass says --------------------------------------------------------------------------------------
@@ -74,14 +69,15 @@ class PhasedCallback(Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        optimizer = _trainer.the_optimizer(trainer, type(self).__name__)
-        self._layer_groups = layer_groups(pl_module, self._patterns(trainer))
-        self._layers = param_groups.held_layers(optimizer, self._layer_groups)
+        name = type(self).__name__
+        optimizer = _trainer.the_optimizer(trainer, name)
         self._check_conflicts(trainer)
-        if "lr" in self.governs(trainer):
-            _trainer.refuse_schedulers(trainer, type(self).__name__)
-            self._layout = param_groups.split(optimizer, self._layer_groups)
-        self._restore_layout(optimizer)
+        sets_rates = "lr" in self.governs(trainer)
+        if sets_rates:
+            _trainer.refuse_schedulers(trainer, name)
+        self._grouping = Grouping(pl_module, optimizer, self._patterns(trainer), splits=sets_rates)
+        self._grouping.restore(self._checkpoint)
+        self._checkpoint = None
 
     def _patterns(self, trainer: pl.Trainer) -> list[str] | None:
         """The user's patterns, given to whichever of the callbacks."""
@@ -105,29 +101,21 @@ class PhasedCallback(Callback):
                     f"{type(self).__name__} and {type(other).__name__} both set {sorted(shared)}. Drop one of them."
                 )
 
-    def _restore_layout(self, optimizer: Optimizer) -> None:
-        """A checkpoint holds the optimizer's state in the module's own groups; bring it into ours."""
-        if self._checkpoint and self._checkpoint.get("optimizer_states"):
-            states = self._checkpoint["optimizer_states"]
-            states[0] = param_groups.split_state(states[0], optimizer, self._layout)
-        self._checkpoint = None
-
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._seed is None:
             self._seed = _trainer.run_seed(trainer)
         self._plan = self._make_plan(trainer)
-        for phase in range(len(self._plan.phases)):
-            self._check_phase(phase, pl_module)
+        self.grouping.check(self._plan)
         self._try_sizes(trainer, pl_module)
-        self._enter(trainer, pl_module)
+        self._enter(trainer)
 
     def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """With all layers training, as memory is needed then, make a step at each size."""
         sizes = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
         if sizes:
             self._resizer = Resizer(trainer, module, self.min_size)
-            with all_trainable(self._layers) as changed:
+            with all_trainable(self.grouping.layers) as changed:
                 if changed:
                     _trainer.register_trainable(trainer, module)
                 self._resizer.dry_run(trainer, sizes)
@@ -145,26 +133,24 @@ class PhasedCallback(Callback):
             _trainer.steps_per_epoch(trainer, max(limit or 0, known + 1)),
             max_epochs=limit,
             max_steps=None if _trainer.is_dev_run(trainer) else _trainer.max_steps(trainer),
-            num_groups=len(self._layer_groups),
-            num_head=num_head_groups(self._layer_groups),
+            num_groups=len(self.grouping.groups),
+            num_head=self.grouping.num_head,
             train_norm=self.train_norm,
         )
         for phase, lr in self._lrs.items():
             plan = plan.with_lr(phase, lr)
         return plan
 
-    def _check_phase(self, phase: int, module: pl.LightningModule) -> None:
-        trained = self.plan_of_run.trained(phase)
-        first = len(self._layers) - (trained or 0)
-        empty = [
-            group.name for group, held in zip(self._layer_groups[first:], self._layers[first:], strict=True) if not held
-        ]
-        if empty:
-            raise PhaseError(
-                f"Phase {phase} trains the layer groups {empty}, but the optimizer holds none of their parameters. "
-                f"Give all parameters to the optimizer in `configure_optimizers` of {type(module).__name__}; "
-                "frozen ones are skipped while they are frozen."
-            )
+    @property
+    def grouping(self) -> Grouping:
+        """Layer groups and parameter groups of the current run.
+
+        Raises:
+            PhaseError: No run has begun.
+        """
+        if self._grouping is None:
+            raise PhaseError(f"{type(self).__name__} has no layer groups yet: they are made when the fit starts.")
+        return self._grouping
 
     @property
     def plan_of_run(self) -> Plan:
@@ -181,7 +167,7 @@ class PhasedCallback(Callback):
         """Give ``phase`` the rate that a range test found, from the next step on; kept in the checkpoint."""
         self._lrs[phase] = lr
         self._plan = self.plan_of_run.with_lr(phase, lr)
-        self._set_rates(trainer, self._state(trainer))
+        self.grouping.set_rates(self._state(trainer))
 
     def scale_peak(self, trainer: pl.Trainer, peak: float) -> None:
         """Let the current phase, if it sets rates, peak at ``peak``; ratios between groups stay."""
@@ -194,7 +180,7 @@ class PhasedCallback(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._enter(trainer, pl_module)
+        self._enter(trainer)
         self._reseed(trainer, -1)
         _trainer.restart_loader(trainer)
 
@@ -209,31 +195,19 @@ class PhasedCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # The next step's rates are set here, so that a monitor that runs before this callback logs the right ones.
-        self._set_rates(trainer, self._state(trainer))
+        self.grouping.set_rates(self._state(trainer))
 
     def _state(self, trainer: pl.Trainer) -> State:
         return self.plan_of_run.at(trainer.current_epoch, trainer.global_step)
 
-    def _enter(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _enter(self, trainer: pl.Trainer) -> None:
         """Make the current state so: idempotent, at the start of the run and of every epoch."""
         state = self._state(trainer)
         if state.trained is not None:
-            self._freeze(trainer, module, state.trained)
+            self.grouping.freeze(trainer, state.trained, self.train_norm)
         if state.size is not None and self._resizer is not None:
             self._resizer.set(state.size)
-        self._set_rates(trainer, state)
-
-    def _freeze(self, trainer: pl.Trainer, module: pl.LightningModule, trained: int) -> None:
-        always = norm_params(module) if self.train_norm else []
-        if set_trainable(self._layers, trained, always):
-            _trainer.register_trainable(trainer, module)
-        release(module)
-        if not self.train_norm:
-            hold_in_eval(frozen_norms(module, self._layers, trained))
-
-    def _set_rates(self, trainer: pl.Trainer, state: State) -> None:
-        if state.lrs is not None:
-            param_groups.set_rates(trainer.optimizers[0], self._layout, state.lrs, state.momentum)
+        self.grouping.set_rates(state)
 
     def _reseed(self, trainer: pl.Trainer, batch_idx: int) -> None:
         _trainer.reseed(self._seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
@@ -245,8 +219,16 @@ class PhasedCallback(Callback):
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            release(pl_module)  # what comes after the run may train them
-        if stage == "fit" and self._resizer is not None:
+            self._let_go(pl_module)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._let_go(pl_module)
+
+    def _let_go(self, module: pl.LightningModule) -> None:
+        """What comes after the run may train what was frozen, at any size."""
+        release(module)
+        if self._resizer is not None:
             self._resizer.release()
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
@@ -264,10 +246,8 @@ class PhasedCallback(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # In the module's own groups, so that the file also loads without this callback.
-        states = checkpoint.get("optimizer_states")
-        if states and self._layout.original is not None:
-            states[0] = param_groups.merge_state(states[0], trainer.optimizers[0], self._layout)
+        if self._grouping is not None:
+            self._grouping.save(checkpoint)
 
     @override
     def on_load_checkpoint(

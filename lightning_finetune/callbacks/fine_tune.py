@@ -132,7 +132,7 @@ class FineTune(PhasedCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
-            _tables.show_plan(self.plan_of_run, self._layer_groups)
+            _tables.show_plan(self.plan_of_run, self.grouping.groups)
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -140,7 +140,7 @@ class FineTune(PhasedCallback):
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         if self.plan_of_run.phases[phase].needs_find:
             rank_zero_info(f"FineTune: range test before phase {phase + 1}.")
-            found = find_lr(trainer, pl_module, self.plan_of_run, phase, self._layout, self._seed or 0)
+            found = find_lr(trainer, pl_module, self.plan_of_run, phase, self.grouping.layout, self._seed or 0)
             self.found[phase] = found
             self.set_lr(trainer, phase, found.lr)
             rank_zero_info(
@@ -155,7 +155,7 @@ class FineTune(PhasedCallback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.results and self._plan is not None:  # None: the run had ended before
-            _tables.show_results(self.plan_of_run, self._layer_groups, self.results, self.found)
+            _tables.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
 
     @override
     def state_dict(self) -> dict[str, Any]:
