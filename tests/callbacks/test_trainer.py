@@ -271,14 +271,20 @@ class MovedByEpoch(pl.Callback):
         self.parts.append({name.replace("_orig_mod.", "").split(".")[0] for name in moved})
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {"capturable": False, "amsgrad": True}])
+def test_every_kind_of_step_follows_an_unfreezing(tmp_path, options):
+    moved, module = MovedByEpoch(), ForeignNet()
+    module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=1e-2, **options)
+    fit(tmp_path, [*KINDS["apart"](), moved], module)
+    assert moved.parts == [{"head"}, {"neck", "head"}, {"stem", "body", "neck", "head"}]
+
+
 def test_a_compiled_module_follows_an_unfreezing(tmp_path, callbacks):
+    """What is traced while layers are frozen must not be used when they train; no kernels are needed to see that."""
     moved = MovedByEpoch()
-    module = ForeignNet()
-    compiled = torch.compile(module)
+    compiled = torch.compile(ForeignNet(), backend="aot_eager")
     pl.seed_everything(0, verbose=False)
-    trainer = quiet_trainer(tmp_path, callbacks=[*callbacks(), moved], max_epochs=3)
-    trainer.fit(compiled, loader())
+    quiet_trainer(tmp_path, callbacks=[*callbacks(), moved], max_epochs=3).fit(compiled, loader())
     assert moved.parts == [{"head"}, {"neck", "head"}, {"stem", "body", "neck", "head"}]
 
 
