@@ -23,6 +23,7 @@ from lightning_finetune.range_test import (
 )
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "range_test.json").read_text())
+REAL = Path(__file__).parents[1] / "benchmarks" / "range_curves.json"
 RATES = sweep_rates(1e-7, 10, 100)
 
 
@@ -89,6 +90,32 @@ def test_the_elbow_is_a_tenth_of_where_the_loss_shoots_up(bend, shape):
     for seed in range(8):
         found = elbow(RATES, hockey_stick(bend, seed=seed, **shape))
         assert bend / 3 < 10 * found < 3 * bend
+
+
+@pytest.fixture
+def real():
+    """Rates of the elbow and of ``steep``, and what a person read off, of curves of real models, by setting."""
+    if not REAL.exists():
+        pytest.skip("the recorded curves are in the repository, not in the sdist")
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for row in json.loads(REAL.read_text()):
+        values = suggest(curve_of(row["losses"], RATES[: len(row["losses"])]), len(RATES))
+        found.setdefault(f"{row['setting']} {row['kind']}", []).append((values["elbow"], values["steep"], row["hand"]))
+    return {setting: np.log10(rates) for setting, rates in found.items()}
+
+
+def test_the_elbow_is_where_a_person_points_on_real_curves(real):
+    elbows, _, hands = np.concatenate(list(real.values())).T
+    assert len(elbows) >= 48
+    assert np.mean(np.abs(elbows + 1 - hands) < np.log10(3)) >= 0.9
+
+
+def test_the_elbow_varies_less_over_seeds_than_the_steepest_descent(real):
+    for elbows, steeps, hands in (rates.T for rates in real.values()):
+        assert elbows.std() < 0.25
+        stuck = steeps.max() < np.log10(10 * RATES[10])  # all at the sweep's left edge: alike, and wrong
+        assert elbows.std() < steeps.std() or stuck
+        assert elbows.std() < hands.std() + 0.1
 
 
 def test_no_elbow_where_nothing_shoots_up():
