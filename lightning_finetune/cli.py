@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -14,7 +16,9 @@ from lightning_finetune.__about__ import __version__
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.commands import CommandTrainer
 from lightning_finetune.errors import FinetuneError
+from lightning_finetune.usage import ShortErrorsParser
 
 CALLBACKS = {
     "fine_tune": FineTune,
@@ -31,6 +35,12 @@ SUBJECTS = {
 }
 """Any subclass may be named; these are what is meant without."""
 
+_NOISE = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
+    r".*smaller than the logging interval",  # what is logged at the end of each epoch is enough for a small data set
+)
+"""Warnings that someone who types the command can do nothing about."""
+
 
 class SaveConfig(SaveConfigCallback):
     """Writes the whole configuration into the run's own directory."""
@@ -44,6 +54,11 @@ class SaveConfig(SaveConfigCallback):
 
 class FineTuneCLI(LightningCLI):
     """LightningCLI with the recipe of the lessons as its defaults; any module and data module by ``class_path``."""
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}}
 
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -79,10 +94,12 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        trainer_class=CommandTrainer,
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=settings,
         seed_everything_default=42,
+        parser_class=ShortErrorsParser,
         parser_kwargs={"version": __version__},
         auto_configure_optimizers=False,
         args=args,
@@ -91,6 +108,11 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
 
 def main() -> None:
     """Entry of the console script; an error of this package ends it with its message alone."""
+    for words in _NOISE:
+        warnings.filterwarnings("ignore", words)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
     try:
         run()
     except FinetuneError as error:

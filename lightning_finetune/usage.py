@@ -1,0 +1,63 @@
+"""A parser whose errors are short and name the word that was probably meant."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any, NoReturn
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
+
+from lightning_finetune.errors import did_you_mean
+
+_CLASS = re.compile(r"class_path '([\w.]+)'")
+_ARGUMENT = re.compile(r"Option '(\w+)' is not accepted")
+_OPTION = re.compile(r"(?:option '|arguments: --)([\w.]+)")
+_NAME = re.compile(r"dot import path string: (\w+)$", re.MULTILINE)
+
+
+class ShortErrorsParser(LightningArgumentParser):
+    """Lightning's parser, but a wrong word does not print all options before it says which word was wrong."""
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # one that jsonargparse tries a class with
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        text = re.sub(r"\n\s*\n", "\n", message).strip()
+        sys.stderr.write(f"{parser.prog.replace(' [options]', '')}: error: {text.rstrip('.')}.{hint(text, parser)}\n")
+        self.exit(2)
+
+
+def hint(message: str, parser: Any) -> str:
+    """What an error message of jsonargparse leaves unsaid: the nearest word that would have been right."""
+    known = {action.dest: action for action in parser._actions}
+    if found := _ARGUMENT.search(message):
+        return did_you_mean(found[1], _arguments(_CLASS.findall(message)[-1]))
+    if found := _OPTION.search(message):
+        return did_you_mean(found[1], [*known, *(name.rpartition(".")[0] for name in known)])
+    if found := _NAME.search(message):
+        return did_you_mean(found[1], _subclasses(LightningModule) | _subclasses(LightningDataModule))
+    if "required: root" in message:
+        return " Give the folder of your images: --data.root FOLDER"
+    return ""
+
+
+def _arguments(class_path: str) -> Iterable[str]:
+    """Parameter names of a class, or of a function in one, by its import path."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        owner: Any = import_module(module)
+    except ModuleNotFoundError:
+        module, _, outer = module.rpartition(".")
+        owner = getattr(import_module(module), outer)
+    return inspect.signature(getattr(owner, name)).parameters
+
+
+def _subclasses(kind: type) -> set[str]:
+    return {kind.__name__}.union(*(_subclasses(child) for child in kind.__subclasses__()))

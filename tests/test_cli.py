@@ -1,0 +1,206 @@
+"""The command as a user types it: in processes of its own where that matters, else in this one."""
+
+import csv
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+
+from lightning_finetune import cli, load
+from lightning_finetune.loggers import RunLogger
+
+SMALL = ["--data.size", "32", "--data.batch_size", "8", "--data.num_workers", "0", "--model.weights", "false"]
+SHORT = ["--fine_tune.head_epochs", "1", "--fine_tune.full_epochs", "1"]
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``train|valid / red|green|blue / *.jpg``."""
+    root = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 8), ("valid", 4)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 120, (40, 48, 3), dtype=np.uint8)
+                pixels[..., channel] += 120
+                Image.fromarray(pixels).save(root / split / name / f"{number}.jpg")
+    return root
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-finetune"])  # else Lightning warns of pytest's arguments
+    return tmp_path
+
+
+def command(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The installed command in a process of its own."""
+    program = Path(sys.executable).with_name("lightning-finetune")
+    env = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([program, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def done(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run in a folder that was empty, and what it said."""
+    folder = tmp_path_factory.mktemp("empty")
+    result = command("fit", "--data.root", photos, *SMALL, *SHORT, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "lightning_logs/version_0", result.stdout + result.stderr
+
+
+def test_a_run_leaves_checkpoints_pictures_measures_and_its_configuration(done: tuple[Path, str]) -> None:
+    run, _ = done
+    for name in ("run.png", "predictions.png"):
+        with Image.open(run / name) as picture:
+            picture.load()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    with (run / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file) if row["val_loss"]] == ["0", "1"]
+    assert yaml.safe_load((run / "config.yaml").read_text())["fine_tune"]["head_epochs"] == 1
+    assert [path.name for path in run.parents[1].iterdir()] == ["lightning_logs"], "nothing lies about"
+
+
+def test_it_says_what_it_will_do_and_what_came_out(done: tuple[Path, str]) -> None:
+    _, said = done
+    for words in (
+        "Plan of the run",
+        "head (1 of 9)",
+        "3.0e-06 to 3.0e-04",
+        "Phases and their results",
+        "val_error_rate",
+    ):
+        assert words in said
+    assert "lightning_logs/version_0" in said
+    for noise in ("Traceback", "max_epochs` was not set", "litlogger", "deprecated"):
+        assert noise not in said
+
+
+def test_a_checkpoint_knows_the_classes_of_the_data(done: tuple[Path, str], photos: Path) -> None:
+    run, _ = done
+    said = load(run / "checkpoints/best.ckpt").predict(photos / "valid/red/0.jpg")
+    assert set(said.probabilities) == {"red", "green", "blue"}
+
+
+def test_the_saved_configuration_repeats_the_run(done: tuple[Path, str]) -> None:
+    run, _ = done
+    result = command("fit", "--config", run / "config.yaml", "--print_config", cwd=run)
+    assert yaml.safe_load(result.stdout) == yaml.safe_load((run / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data.root", "nowhere"], "nowhere: expected a folder of images"),
+        (["--trainer.max_epochs", "5"], "The phases of FineTune last 2 epochs"),
+    ],
+)
+def test_an_error_of_ours_is_its_message_alone(
+    here: Path, photos: Path, monkeypatch, args: list[str], message: str
+) -> None:
+    words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET, *args]
+    monkeypatch.setattr(sys, "argv", ["lightning-finetune", *words])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert str(caught.value).startswith(f"lightning-finetune: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "required: root"),
+        (["--data.root", ".", "--data.sise", "32"], "'sise' is not accepted. Did you mean 'size'?"),
+        (["--data.root", ".", "--fine_tune.head_epoks", "1"], "Did you mean 'fine_tune.head_epochs'?"),
+        (["--data.root", ".", "--model.head", "concat"], "'concat_pool', 'linear'"),
+        (["--data.root", ".", "--model", "ImageClassifer"], "Did you mean 'ImageClassifier'?"),
+    ],
+)
+def test_a_wrong_word_is_a_short_message_and_status_2(here: Path, capsys, args: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["fit", *args])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert message in said
+    assert len(said.splitlines()) < 10
+
+
+def test_a_file_with_short_class_names_an_optimizer_and_phases(here: Path, photos: Path) -> None:
+    Path("run.yaml").write_text(f"""
+model:
+  class_path: ImageClassifier
+  init_args:
+    weights: false
+    optimizer: {{class_path: torch.optim.SGD, init_args: {{momentum: 0.9}}}}
+data:
+  class_path: lightning_finetune.ImageData.from_folder
+  init_args: {{root: {photos}, size: 32, batch_size: 8, num_workers: 0, augment: none}}
+fine_tune:
+  phases: [{{epochs: 1, train: head, lr: 1.0e-2}}, {{epochs: 1, train: all, lr: [1.0e-5, 1.0e-3]}}]
+""")
+    made = cli.run(["fit", "--config", "run.yaml", *QUIET, "--trainer.fast_dev_run", "true"])
+    assert made.model.num_classes == 3
+    groups = made.trainer.optimizers[0].param_groups
+    assert {group["name"].partition("/")[0] for group in groups} > {"conv_stem", "head"}
+    assert groups[0]["momentum"] != groups[0]["dampening"]
+
+
+def test_modules_that_know_nothing_of_the_package_keep_their_own_schedule(here: Path) -> None:
+    boring = "lightning.pytorch.demos.boring_classes.Boring"
+    alone = "[{epochs: 2, train: null, lr: null}]"
+    words = ["--model", f"{boring}Model", "--data", f"{boring}DataModule", "--fine_tune.phases", alone]
+    with pytest.warns(UserWarning, match="LogPredictions shows nothing"):
+        made = cli.run(["fit", *words, *QUIET, "--trainer.limit_train_batches", "2", "--log_predictions.num", "3"])
+    assert made.trainer.current_epoch == 2
+    assert [path.name for path in Path("lightning_logs/version_0/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_command_resumes_where_a_run_stopped(here: Path, photos: Path) -> None:
+    words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET]
+    whole = cli.run([*words, "--trainer.logger.name", "whole"])
+    with pytest.warns(UserWarning, match="was stopped after epoch 0"):
+        cli.run([*words, "--trainer.logger.name", "cut", "--trainer.callbacks+=tests.test_cli.StopAfterFirst"])
+    again = cli.run([*words, "--trainer.logger.name", "rest", "--ckpt_path", "cut/version_0/checkpoints/last.ckpt"])
+    assert again.trainer.global_step == whole.trainer.global_step
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert (one == other).all()
+
+
+class StopAfterFirst(Callback):
+    """Ends the run after its first epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_runs_that_start_at_once_have_directories_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda _: RunLogger(str(tmp_path)).version, range(8)))
+    assert sorted(versions) == list(range(8))
+
+
+def test_without_a_logger_the_files_lie_in_the_root_directory(here: Path, photos: Path) -> None:
+    words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET, "--trainer.logger", "false"]
+    cli.run([*words, "--trainer.default_root_dir", "out"])
+    assert {path.name for path in Path("out").iterdir()} == {"checkpoints", "config.yaml", "run.png", "predictions.png"}
+
+
+def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "lightning_finetune", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split()[0] == "lightning-finetune"
