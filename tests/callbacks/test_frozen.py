@@ -207,3 +207,14 @@ def test_a_module_that_was_fitted_is_free_again(tmp_path):
     assert not module.stem[0].weight.requires_grad
     assert not module.eval().stem[1].training
     assert module.train().stem[1].training
+
+
+def test_a_module_whose_fit_failed_is_free_again(tmp_path):
+    class Fails(ForeignNet):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("out of memory")
+
+    module = Fails()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(tmp_path, [GradualUnfreezing({0: "head"})], module)
+    assert module.train().stem[1].training
