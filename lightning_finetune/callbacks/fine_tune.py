@@ -81,6 +81,11 @@ class FineTune(PhasedCallback):
         return self._phases
 
     @property
+    def given(self) -> list[Phase]:
+        """The phases as they were given, with ``"find"`` where a rate is still to be found."""
+        return list(self._phases)
+
+    @property
     def epochs(self) -> int:
         """Epochs of all phases together."""
         return sum(phase.epochs or 0 for phase in self._phases)
