@@ -60,4 +60,5 @@ def _arguments(class_path: str) -> Iterable[str]:
 
 
 def _subclasses(kind: type) -> set[str]:
-    return {kind.__name__}.union(*(_subclasses(child) for child in kind.__subclasses__()))
+    children: list[type] = kind.__subclasses__()
+    return {kind.__name__}.union(*(_subclasses(child) for child in children))
