@@ -83,7 +83,10 @@ class ImageDataModule(LightningDataModule):
         self.splits = splits
         for split in (Split.TRAIN, Split.VALID):
             if not self._has(split):
-                raise DataError(f"Expected images in each split, got none for {split.name.lower()}.")
+                raise DataError(
+                    f"Expected images in each split, got none for {split.name.lower()}. Name the folder or column that "
+                    "splits them, or let valid_pct split them at random."
+                )
         self.kind: Kind = labels.kind
         names, self.targets = encode(labels, splits)
         self.classes = list(names)
