@@ -81,14 +81,21 @@ def test_predictions_have_the_size_of_the_image_and_see_all_of_it(trainer, tmp_p
     segmenter = trained(trainer, tmp_path)
     loaded = load(tmp_path / "masks.ckpt", model=pixelwise())
     pixels = np.zeros((80, 240, 3), np.uint8)
-    pixels[:, :120, 0] = pixels[:, 120:, 2] = 255
+    pixels[:, :60, 0] = pixels[:, 60:, 2] = 255
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     prediction = loaded.predict(tmp_path / "wide.png")
     assert prediction.mask.shape == (80, 240)
     assert prediction.classes == ("red", "green", "blue")
-    truth = np.where(np.arange(240) < 120, 0, 2)
+    truth = np.where(np.arange(240) < 60, 0, 2)
     assert (prediction.mask == truth).mean() > 0.98  # a centre crop would not know the ends
     assert np.array_equal(segmenter.predict(pixels).mask, prediction.mask)
+
+
+@pytest.mark.parametrize(
+    ("image", "seen"), [((80, 240), (32, 96)), ((240, 80), (96, 32)), ((16, 16), (32, 32)), ((40, 20), (64, 32))]
+)
+def test_an_image_is_seen_whole_at_the_scale_of_validation(image, seen):
+    assert task(model=pixelwise()).input_size(np.zeros((*image, 3), np.uint8), (32, 32)) == seen
 
 
 def test_a_unet_is_rebuilt_from_its_checkpoint(trainer, tmp_path):
