@@ -26,12 +26,12 @@ STOP_DIV = 4.0
 """The sweep stops when the smoothed loss exceeds this many times its best."""
 SKIP_END = 5
 MIN_POINTS = 10
-"""A curve with fewer points, the skipped ones not counted, suggests nothing."""
+"""A curve with fewer than twice as many points is not trusted."""
 ELBOW_FALL, ELBOW_NOISE = 0.2, 3.0
 """How far above its lowest level a loss counts as not risen yet: shares of the fall, multiples of the noise."""
 MIN_FALL = 0.2
 """The share of its whole fall by which the smoothed loss must have fallen, to be falling for good."""
-MIN_DESCENT = 0.02
+MIN_DESCENT = 0.05
 """The share by which the loss must fall below where it began, for a slope to be more than noise."""
 
 
@@ -43,7 +43,7 @@ class Curve:
         lrs: Rate of the step.
         losses: Loss before the step.
         smoothed: Debiased running mean of the losses.
-        suggestions: Rate by name; only those that the curve supports.
+        suggestions: Rate by name, whether it is to be trusted (:func:`fault`) or not; no ``elbow`` where none is.
         diverged: Whether the sweep ended because the loss shot up or was not finite.
     """
 
@@ -72,7 +72,7 @@ class Found:
 def choose(lr: LR, curve: Curve, unfrozen: bool) -> Found:
     """Fill ``"find"`` by the lessons' rules: a head takes ``steep``; unfrozen layers ``(elbow, given)``.
 
-    The elbow is already a tenth of the rate before which the loss shoots up. Where the curve supports no suggestion,
+    The elbow is already a tenth of the rate before which the loss shoots up. Where the suggestion cannot be trusted,
     the lessons' defaults hold: 3e-3 for a head, a hundredth of the given rate at the input of unfrozen layers.
 
     Args:
@@ -81,11 +81,12 @@ def choose(lr: LR, curve: Curve, unfrozen: bool) -> Found:
         unfrozen: Whether more than the head trains.
     """
     high = known_high(lr, unfrozen)
-    name = "elbow" if unfrozen else "steep"
-    found = curve.suggestions.get(name)
-    if found is None or not (unfrozen or _in_the_fall(curve, found)):
+    name: Suggestion = "elbow" if unfrozen else "steep"
+    wrong = fault(curve, name)
+    if wrong is not None:
         value: float | tuple[float, float] = (high / 100, high) if unfrozen else DEFAULT_LR
-        return Found(value, f"the lessons' default, as the curve {_fault(curve, found)}", curve)
+        return Found(value, f"the lessons' default, as the curve {wrong}", curve)
+    found = curve.suggestions[name]
     if not unfrozen:
         return Found(found, f"steepest descent at {found:.1e}", curve)
     if found >= high:
@@ -95,19 +96,23 @@ def choose(lr: LR, curve: Curve, unfrozen: bool) -> Found:
     return Found((found, high), f"a tenth of the elbow at {10 * found:.1e}", curve)
 
 
-def _in_the_fall(curve: Curve, lr: float) -> bool:
-    """Whether the smoothed loss has begun to fall for good at ``lr``; before, a steep step is noise."""
+def fault(curve: Curve, name: Suggestion) -> str | None:
+    """Why the suggestion ``name`` cannot be trusted: what "the curve …"; None where it can."""
     losses = np.asarray(curve.smoothed)[: _finite_part(curve)]
+    if len(losses) < 2 * MIN_POINTS:
+        return f"has only {len(losses)} points"
+    if name == "elbow":
+        return None if name in curve.suggestions else "nowhere shoots up"
     lowest = int(np.argmin(losses))
     start = float(np.median(losses[: max(1, lowest // 3)]))
-    before = np.flatnonzero(losses[:lowest] >= start - MIN_FALL * (start - losses[lowest]))
-    return len(before) > 0 and lr >= curve.lrs[int(before[-1])]
-
-
-def _fault(curve: Curve, found: float | None) -> str:
-    if found is not None:
-        return f"is steepest at {found:.1e}, before it falls"
-    return "has too few points" if len(curve.lrs) < 2 * MIN_POINTS else "shows no clear fall or rise"
+    fall = start - float(losses[lowest])
+    if fall <= MIN_DESCENT * abs(start):
+        return "nowhere falls"
+    falling = int(np.flatnonzero(losses[: lowest + 1] >= start - MIN_FALL * fall)[-1])
+    lr = curve.suggestions[name]
+    if name == "steep" and lr < curve.lrs[falling]:
+        return f"is steepest at {lr:.1e}, before it falls for good"
+    return None
 
 
 def known_high(lr: LR, unfrozen: bool) -> float:
@@ -157,11 +162,10 @@ def sweep(step: Callable[[float], float], rates: Iterable[float], stop_div: floa
 
 
 def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
-    """Every suggestion that ``curve`` supports, by name.
+    """Every suggestion that can be computed from ``curve``, by name; :func:`fault` tells which are to be trusted.
 
     As in fastai, the first tenth of the planned steps and the last five points are not looked at (``elbow`` looks at
-    all). A curve with too few points suggests nothing; one that nowhere falls suggests ``elbow``
-    alone.
+    all).
 
     Args:
         curve: Of one sweep.
@@ -170,12 +174,10 @@ def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
     finite = _finite_part(curve)
     first = (num_steps or len(curve.lrs)) // 10
     lrs, losses = np.asarray(curve.lrs)[:finite], np.asarray(curve.smoothed)[:finite]
-    found: dict[str, float] = {}
-    if len(lrs) >= MIN_POINTS + first:
-        bend = elbow(lrs, curve.losses[:finite])
-        found |= {} if bend is None else {"elbow": bend}
+    bend = elbow(lrs, curve.losses[:finite]) if len(lrs) >= MIN_POINTS else None
+    found = {} if bend is None else {"elbow": bend}
     lrs, losses = lrs[first:-SKIP_END], losses[first:-SKIP_END]
-    if len(lrs) >= MIN_POINTS and losses.min() < losses[0] - MIN_DESCENT * abs(losses[0]):
+    if len(lrs) >= 2:  # a slope needs two
         for name, function in (("steep", steep), ("valley", valley), ("slide", slide), ("minimum", minimum)):
             found[name] = function(lrs, losses)
     return found

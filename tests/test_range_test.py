@@ -13,6 +13,7 @@ from lightning_finetune.range_test import (
     Curve,
     choose,
     elbow,
+    fault,
     minimum,
     slide,
     steep,
@@ -124,9 +125,20 @@ def test_no_elbow_where_nothing_shoots_up():
     assert elbow(RATES, np.linspace(2, 1, 100) + 0.05 * draws) is None
 
 
-def test_a_flat_curve_and_few_points_suggest_nothing():
-    assert curve_of([1.0] * 100).suggestions == {}
-    assert curve_of([2.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0], RATES[:8]).suggestions == {}
+def test_a_flat_curve_and_few_points_are_not_trusted():
+    flat = curve_of([1.0] * 100)
+    assert "elbow" not in flat.suggestions
+    assert [fault(flat, name) for name in ("steep", "valley", "elbow")] == ["nowhere falls"] * 2 + ["nowhere shoots up"]
+    short = curve_of([2.0, 1.9, 1.5, 1.0, 1.0, 2.0, 3.0, 9.0], RATES[:8])
+    assert fault(short, "steep") == "has only 8 points"
+
+
+def test_the_suggestions_of_a_sweep_leave_out_what_fastai_leaves_out():
+    """The first tenth of the planned steps, and the last five points."""
+    losses = list(np.linspace(2, 1, 90))
+    curve = curve_of(losses, RATES[:90])
+    expected = steep(curve.lrs[10:-5], curve.smoothed[10:-5])
+    assert suggest(curve, 100)["steep"] == expected
 
 
 def test_a_head_takes_the_steepest_descent_within_the_fall():

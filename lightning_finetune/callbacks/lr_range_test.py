@@ -17,7 +17,7 @@ from lightning_finetune.callbacks._phased import PhasedCallback
 from lightning_finetune.callbacks._rates import ratios, scale_rates
 from lightning_finetune.callbacks._sweep import run_sweep
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.range_test import Curve, Suggestion, suggest, sweep_rates
+from lightning_finetune.range_test import Curve, Suggestion, fault, suggest, sweep_rates
 
 SUGGESTIONS: tuple[Suggestion, ...] = ("steep", "valley", "slide", "minimum", "elbow")
 
@@ -36,8 +36,8 @@ class LRRangeTest(Callback):
         num_steps: Optimizer steps.
         at_epochs: Before which epochs, from 0.
         suggest: Which suggestion sets the rate; see :mod:`lightning_finetune.range_test`.
-        apply: Set the rate: the peak of a cycle or of the module's own scheduler, else the optimizer's rate; other
-            groups keep their ratio to the highest.
+        apply: Set the rate, if the suggestion can be trusted: the peak of a cycle or of the module's own scheduler,
+            else the optimizer's rate; other groups keep their ratio to the highest.
 
     Attributes:
         results: Curve with its suggestions, by epoch; kept in the checkpoint, so that a resumed run does not repeat it.
@@ -95,12 +95,13 @@ class LRRangeTest(Callback):
         save_curve(trainer, curve, f"lr_range_epoch_{trainer.current_epoch}", curve.suggestions.get(self.suggest))
         shown = ", ".join(f"{name} {lr:.2e}" for name, lr in curve.suggestions.items()) or "none"
         rank_zero_info(f"LRRangeTest: {len(curve.lrs)} steps; suggestions: {shown}.")
-        lr = curve.suggestions.get(self.suggest)
         if not self.apply:
             return
-        if lr is None:
-            rank_zero_warn(f"LRRangeTest: the curve supports no suggestion {self.suggest!r}; the rate stays as it is.")
+        wrong = fault(curve, self.suggest)
+        if wrong is not None:
+            rank_zero_warn(f"LRRangeTest: the rate stays as it is, because the curve {wrong}.")
             return
+        lr = curve.suggestions[self.suggest]
         scale_rates(trainer, lr)
         for callback in _trainer.callbacks(trainer):
             if isinstance(callback, PhasedCallback):
