@@ -2,7 +2,7 @@
 
     python benchmarks/range_test.py record DATA [--settings ants/lite0 ...] [--seeds 8]
     python benchmarks/range_test.py evaluate
-    python benchmarks/range_test.py train DATA [--seeds 3]
+    python benchmarks/range_test.py train DATA [--settings ants/lite0 ...] [--seeds 3]
 
 DATA holds ``ants_bees``, ``satellite`` and ``camvid``. ``record`` sweeps before a head phase and, two epochs later,
 before an unfrozen one, and adds the curves to ``range_curves.json``; what a person reads off each ("the last rate
@@ -61,8 +61,8 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("data", type=Path)
         command.add_argument("--seeds", type=int, default=seeds)
-        if name == "record":
-            command.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+        default = list(SETTINGS) if name == "record" else ["ants/lite0"]
+        command.add_argument("--settings", nargs="+", choices=SETTINGS, default=default)
     commands.add_parser("evaluate")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -70,7 +70,9 @@ def main() -> None:
     if options.command == "record":
         record(options.data, options.settings, options.seeds)
     elif options.command == "train":
-        train(options.data, options.seeds)
+        for setting in options.settings:
+            print(setting)
+            train(options.data, setting, options.seeds)
     else:
         evaluate()
 
@@ -273,13 +275,11 @@ def compare_fastai(rows: list[Record]) -> None:
 
 def draw(rows: dict[str, Record]) -> None:
     """A grid of the first seed's curves."""
-    figure = Figure(figsize=(13, 2.7 * -(-len(rows) // 2)), layout="constrained")
+    figure = Figure(figsize=(13, 2.6 * -(-len(rows) // 2)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(-(-len(rows) // 2), 2)).ravel()
     for panel, (name, row) in zip(panels, rows.items(), strict=False):
         draw_panel(panel, name, row)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
-    figure.supxlabel("learning rate")
-    figure.supylabel("training loss")
     figure.savefig(PICTURE, dpi=90)
 
 
@@ -294,7 +294,8 @@ def draw_panel(panel: Axes, name: str, row: Record) -> None:
         label = f"{rule}, before the division by 10" if factor > 1 else rule
         panel.axvline(found.get(rule, np.nan) * factor, color=colour, linewidth=1.5, label=label)
     panel.set(xscale="log", xlim=(RATES[0], RATES[-1]), ylim=(low - 0.1 * start, 1.7 * start))
-    panel.set_title(f"{name}, seed {row['seed']}", fontsize="medium")
+    panel.set_title(f"{name}, seed {row['seed']}: loss over the learning rate", fontsize="medium")
+    panel.set_ylabel("training loss")
     panel.grid(alpha=0.2)
 
 
@@ -306,12 +307,12 @@ GIVEN: dict[str, Slice] = {"head": 3e-3, "all": (3e-6, 3e-4)}
 """The lessons' rates without any range test."""
 
 
-def train(root: Path, seeds: int) -> None:
+def train(root: Path, setting: str, seeds: int) -> None:
     """Train a head, then everything, with what each rule suggests; print the validation loss and error."""
     results: list[Result] = []
     for seed in range(seeds):
-        heads = contest(root, seed, "head", None)
-        results += heads + contest(root, seed, "all", heads[0].weights)
+        heads = contest(root, setting, seed, "head", None)
+        results += heads + contest(root, setting, seed, "all", heads[0].weights)
     rows: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         rows[result.kind, result.rule].append(result)
@@ -333,11 +334,13 @@ class Result:
     weights: dict[str, torch.Tensor]
 
 
-def contest(root: Path, seed: int, kind: Literal["head", "all"], before: Weights) -> list[Result]:
+def contest(root: Path, setting: str, seed: int, kind: Literal["head", "all"], before: Weights) -> list[Result]:
     """One phase from the weights ``before``, once with each rule; the lessons' own rates first."""
     given = Phase(EPOCHS, kind, GIVEN[kind])
-    results = [fit(root, seed, "given", given, before)[0]]
-    ours, found = fit(root, seed, "ours", replace(given, lr="find" if kind == "head" else ("find", 3e-4)), before)
+    results = [fit(root, setting, seed, "given", given, before)[0]]
+    ours, found = fit(
+        root, setting, seed, "ours", replace(given, lr="find" if kind == "head" else ("find", 3e-4)), before
+    )
     rates = {"lightning": lightning(found.curve), **{rule: found.curve.suggestions.get(rule) for rule in TRAINED}}
     rates |= {"the head's": 3e-3} if kind == "all" else {}
     results.append(ours)
@@ -346,13 +349,18 @@ def contest(root: Path, seed: int, kind: Literal["head", "all"], before: Weights
         if same:
             results.append(replace(same[0], rule=rule))
         elif lr is not None:
-            results.append(fit(root, seed, rule, replace(given, lr=lr), before)[0])
+            results.append(fit(root, setting, seed, rule, replace(given, lr=lr), before)[0])
     return results
 
 
-def fit(root: Path, seed: int, rule: str, phase: Phase, before: Weights) -> tuple[Result, Any]:
+def fit(root: Path, setting: str, seed: int, rule: str, phase: Phase, before: Weights) -> tuple[Result, Any]:
     """One phase; what its range test found, where it had one."""
-    data, module, recipe = ants(root, seed), build(seed, before), FineTune(phases=[phase])
+    pl.seed_everything(seed, verbose=False)
+    make_data, make_model = SETTINGS[setting]
+    data, recipe = make_data(root, seed), FineTune(phases=[phase])
+    module = make_model(data.num_classes)
+    if before is not None:
+        module.load_state_dict(before)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
         run = trainer(EPOCHS, [recipe], folder, check_val_every_n_epoch=EPOCHS)
         run.fit(module, datamodule=data)
@@ -363,15 +371,6 @@ def fit(root: Path, seed: int, rule: str, phase: Phase, before: Weights) -> tupl
     reason = "" if found is None else f" ({found.reason})"
     print(f"seed {seed} {phase.train} {rule} {show(result.lr)}: loss {loss:.3f} error {error:.1%}{reason}", flush=True)
     return result, found
-
-
-def build(seed: int, before: Weights) -> pl.LightningModule:
-    """The module of one run."""
-    pl.seed_everything(seed, verbose=False)
-    module = lite0(2)
-    if before is not None:
-        module.load_state_dict(before)
-    return module
 
 
 def show(lr: Slice) -> str:
