@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import lightning.pytorch as pl
 
-from lightning_finetune.callbacks._run_dir import run_dir
+from lightning_finetune.callbacks._media import log_figure, log_table
 from lightning_finetune.callbacks._sweep import run_sweep
 from lightning_finetune.param_groups import Layout
 from lightning_finetune.phases import DEFAULT_LR, LR
-from lightning_finetune.pictures.range_test import draw_curve
 from lightning_finetune.plan import Plan
 from lightning_finetune.range_test import Curve, Found, choose, suggest, sweep_rates
 
@@ -38,17 +36,17 @@ def find_lr(
     curve = run_sweep(trainer, module, RATES, [float(layer >= frozen) for layer in layout.layers], seed)
     curve = replace(curve, suggestions=suggest(curve, len(RATES)))
     found = choose(plan.phases[phase].lr or DEFAULT_LR, curve, unfrozen=trained > plan.num_head)
-    save_curve(trainer, curve, f"lr_range_phase_{phase + 1}", found.lr)
+    show_curve(trainer, curve, f"lr_range_phase_{phase + 1}", found.lr)
     return found
 
 
-def save_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) -> Path | None:
-    """Draw the curve into the run's directory, on rank zero; the picture's path there."""
-    if not trainer.is_global_zero:
-        return None
-    path = run_dir(trainer) / f"{name}.png"
-    draw_curve(curve, _span(chosen)).savefig(path, dpi=110)
-    return path
+def show_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) -> None:
+    """Draw the curve into the run's directory, and log it as a picture and as a table."""
+    from lightning_finetune.pictures.range_test import draw_curve  # only now, as it loads matplotlib
+
+    log_figure(trainer, name, draw_curve(curve, _span(chosen)))
+    rows = zip(curve.lrs, curve.losses, curve.smoothed, strict=True)
+    log_table(trainer, f"{name}_losses", ("lr", "loss", "smoothed"), list(rows))
 
 
 def _span(chosen: LR | None) -> Sequence[float]:

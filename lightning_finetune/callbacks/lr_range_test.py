@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.callbacks import _trainer
-from lightning_finetune.callbacks._find import save_curve
+from lightning_finetune.callbacks._find import show_curve
 from lightning_finetune.callbacks._phased import PhasedCallback
 from lightning_finetune.callbacks._rates import ratios, scale_rates
 from lightning_finetune.callbacks._sweep import run_sweep
@@ -92,7 +92,7 @@ class LRRangeTest(Callback):
             self._report(trainer, self.results[epoch])
 
     def _report(self, trainer: pl.Trainer, curve: Curve) -> None:
-        save_curve(trainer, curve, f"lr_range_epoch_{trainer.current_epoch}", curve.suggestions.get(self.suggest))
+        show_curve(trainer, curve, f"lr_range_epoch_{trainer.current_epoch}", curve.suggestions.get(self.suggest))
         shown = ", ".join(f"{name} {lr:.2e}" for name, lr in curve.suggestions.items()) or "none"
         rank_zero_info(f"LRRangeTest: {len(curve.lrs)} steps; suggestions: {shown}.")
         if not self.apply:

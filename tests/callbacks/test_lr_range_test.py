@@ -1,10 +1,14 @@
 """The range test leaves no trace, keeps what it must, and ends with a rate that can be used."""
 
+import json
+from pathlib import Path
+
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from PIL import Image
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -260,3 +264,20 @@ def test_sweeps_that_cannot_be_are_refused(tmp_path):
         LRRangeTest(suggest="steepest")
     with pytest.raises(PhaseError, match="ends before epoch 3"):
         quiet_trainer(tmp_path, max_epochs=2, callbacks=[LRRangeTest(at_epochs=(3,))]).fit(ForeignNet(), loader())
+
+
+def test_the_curve_goes_to_wandb_as_a_picture_and_as_a_table(tmp_path, monkeypatch):
+    """Read back from what an offline run leaves on disk."""
+    wandb = pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(project="p", save_dir=tmp_path, offline=True)
+    range_test = LRRangeTest(num_steps=20, apply=False)
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[range_test], logger=logger)
+    trainer.fit(ForeignNet(), loader())
+    files = Path(logger.experiment.dir)
+    wandb.finish()
+    assert Image.open(next(files.rglob("lr_range_epoch_0_*.png"))).size[0] > 500
+    table = json.loads(next(files.rglob("lr_range_epoch_0_losses_*.table.json")).read_text())
+    assert table["columns"] == ["lr", "loss", "smoothed"]
+    assert [row[1] for row in table["data"]] == pytest.approx(range_test.results[0].losses)
+    assert Image.open(tmp_path / "p" / logger.version / "lr_range_epoch_0.png").size[0] > 500
