@@ -45,8 +45,10 @@ def check_class_folders(files: Iterable[Path]) -> None:
     Raises:
         DataError: Some hold none.
     """
-    filled = {parent for file in files for parent in file.parents}
-    beside = {folder for file in files for folder in file.parent.parent.iterdir() if folder.is_dir()}
+    holders = {file.parent for file in files}
+    filled = {folder for holder in holders for folder in (holder, *holder.parents)}
+    above = {holder.parent for holder in holders}
+    beside = {folder for parent in above for folder in parent.iterdir() if folder.is_dir()}
     empty = sorted(folder for folder in beside - filled if not folder.name.startswith("."))
     if empty:
         raise DataError(

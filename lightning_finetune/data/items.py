@@ -113,8 +113,9 @@ class ImageItems:
     def split_by_folder(self, train: str = "train", valid: str = "valid", test: str = "test") -> ImageItems:
         """By the folder under ``root`` that an image lies in; images elsewhere are left out, and the log says so."""
         split_of = {train: Split.TRAIN, valid: Split.VALID, test: Split.TEST}
-        used, splits = splitting.by_folder(self.files, self.root, split_of)
-        unused = sorted(set(self.files) - {self.files[row] for row in used})
+        files = self.files
+        used, splits = splitting.by_folder(files, self.root, split_of)
+        unused = sorted(set(files) - {files[row] for row in used})
         if unused:
             log.warning("%d images lie in none of %s and are left out:%s", len(unused), [*split_of], first_ten(unused))
         return self._only(used)._split(splits)
