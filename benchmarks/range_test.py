@@ -40,7 +40,7 @@ from lightning_finetune import (
     Phase,
     UNetSegmenter,
 )
-from lightning_finetune.range_test import Curve, suggest, sweep, sweep_rates
+from lightning_finetune.range_test import Curve, choose, suggest, sweep, sweep_rates
 
 HERE = Path(__file__).parent
 CURVES = HERE / "range_curves.json"
@@ -140,7 +140,7 @@ SETTINGS: dict[str, tuple[Callable[[Path, int], ImageData], Callable[[int], pl.L
 
 
 def trainer(epochs: int, callbacks: list[pl.Callback], folder: str, **options: Any) -> pl.Trainer:
-    """Silent, on the CPU."""
+    """Silent, on the CPU, with short epochs."""
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return pl.Trainer(
         accelerator="cpu",
@@ -148,6 +148,7 @@ def trainer(epochs: int, callbacks: list[pl.Callback], folder: str, **options: A
         callbacks=callbacks,
         default_root_dir=folder,
         num_sanity_val_steps=0,
+        limit_train_batches=12,
         **{**quiet, **options},
     )
 
@@ -173,8 +174,7 @@ def record_one(root: Path, setting: str, seed: int) -> list[Record]:
     data, finder = make_data(root, seed), LRRangeTest(at_epochs=(0, UNFREEZE), apply=False)
     phases = GradualUnfreezing({0: "head", UNFREEZE: "all"}, lr_ratio=None)
     with tempfile.TemporaryDirectory() as folder:
-        limits = {"limit_train_batches": 7 if make_data is ants else 12, "limit_val_batches": 0}
-        run = trainer(UNFREEZE + 1, [phases, finder], folder, **limits)
+        run = trainer(UNFREEZE + 1, [phases, finder], folder, limit_val_batches=0)
         run.fit(make_model(data.num_classes), datamodule=data)
     names = {0: "head", UNFREEZE: "unfrozen"}
     return [
@@ -214,6 +214,7 @@ def evaluate() -> None:
         near += sum(value is not None and hand / 3 <= value <= 3 * hand for value, hand in pairs)
         total += len(rows)
     print(f"\nelbow within a factor of 3 of the hand reading: {near} of {total} curves")
+    count_choices(load())
     compare_fastai(load())
     draw({name: rows[0] for name, rows in settings.items()})
 
@@ -256,6 +257,14 @@ def line(rule: str, values: list[float | None], hands: list[float]) -> str:
     return f"  {rule:10} {10 ** rates.mean():.1e} ± {rates.std():.2f}  x {10 ** (rates - read).mean():.2g}{missing}"
 
 
+def count_choices(rows: list[Record]) -> None:
+    """How often ``FineTune`` would take what the curve suggests, with the lessons' 3e-4 for unfrozen layers."""
+    for kind, lr, rule in (("head", "find", "steepest descent"), ("unfrozen", ("find", 3e-4), "a tenth of the elbow")):
+        curves = [replace(curve_of(row), suggestions=suggestions(row)) for row in rows if row["kind"] == kind]
+        taken = sum(rule in choose(lr, curve, kind == "unfrozen").reason for curve in curves)  # type: ignore[arg-type]
+        print(f"{kind}: {rule} is taken on {taken} of {len(curves)} curves, else a fallback")
+
+
 def compare_fastai(rows: list[Record]) -> None:
     """How far its own code is from ours on the same curves, where fastai is installed."""
     try:
@@ -289,7 +298,7 @@ def draw_panel(panel: Axes, name: str, row: Record) -> None:
     start, low = float(np.median(curve.losses[:20])), min(curve.losses)
     panel.plot(curve.lrs, curve.losses, ".", color="#999999", markersize=4, label="loss of a step")
     panel.plot(curve.lrs, curve.smoothed, color="#4477aa", linewidth=1.5, label="running mean")
-    panel.axvline(row["hand"], color="black", linestyle="--", linewidth=1.2, label="read by hand")
+    panel.axvline(row["hand"], color="black", linestyle="--", linewidth=1.2, zorder=3, label="read by hand")
     for rule, colour, factor in (("elbow", "#ee7733", 10), ("steep", "#cc3311", 1), ("lightning", "#aa3377", 1)):
         label = f"{rule}, before the division by 10" if factor > 1 else rule
         panel.axvline(found.get(rule, np.nan) * factor, color=colour, linewidth=1.5, label=label)
