@@ -137,3 +137,12 @@ def test_unreadable_files_are_named_with_the_reason(tmp_path: Path):
     with pytest.raises(DataError, match="no such file"):
         load_image(tmp_path / "absent.jpg", 32)
     decode_fully(whole)
+
+
+def test_decoding_at_reduced_scale_keeps_the_detail_that_the_size_can_show(tmp_path: Path):
+    stripes = np.zeros((480, 640, 3), dtype=np.uint8)
+    stripes[:, np.arange(640) % 8 < 4] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.jpg", quality=95)
+    assert load_image(tmp_path / "stripes.jpg", (240, 320)).float().std() > 80
+    Image.fromarray(stripes.swapaxes(0, 1)).save(tmp_path / "upright.jpg", quality=95)
+    assert load_image(tmp_path / "upright.jpg", (320, 240)).float().std() > 80
