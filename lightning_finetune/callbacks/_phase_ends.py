@@ -25,9 +25,8 @@ def ends_phase(trainer: pl.Trainer) -> bool:
     return plan is None or epoch + 1 == trainer.max_epochs or plan.phase_of(epoch) != plan.phase_of(epoch + 1)
 
 
-def bands_of(trainer: pl.Trainer) -> list[Band]:
+def bands_of(plan: Plan | None) -> list[Band]:
     """The phases as bands of optimizer steps."""
-    plan = plan_of(trainer)
     if plan is None:
         return []
     return [

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_finetune.callbacks import _trainer
-from lightning_finetune.callbacks._phase_ends import bands_of, ends_phase
+from lightning_finetune.callbacks._phase_ends import bands_of, ends_phase, plan_of
 from lightning_finetune.callbacks._run_dir import run_dir
 from lightning_finetune.history import History
 
@@ -69,7 +69,7 @@ class PlotRun(Callback):
             return
         from lightning_finetune.pictures import draw_run
 
-        draw_run(self.history, bands_of(trainer)).savefig(run_dir(trainer) / "run.png", dpi=110)
+        draw_run(self.history, bands_of(plan_of(trainer))).savefig(run_dir(trainer) / "run.png", dpi=110)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -47,14 +47,19 @@ def draw_run(history: History, bands: Sequence[Band] = ()) -> Figure:
     _draw_losses(panels[0], history, losses)
     if metrics:
         _draw_metrics(panels[1], metrics)
-    _draw_rates(panels[-1], history)
+    draw_rates(panels[-1], history)
+    finish(panels, bands)
+    return figure
+
+
+def finish(panels: Sequence[Axes], bands: Sequence[Band]) -> None:
+    """Put the phases behind panels that share their steps, with their names above the first."""
     for panel in panels:
-        _dress(panel, bands)
+        dress(panel, bands)
     for band in bands:
         where = ((band.start + band.end) / 2, 1.02)
         panels[0].text(*where, band.label, transform=panels[0].get_xaxis_transform(), ha="center", va="bottom")
     panels[-1].set_xlabel("optimizer step")
-    return figure
 
 
 def _draw_losses(panel: Axes, history: History, measured: Mapping[str, Sequence[tuple[int, float]]]) -> None:
@@ -79,7 +84,8 @@ def _draw_metrics(panel: Axes, metrics: Mapping[str, Sequence[tuple[int, float]]
     panel.set_ylabel("validation")
 
 
-def _draw_rates(panel: Axes, history: History) -> None:
+def draw_rates(panel: Axes, history: History) -> None:
+    """The learning rate of each layer group, from light at the input to dark at the head."""
     shades = colormaps["viridis"](np.linspace(0.85, 0.0, max(len(history.rates), 1)))
     named = {0, len(history.rates) - 1}
     for place, (name, column) in enumerate(history.rates.items()):
@@ -93,7 +99,8 @@ def _draw_rates(panel: Axes, history: History) -> None:
     panel.set_ylabel("learning rate")
 
 
-def _dress(panel: Axes, bands: Sequence[Band]) -> None:
+def dress(panel: Axes, bands: Sequence[Band]) -> None:
+    """Put the phases behind a panel, and give it its legend."""
     for place, band in enumerate(bands):
         if place % 2 == 0:
             panel.axvspan(band.start, band.end, color=_SHADE, zorder=0)

@@ -1,0 +1,36 @@
+"""A figure of a schedule before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from matplotlib.figure import Figure
+
+from lightning_finetune.history import LIMIT, History
+from lightning_finetune.pictures.run import Band, draw_rates, finish
+from lightning_finetune.plan import Plan
+
+
+def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure:
+    """The learning rate of each layer group over the whole run, and the momentum below.
+
+    Args:
+        plan: The schedule.
+        names: Of the layer groups, from the input to the head.
+        bands: The phases, in order.
+    """
+    history, momentum = History(), []
+    for step in range(0, len(plan), max(1, len(plan) // LIMIT)):
+        state = plan[step]
+        lrs = state.lrs or (0.0,) * len(names)
+        history.add(step, dict(zip(names, lrs, strict=True)), torch.zeros(()))
+        momentum.append(state.momentum)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    rates, moms = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    draw_rates(rates, history)
+    known = [float("nan") if value is None else value for value in momentum]
+    moms.plot(history.steps, known, color="#4477aa")
+    moms.set_ylabel("momentum")
+    finish([rates, moms], bands)
+    return figure
