@@ -204,3 +204,17 @@ def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:
         check=True,
     )
     assert said.stdout.split()[0] == "lightning-finetune"
+
+
+def test_the_plan_is_shown_without_a_step(here: Path, photos: Path, capfd) -> None:
+    made = cli.run(["plan", "--data.root", str(photos), *SMALL, *SHORT, *QUIET])
+    assert "head (1 of 9)" in capfd.readouterr().out
+    assert made.trainer.global_step == 0
+    assert {path.name for path in Path("lightning_logs/version_0").iterdir()} >= {"plan.png", "config.yaml"}
+    assert not Path("lightning_logs/version_0/checkpoints").exists()
+
+
+def test_a_batch_can_be_looked_at(here: Path, photos: Path) -> None:
+    cli.run(["show_batch", "--data.root", str(photos), *SMALL, *QUIET, "--count", "4", "--split", "valid"])
+    with Image.open("lightning_logs/version_0/batch.png") as picture:
+        picture.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,7 @@ def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure
         bands: The phases, in order.
     """
     history, momentum = History(), []
-    for step in range(0, len(plan), max(1, len(plan) // LIMIT)):
+    for step in range(0, len(plan), math.ceil(len(plan) / LIMIT)):
         state = plan[step]
         lrs = state.lrs or (0.0,) * len(names)
         history.add(step, dict(zip(names, lrs, strict=True)), torch.zeros(()))
