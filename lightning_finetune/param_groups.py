@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
-from lightning_finetune.errors import LayerGroupError, first_ten
+from lightning_finetune.errors import LayerGroupError, UnsupportedError, first_ten
 from lightning_finetune.layer_groups import LayerGroup
 
 Group = dict[str, Any]
@@ -65,6 +65,7 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
 
     Raises:
         LayerGroupError: The optimizer holds parameters that no group does.
+        UnsupportedError: It can have one parameter group only.
     """
     place = {id(param): index for index, group in enumerate(groups) for param in group.params}
     unknown = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"] if id(p) not in place]
@@ -75,6 +76,10 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
     owners = [sorted({place[id(param)] for param in group["params"]}) for group in optimizer.param_groups]
     if all(len(owner) == 1 for owner in owners):
         return Layout(tuple(owner[0] for owner in owners))
+    if isinstance(optimizer, LBFGS):
+        raise UnsupportedError(
+            "LBFGS has one parameter group for all, so layer groups cannot differ. Use another optimizer."
+        )
     original = tuple({**group, "params": list(group["params"])} for group in optimizer.param_groups)
     parts = [part for index, group in enumerate(original) for part in _parts(group, index, groups, len(original) > 1)]
     optimizer.param_groups[:] = parts

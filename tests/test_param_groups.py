@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_finetune.errors import LayerGroupError
+from lightning_finetune.errors import LayerGroupError, UnsupportedError
 from lightning_finetune.layer_groups import layer_groups
 from lightning_finetune.param_groups import build, held_layers, merge_state, set_rates, split, split_state
 from tests.foreign import ForeignNet, images
@@ -228,3 +228,9 @@ def test_names_are_what_lightnings_monitor_needs():
     found = [group.get("name") for group in optimizer.param_groups]
     assert None not in found
     assert len(set(found)) == len(found)
+
+
+def test_an_optimizer_with_one_group_for_all_is_refused_by_name():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    with pytest.raises(UnsupportedError, match="LBFGS"):
+        split(torch.optim.LBFGS(net.parameters()), layer_groups(net))
