@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -165,22 +166,29 @@ def test_modules_that_know_nothing_of_the_package_keep_their_own_schedule(here: 
     assert [path.name for path in Path("lightning_logs/version_0/checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_a_command_resumes_where_a_run_stopped(here: Path, photos: Path) -> None:
+def test_ctrl_c_within_an_epoch_leaves_what_continues_to_the_same_bits(here: Path, photos: Path, caplog) -> None:
     words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET]
     whole = cli.run([*words, "--trainer.logger.name", "whole"])
-    with pytest.warns(UserWarning, match="was stopped after epoch 0"):
-        cli.run([*words, "--trainer.logger.name", "cut", "--trainer.callbacks+=tests.test_cli.StopAfterFirst"])
-    again = cli.run([*words, "--trainer.logger.name", "rest", "--ckpt_path", "cut/version_0/checkpoints/last.ckpt"])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        cli.run([*words, "--trainer.logger.name", "cut", "--trainer.callbacks+=tests.test_cli.PressCtrlC"])
+    signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on, as the process is to end
+    run = "cut/version_0"
+    advice = f"lightning-finetune fit --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
+    assert advice in caplog.text
+    again = cli.run([*words, "--trainer.logger.name", "rest", "--ckpt_path", f"{run}/checkpoints/last.ckpt"])
     assert again.trainer.global_step == whole.trainer.global_step
     for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert (one == other).all()
+    assert again.trainer.callback_metrics["val_loss"] == whole.trainer.callback_metrics["val_loss"]
 
 
-class StopAfterFirst(Callback):
-    """Ends the run after its first epoch."""
+class PressCtrlC(Callback):
+    """Presses it while a step within the second epoch is being made."""
 
-    def on_train_epoch_end(self, trainer, pl_module):
-        trainer.should_stop = True
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_runs_that_start_at_once_have_directories_of_their_own(tmp_path: Path) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
+
+from lightning_finetune.callbacks._run_dir import run_dir, shown
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -29,6 +36,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` for one ``last.ckpt`` after each epoch, from which a run resumes.
 
+    In a run of one process, Ctrl-C ends the step, saves, and stops; a second one does not wait. In a distributed run,
+    whose processes could not agree on a step, the checkpoint of the last epoch is what remains.
+
     Args:
         every_n_train_steps: Save this often instead, in optimizer steps; for epochs that take long.
     """
@@ -36,3 +46,48 @@ class LastCheckpoint(ModelCheckpoint):
     def __init__(self, every_n_train_steps: int | None = None) -> None:
         at_epoch_end = True if every_n_train_steps is None else None
         super().__init__(filename="last", every_n_train_steps=every_n_train_steps, save_on_train_epoch_end=at_epoch_end)
+        self._asked = False
+        self._before: Any = None
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoint lies, once there is one."""
+        return Path(self.format_checkpoint_name({}))
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._asked = False
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self._release()
+        self._asked = True
+
+    def _release(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._asked:
+            trainer.save_checkpoint(self.path)
+            raise KeyboardInterrupt
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._release()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._release()
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path.is_file():
+            config = run_dir(trainer) / "config.yaml"
+            given = f"--config {shown(config)}" if config.is_file() else "…"
+            rank_zero_info(f"To continue: lightning-finetune fit {given} --ckpt_path {shown(self.path)}")
