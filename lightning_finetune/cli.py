@@ -7,8 +7,10 @@ import sys
 import warnings
 from typing import Any
 
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
@@ -18,6 +20,7 @@ from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.commands import CommandTrainer
 from lightning_finetune.errors import FinetuneError
+from lightning_finetune.loggers import stay_offline_without_key
 from lightning_finetune.usage import ShortErrorsParser
 
 CALLBACKS = {
@@ -50,6 +53,10 @@ class SaveConfig(SaveConfigCallback):
         folder = run_dir(trainer)
         self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
         rank_zero_info(f"The files of this run go to {shown(folder)}")
+        whole = yaml.safe_load((folder / self.config_filename).read_text())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update({"cli": whole}, allow_val_change=True)
 
 
 class FineTuneCLI(LightningCLI):
@@ -112,6 +119,7 @@ def main() -> None:
     for words in _NOISE:
         warnings.filterwarnings("ignore", words)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    stay_offline_without_key()
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
         sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
     try:

@@ -11,8 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_finetune.callbacks._figures import save_figure
 from lightning_finetune.callbacks._phase_ends import ends_phase
-from lightning_finetune.callbacks._run_dir import run_dir
 from lightning_finetune.callbacks._samples import Sample, describe
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.pictures import draw_predictions
@@ -81,9 +81,8 @@ class LogPredictions(Callback):
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             logits = module(sample.images)
         shown = describe(trainer, module, sample, logits)
-        draw_predictions(shown, f"after epoch {trainer.current_epoch}").savefig(
-            run_dir(trainer) / "predictions.png", dpi=90
-        )
+        figure = draw_predictions(shown, f"after epoch {trainer.current_epoch}")
+        save_figure(trainer, "predictions", figure, dpi=90)
 
     def _give_up(self, why: str) -> None:
         rank_zero_warn(f"LogPredictions shows nothing: {why}")

@@ -11,16 +11,17 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_finetune.callbacks import _trainer
+from lightning_finetune.callbacks._figures import save_figure
 from lightning_finetune.callbacks._phase_ends import bands_of, ends_phase, plan_of
-from lightning_finetune.callbacks._run_dir import run_dir
 from lightning_finetune.history import History
 
 
 class PlotRun(Callback):
     """Draw the learning rate of each layer group, the losses and the validation metrics of a run, phases behind them.
 
-    Writes ``run.png`` into the run's directory at the end of each phase, of the run, and of one that fails. Losses stay
-    on their device until the end of an epoch, so training never waits for them. A resumed run draws the whole of it.
+    Writes ``run.png`` into the run's directory at the end of each phase, of the run, and of one that fails. Rates,
+    momentum and phase also go to the loggers, beside what the module logs. Losses stay on their device until the end of
+    an epoch, so training never waits for them. A resumed run draws the whole of it.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,8 @@ class PlotRun(Callback):
         self._step = trainer.global_step
         if self.history.wants(self._step):
             self._rates = _rates(trainer)
+        if self._step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set by a connector
+            _log(trainer, self._step)
 
     @override
     def on_train_batch_end(
@@ -69,7 +72,8 @@ class PlotRun(Callback):
             return
         from lightning_finetune.pictures import draw_run
 
-        draw_run(self.history, bands_of(plan_of(trainer))).savefig(run_dir(trainer) / "run.png", dpi=110)
+        figure = draw_run(self.history, bands_of(plan_of(trainer)))
+        save_figure(trainer, "run", figure)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -87,3 +91,16 @@ def _rates(trainer: pl.Trainer) -> dict[str, float]:
         str(group.get("name", f"group {place}")).partition("/")[0]: float(group["lr"])
         for place, group in enumerate(groups)
     }
+
+
+def _log(trainer: pl.Trainer, step: int) -> None:
+    """Rates by layer group, and what the plan says of the step, to every logger."""
+    values = {f"lr/{name}": rate for name, rate in _rates(trainer).items()}
+    plan = plan_of(trainer)
+    if plan is not None:
+        state = plan.at(trainer.current_epoch, step)
+        values["phase"] = state.phase + 1
+        if state.momentum is not None:
+            values["momentum"] = state.momentum
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=step)

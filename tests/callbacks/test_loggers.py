@@ -1,0 +1,88 @@
+"""What the callbacks give to loggers, read back from the files of real runs."""
+
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
+from lightning_finetune.phases import Phase
+from tests.foreign import ForeignNet, loader, quiet_trainer
+
+PHASES = [Phase(1, "head", 1e-2), Phase(1, "all", (1e-4, 1e-3))]
+NAMES = {"lr/stem", "lr/head", "momentum", "phase", "train_loss", "val_loss"}
+
+
+def fit(tmp_path: Path, logger: Logger) -> None:
+    callbacks = [FineTune(PHASES), PlotRun(), LogPredictions(4)]
+    trainer = quiet_trainer(tmp_path, callbacks=callbacks, logger=logger, log_every_n_steps=2, max_epochs=2)
+    trainer.fit(ForeignNet(), loader(), loader(16, seed=1))
+
+
+def test_tensorboard_holds_rates_phases_and_pictures(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoardLogger(tmp_path)
+    fit(tmp_path, logger)
+    logger.finalize("success")
+    events = accumulator.EventAccumulator(logger.log_dir)
+    events.Reload()
+    assert set(events.Tags()["scalars"]) >= NAMES
+    assert [(event.step, event.value) for event in events.Scalars("phase")] == [
+        (0, 1),
+        (2, 1),
+        (4, 1),
+        (6, 2),
+        (8, 2),
+        (10, 2),
+    ]
+    assert [event.step for event in events.Images("run")] == [6, 12]
+    assert len(events.Images("predictions")) == 2
+
+
+def test_weights_and_biases_offline_holds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    fit(tmp_path, WandbLogger(project="tests", save_dir=tmp_path, offline=True))
+    wandb.finish()
+    history = read_history(next(tmp_path.glob("wandb/offline-run-*/*.wandb")))
+    assert set(history) >= NAMES | {"run.filenames", "predictions.filenames"}
+    assert [value for _, value in history["phase"]] == [1, 1, 1, 2, 2, 2]
+    assert [step for step, _ in history["phase"]] == [0, 2, 4, 6, 8, 10]
+    media = [value[0] for _, value in history["run.filenames"] + history["predictions.filenames"]]
+    assert len(media) == 4
+    assert all(next(tmp_path.glob(f"wandb/offline-run-*/files/{name}")).stat().st_size > 1000 for name in media)
+
+
+def read_history(file: Path) -> dict[str, list[tuple[int, object]]]:
+    """The (step, value) pairs of every key in a run's own file."""
+    from wandb.proto import wandb_internal_pb2
+
+    found = defaultdict(list)
+    for data in records(file.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for key, value in items.items():
+            found[key].append((items.get("trainer/global_step"), value))
+    return found
+
+
+def records(content: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log: blocks of 32 KiB, in which a record may be cut into pieces."""
+    at, whole = 7, b""  # after W&B's own header
+    while at + 7 <= len(content):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        size, kind = struct.unpack_from("<HB", content, at + 4)
+        whole += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # all of a record, or its last piece
+            yield whole
+            whole = b""
