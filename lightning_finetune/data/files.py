@@ -31,7 +31,8 @@ def image_files(folder: Path, *, skip: Iterable[str] = ()) -> list[Path]:
         raise DataError(f"{folder}: expected a folder of images, but there is none.")
     skipped, found, others = set(skip), [], []
     for at, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in skipped]
+        wanted = [name for name in folders if not name.startswith(".") and name not in skipped]
+        folders[:] = [name for name in wanted if not _leads_back(Path(at, name))]
         kept = [Path(at, name) for name in names if not name.startswith(".") and name.lower() not in _LITTER]
         found += [path for path in kept if is_image(path)]
         others += [path for path in kept if not is_image(path)]
@@ -40,7 +41,7 @@ def image_files(folder: Path, *, skip: Iterable[str] = ()) -> list[Path]:
 
 
 def check_class_folders(files: Iterable[Path]) -> None:
-    """Check that each folder beside the folders of images holds images too.
+    """Check that each folder beside the folders of images holds images, or folders, such as those of logs.
 
     Raises:
         DataError: Some hold none.
@@ -49,16 +50,22 @@ def check_class_folders(files: Iterable[Path]) -> None:
     filled = {folder for holder in holders for folder in (holder, *holder.parents)}
     above = {holder.parent for holder in holders}
     beside = {folder for parent in above for folder in parent.iterdir() if folder.is_dir()}
-    empty = sorted(folder for folder in beside - filled if not folder.name.startswith("."))
+    visible = [folder for folder in beside - filled if not folder.name.startswith(".")]
+    empty = sorted(
+        folder for folder in visible if not any(path.is_dir() or is_image(path) for path in folder.iterdir())
+    )
     if empty:
-        raise DataError(
-            f"Expected images in each class folder, found none in:{first_ten(empty)}\nRemove it or fill it."
-        )
+        raise DataError(f"Expected images in each class folder; remove or fill these:{first_ten(empty)}")
 
 
 def is_image(path: Path) -> bool:
     """Whether Pillow knows the extension, whatever its case."""
     return path.suffix.lower() in _extensions()
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that holds it, where a walk would go round for ever."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 @cache
