@@ -21,6 +21,7 @@ from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpo
 from lightning_finetune.commands import CommandTrainer
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import stay_offline_without_key
+from lightning_finetune.tasks import BaseTask
 from lightning_finetune.usage import ShortErrorsParser
 
 CALLBACKS = {
@@ -40,6 +41,7 @@ SUBJECTS = {
 
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
+    r"The dirpath has changed",  # of a run that resumes: every run has a directory of its own
     r".*smaller than the logging interval",  # what is logged at the end of each epoch is enough for a small data set
 )
 """Warnings that someone who types the command can do nothing about."""
@@ -84,6 +86,15 @@ class FineTuneCLI(LightningCLI):
             parser.add_lightning_class_args(callback, name)
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
 
+    def _need_checkpoint(self) -> None:
+        if isinstance(self.model, BaseTask) and self._get(self.config, "ckpt_path") is None:
+            raise FinetuneError(
+                f"{self.subcommand} needs a trained model, got none: its head would be random. "
+                "Give --ckpt_path lightning_logs/version_N/checkpoints/best.ckpt"
+            )
+
+    before_validate = before_test = before_predict = _need_checkpoint
+
 
 def run(args: list[str] | None = None) -> FineTuneCLI:
     """Run the command with ``args``, or those of the process.
@@ -108,7 +119,7 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
         trainer_defaults=settings,
         seed_everything_default=42,
         parser_class=ShortErrorsParser,
-        parser_kwargs={"version": __version__},
+        parser_kwargs={"version": __version__, "prog": "lightning-finetune"},
         auto_configure_optimizers=False,
         args=args,
     )

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from lightning_finetune import cli, load
+from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import RunLogger
 
 SMALL = ["--data.size", "32", "--data.batch_size", "8", "--data.num_workers", "0", "--model.weights", "false"]
@@ -189,6 +190,20 @@ class PressCtrlC(Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if trainer.global_step == 4:
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_trained_model_is_measured_again(done: tuple[Path, str], photos: Path, here: Path) -> None:
+    run, _ = done
+    with (run / "metrics.csv").open() as file:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(file) if row["val_loss"]]
+    checkpoint = str(run / "checkpoints/best.ckpt")
+    made = cli.run(["validate", "--data.root", str(photos), *SMALL, *QUIET, "--ckpt_path", checkpoint])
+    assert float(made.trainer.callback_metrics["val_loss"]) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_a_model_that_was_never_trained_is_not_measured(here: Path, photos: Path) -> None:
+    with pytest.raises(FinetuneError, match="validate needs a trained model"):
+        cli.run(["validate", "--data.root", str(photos), *SMALL, *QUIET])
 
 
 def test_runs_that_start_at_once_have_directories_of_their_own(tmp_path: Path) -> None:
