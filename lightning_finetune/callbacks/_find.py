@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import lightning.pytorch as pl
 
-from lightning_finetune.callbacks._media import log_figure, log_table
+from lightning_finetune.callbacks._figures import save_figure, save_table
 from lightning_finetune.callbacks._sweep import run_sweep
 from lightning_finetune.param_groups import Layout
 from lightning_finetune.phases import DEFAULT_LR, LR
@@ -41,12 +41,14 @@ def find_lr(
 
 
 def show_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) -> None:
-    """Draw the curve into the run's directory, and log it as a picture and as a table."""
+    """Draw the curve into the run's directory, and log it as a picture and as a table; on rank zero."""
+    if not trainer.is_global_zero:
+        return
     from lightning_finetune.pictures.range_test import draw_curve  # only now, as it loads matplotlib
 
-    log_figure(trainer, name, draw_curve(curve, _span(chosen)))
+    save_figure(trainer, name, draw_curve(curve, _span(chosen)))
     rows = zip(curve.lrs, curve.losses, curve.smoothed, strict=True)
-    log_table(trainer, f"{name}_losses", ("lr", "loss", "smoothed"), list(rows))
+    save_table(trainer, f"{name}_losses", ("lr", "loss", "smoothed"), list(rows))
 
 
 def _span(chosen: LR | None) -> Sequence[float]:
