@@ -26,7 +26,6 @@ def main() -> None:
     command += ["--data.batch_size", "32", "--data.augment", "none"]  # a mirrored digit is another one
     command += ["--fine_tune.head_epochs", "1", "--fine_tune.full_epochs", "4"]
     command += ["--fine_tune.lr", "0.01", "--fine_tune.lr_ratio", "3"]
-    command += ["--fine_tune.train_norm", "true"]  # drawn lines are far from the photos the norm layers know
     command += ["--trainer.default_root_dir", str(HERE), "--trainer.logger.save_dir", str(HERE)]
     print("$", " ".join(command), flush=True)
     program = Path(sys.executable).with_name(command[0])
