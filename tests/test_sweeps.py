@@ -71,7 +71,9 @@ def test_a_trial_runs_as_the_agent_starts_it_and_leaves_the_metric(here: Path) -
     sweep = yaml.safe_load((here / "bayes.yaml").read_text())
     trial = {**draws(sweep, 1)[0], "fine_tune.full_epochs": {"value": 1}}
     words = [*agent_words(sweep, trial), *QUIET, "--data.size=32", "--data.num_workers=0", "--model.weights=false"]
-    env = {**os.environ, "WANDB_MODE": "offline", "WANDB_RUN_ID": "trial1", "OMP_NUM_THREADS": "1"}
+    # wandb leaves variables of its own in the environment of a process that has used it, as other tests here have.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    env = {**clean, "WANDB_MODE": "offline", "WANDB_RUN_ID": "trial1", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", sweep["program"], *words], env=env, check=True, timeout=300)
     history = read_history(next(here.glob("wandb/offline-run-*/*.wandb")))
     assert len(history[sweep["metric"]["name"]]) == 3
