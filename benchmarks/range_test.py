@@ -3,11 +3,13 @@
     python benchmarks/range_test.py record DATA [--settings ants/lite0 ...] [--seeds 8]
     python benchmarks/range_test.py evaluate
     python benchmarks/range_test.py train DATA [--settings ants/lite0 ...] [--seeds 3]
+    python benchmarks/range_test.py cost DATA [--settings satellite/lite0 ...] [--seeds 3]
 
 DATA holds ``ants_bees``, ``satellite`` and ``camvid``. ``record`` sweeps before a head phase and, two epochs later,
 before an unfrozen one, and adds the curves to ``range_curves.json``; what a person reads off each ("the last rate
 before the loss shoots up") is then written by hand into its ``hand``. ``evaluate`` compares all suggestions, those of
-Lightning too, on the same curves and draws ``docs/range-test.png``. ``train`` makes short runs with what each suggests.
+Lightning too, on the same curves and draws ``docs/range-test.png``. ``train`` makes short runs with what each
+suggests. ``cost`` times a range test of 100 steps against 100 steps of training.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import contextlib
 import json
 import logging
 import tempfile
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
@@ -57,12 +60,12 @@ def main() -> None:
     """Do what the subcommand says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, seeds in (("record", 8), ("train", 3)):
+    defaults = {"record": list(SETTINGS), "train": ["ants/lite0"], "cost": ["satellite/lite0"]}
+    for name, seeds in (("record", 8), ("train", 3), ("cost", 3)):
         command = commands.add_parser(name)
         command.add_argument("data", type=Path)
         command.add_argument("--seeds", type=int, default=seeds)
-        default = list(SETTINGS) if name == "record" else ["ants/lite0"]
-        command.add_argument("--settings", nargs="+", choices=SETTINGS, default=default)
+        command.add_argument("--settings", nargs="+", choices=SETTINGS, default=defaults[name])
     commands.add_parser("evaluate")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -73,6 +76,9 @@ def main() -> None:
         for setting in options.settings:
             print(setting)
             train(options.data, setting, options.seeds)
+    elif options.command == "cost":
+        for setting in options.settings:
+            cost(options.data, setting, options.seeds)
     else:
         evaluate()
 
@@ -148,8 +154,7 @@ def trainer(epochs: int, callbacks: list[pl.Callback], folder: str, **options: A
         callbacks=callbacks,
         default_root_dir=folder,
         num_sanity_val_steps=0,
-        limit_train_batches=12,
-        **{**quiet, **options},
+        **{"limit_train_batches": 12, **quiet, **options},
     )
 
 
@@ -385,6 +390,52 @@ def fit(root: Path, setting: str, seed: int, rule: str, phase: Phase, before: We
 def show(lr: Slice) -> str:
     """A rate, or the two ends of a slice."""
     return f"{lr:.1e}" if isinstance(lr, float) else f"{lr[0]:.1e} to {lr[1]:.1e}"
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+STEPS = 100
+
+
+class Clock(pl.Callback):
+    """Seconds from the start of training to its end."""
+
+    seconds = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self.seconds -= time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End."""
+        self.seconds += time.perf_counter()
+
+
+def cost(root: Path, setting: str, seeds: int) -> None:
+    """Print how much longer training takes with a range test of as many steps, as a multiple of the training."""
+    for train in ("head", "all"):
+        pairs = [
+            (timed(root, setting, seed, train, False), timed(root, setting, seed, train, True)) for seed in range(seeds)
+        ]
+        ratios = sorted((with_test - alone) / alone for alone, with_test in pairs)
+        shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(
+            f"{setting} {train}: {STEPS} steps of the range test take {shown} times {STEPS} training steps", flush=True
+        )
+
+
+def timed(root: Path, setting: str, seed: int, train: Literal["head", "all"], with_test: bool) -> float:
+    """Seconds of a hundred training steps, with or without a range test that does not diverge."""
+    pl.seed_everything(seed, verbose=False)
+    make_data, make_model = SETTINGS[setting]
+    data, clock = make_data(root, seed), Clock()
+    finder = LRRangeTest(end_lr=1e-4, num_steps=STEPS, apply=False)
+    callbacks = [clock, GradualUnfreezing({0: train}, lr_ratio=None), *([finder] if with_test else [])]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        run = trainer(-1, callbacks, folder, max_steps=STEPS, limit_train_batches=1.0, limit_val_batches=0)
+        run.fit(make_model(data.num_classes), datamodule=data)
+    assert all(len(curve.lrs) == STEPS for curve in finder.results.values())
+    return clock.seconds
 
 
 if __name__ == "__main__":
