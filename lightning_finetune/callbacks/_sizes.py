@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_finetune.callbacks._sweep import try_step
 from lightning_finetune.data.data_module import ImageDataModule
-from lightning_finetune.errors import PhaseError
+from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.resize import Size, check_min_size, resize_batch, target_size
 
 
@@ -60,7 +60,11 @@ class Resizer:
             self._use(size)
             try:
                 try_step(trainer, self.module)
+            except FinetuneError:
+                raise  # says itself what is wrong, and it is not the size
             except Exception as error:
+                if "DataLoader worker" in str(error):
+                    raise
                 reason = str(error).strip().partition("\n")[0]
                 raise PhaseError(
                     f"{type(self.module).__name__} cannot train at {size[0]} x {size[1]} pixels: "

@@ -1,5 +1,7 @@
 """Sizes follow the epochs, with the package's data and with anybody's, and are tried before the first epoch."""
 
+import os
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -9,8 +11,10 @@ from torch.utils.data import DataLoader
 
 from lightning_finetune.callbacks import FineTune, ProgressiveResizing
 from lightning_finetune.data import ImageData
+from lightning_finetune.data.splits import Split
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.phases import Phase
+from lightning_finetune.tasks import ImageClassifier
 from tests.callbacks.test_resume import assert_same_bits, folder  # noqa: F401  # a fixture
 from tests.foreign import ForeignNet, images, quiet_trainer
 
@@ -103,6 +107,33 @@ def test_the_largest_size_is_tried_first_with_every_layer_training(tmp_path):
     trainer.fit(Watching(), DataLoader(images(8, size=96), 8))
     assert seen[:2] == [(96, True), (64, True)]
     assert seen[2:] == [(64, False), (96, True)]
+
+
+class Unreadable(torch.utils.data.Dataset):
+    """Images of which one worker dies, as when the kernel takes its memory."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index):
+        os._exit(1)
+
+
+def test_a_worker_that_dies_while_sizes_are_tried_is_not_blamed_on_the_size(tmp_path):
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
+    with pytest.raises(RuntimeError, match="DataLoader worker") as error:
+        trainer.fit(ForeignNet(), DataLoader(Unreadable(), 4, num_workers=1))
+    assert not isinstance(error.value, PhaseError)
+
+
+def test_a_last_batch_of_one_image_never_reaches_a_batch_norm(tmp_path, folder):  # noqa: F811
+    count = ImageData.from_folder(folder).dataset(Split.TRAIN)
+    batch_size = next(size for size in range(2, len(count)) if len(count) % size == 1)
+    data = ImageData.from_folder(folder, size=96, batch_size=batch_size, num_workers=0)
+    module = ImageClassifier("test_resnet", num_classes=data.num_classes, weights=False)
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[ProgressiveResizing({0: 64, 1: 96})])
+    trainer.fit(module, data)
+    assert trainer.global_step == 2 * (len(count) // batch_size)
 
 
 def test_tiny_sizes_quote_the_rule():
