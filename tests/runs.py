@@ -74,6 +74,8 @@ class Agree(pl.Callback):
 def callbacks(which: str) -> list[pl.Callback]:
     if which == "fine_tune":
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", (1e-3, 1e-2))])]
+    if which == "find":
+        return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", ("find", 1e-2))])]
     if which == "apart":
         return [GradualUnfreezing({0: "head", 1: 2, 2: "all"}), OneCycle(max_lr=(1e-3, 1e-2))]
     if which == "range_test":

@@ -103,6 +103,7 @@ class PhasedCallback(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _trainer.begin_epoch_as_usual(trainer)
         if self._seed is None:
             self._seed = _trainer.run_seed(trainer)
         self._plan = self._make_plan(trainer)

@@ -135,6 +135,16 @@ def restart_loader(trainer: pl.Trainer) -> None:
         iter(loop._data_fetcher)  # type: ignore[arg-type]
 
 
+def begin_epoch_as_usual(trainer: pl.Trainer) -> None:
+    """Have the hooks of an epoch's start called after a resume from a checkpoint of the last batch of the epoch before.
+
+    Lightning then goes on to the next epoch, but takes it for one that had begun and leaves them out.
+    """
+    loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    if loop.restarted_mid_epoch and steps.restarted_on_train_batch_end and steps.batch_progress.is_last_batch:
+        loop.reset_restart_stage()
+
+
 def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> Any:
     """A batch as ``training_step`` gets it: its hooks called, converted and moved."""
     batch = trainer.precision_plugin.convert_input(batch)

@@ -40,12 +40,18 @@ class LastCheckpoint(ModelCheckpoint):
     whose processes could not agree on a step, the checkpoint of the last epoch is what remains.
 
     Args:
-        every_n_train_steps: Save this often instead, in optimizer steps; for epochs that take long.
+        every_n_train_steps: Save this often too, in optimizer steps; for epochs that take long.
     """
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:
         at_epoch_end = True if every_n_train_steps is None else None
-        super().__init__(filename="last", every_n_train_steps=every_n_train_steps, save_on_train_epoch_end=at_epoch_end)
+        super().__init__(
+            filename="last",
+            every_n_train_steps=every_n_train_steps,
+            save_on_train_epoch_end=at_epoch_end,
+            enable_version_counter=False,  # the same file each time
+        )
+        self._within_epochs = every_n_train_steps is not None
         self._asked = False
         self._before: Any = None
 
@@ -74,10 +80,17 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if not trainer.is_last_batch:  # what is saved then resumes without the validation that follows
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self._asked:
             trainer.save_checkpoint(self.path)
             raise KeyboardInterrupt
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if self._within_epochs:
+            trainer.save_checkpoint(self.path)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -155,7 +155,8 @@ class FineTune(PhasedCallback):
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
-        self.results = [*self.results[:phase], _trainer.scalar_metrics(trainer)]
+        unknown: list[dict[str, float]] = [{}] * phase  # a run that resumes past the end of an epoch has not seen it
+        self.results = [*[*self.results, *unknown][:phase], _trainer.scalar_metrics(trainer)]
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

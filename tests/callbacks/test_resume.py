@@ -65,10 +65,13 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("step", [5, 16])
-def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, tmp_path, step):
-    """Six steps an epoch, augmentation, workers, dropout: step 5 is in the first phase, 16 in the last."""
-    options = ["--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
+@pytest.mark.parametrize(("step", "which"), [(5, "fine_tune"), (12, "find"), (16, "fine_tune")])
+def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, tmp_path, step, which):
+    """Six steps an epoch, augmentation, workers, dropout: step 5 is in the first phase, 16 in the last.
+
+    The checkpoint of step 12 is of the last batch of an epoch, before its end; a range test comes next.
+    """
+    options = ["--which", which, "--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     expected = run(whole, *options)
     run(parts, *options, "--stop", step, expect=17)
