@@ -52,12 +52,13 @@ def train(
     def loaders(size: Any) -> DataLoaders:
         return segments(root, size, options) if task == "camvid" else tiles(root, task, size, augment, options)
 
-    learner = None
+    size = recipe.phases[0].size
+    data = loaders(size)
+    learner = (unet if task == "camvid" else classifier)(data)
     for phase in recipe.phases:
-        data = loaders(phase.size)
-        if learner is None:
-            learner = (unet if task == "camvid" else classifier)(data)
-        learner.dls = data
+        if phase.size != size:
+            size = phase.size
+            learner.dls = loaders(size)
         follow(learner, phase)
     outputs, targets = learner.get_preds(act=nn.Identity(), with_loss=False)
     return plain(outputs), plain(targets)
