@@ -1,0 +1,82 @@
+"""Every callback in every situation: trained whole, and trained in two parts, with the same bits at the end."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+
+from lightning_finetune import callbacks
+from lightning_finetune.callbacks._phased import PhasedCallback
+from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.phases import Phase
+from tests.callbacks.test_resume import assert_same_bits
+from tests.foreign import ForeignNet, loader, quiet_trainer
+
+EPOCHS = 3
+CALLBACKS = {
+    "FineTune": lambda: callbacks.FineTune([Phase(1, "head", 1e-2), Phase(2, "all", (1e-4, 1e-2), size=8)], min_size=8),
+    "GradualUnfreezing": lambda: callbacks.GradualUnfreezing({0: "head", 1: 2, 2: "all"}),
+    "OneCycle": lambda: callbacks.OneCycle((1e-4, 1e-2)),
+    "LRRangeTest": lambda: callbacks.LRRangeTest(num_steps=20, at_epochs=(0, 2)),
+    "ProgressiveResizing": lambda: callbacks.ProgressiveResizing({0: 4, 2: 8}, min_size=4),
+    "LogPredictions": lambda: callbacks.LogPredictions(),
+    "PlotRun": lambda: callbacks.PlotRun(),
+    "BestCheckpoint": lambda: BestCheckpoint(),
+    "LastCheckpoint": lambda: LastCheckpoint(every_n_train_steps=4),
+}
+SITUATIONS = {
+    "plain": {},
+    "bf16": {"precision": "bf16-mixed"},
+    "accumulation": {"accumulate_grad_batches": 4},
+    "clipping": {"gradient_clip_val": 0.1},
+    "part of the data": {"limit_train_batches": 0.5, "limit_val_batches": 1},
+    "no validation": {"limit_val_batches": 0},
+    "overfitting": {"overfit_batches": 2},
+    "EMA": {},
+    "compiled": {},
+}
+"""What the Trainer is told, or, where that is nothing, what :func:`fit` does."""
+
+
+def test_every_callback_is_listed():
+    public = {name for name in callbacks.__all__ if issubclass(getattr(callbacks, name), pl.Callback)}
+    assert public - set(CALLBACKS) == set()
+
+
+def fit(folder, name, situation, epochs=EPOCHS, resume=None):
+    """Train for some epochs, saving each; what a run is made of."""
+    pl.seed_everything(3, verbose=False)
+    module = ForeignNet()
+    every_epoch = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=True)
+    own = CALLBACKS[name]()
+    # Lightning keeps no random state, so that a run without any of our schedules does not resume to the same bits.
+    schedule = [] if isinstance(own, PhasedCallback) else [callbacks.OneCycle((1e-4, 1e-2))]
+    average = [EMAWeightAveraging(decay=0.9)] if situation == "EMA" else []
+    trainer = quiet_trainer(
+        folder,
+        max_epochs=epochs,
+        callbacks=[own, *schedule, every_epoch, *average],
+        enable_checkpointing=True,
+        **SITUATIONS[situation],
+    )
+    shown = torch.compile(module, backend="eager") if situation == "compiled" else module
+    trainer.fit(shown, loader(shuffle=True), loader(16, seed=1), ckpt_path=resume)
+    return trainer.global_step, dict(module.state_dict()), trainer.optimizers[0].state_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_resumed_run_ends_as_the_whole_one(tmp_path, name, situation):
+    steps, weights, optimizer = fit(tmp_path / "whole", name, situation)
+    again = fit(tmp_path / "again", name, situation, resume=tmp_path / "whole" / "epoch=0.ckpt")
+    assert steps == again[0] > 0
+    assert_same_bits(weights, again[1])
+    assert_same_bits(optimizer["state"], again[2]["state"])
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_development_run_makes_one_step(tmp_path, name):
+    trainer = quiet_trainer(tmp_path, callbacks=[CALLBACKS[name]()], fast_dev_run=True, enable_checkpointing=True)
+    trainer.fit(ForeignNet(), loader(), loader(16, seed=1))
+    assert trainer.global_step == 1
