@@ -25,7 +25,7 @@ from lightning_finetune.data.transforms import Augmentation
 
 log = logging.getLogger(__name__)
 
-Masks = str | Path | Callable[[Path], str | Path] | None
+Masks = Callable[[Path], str | Path] | str | Path | None  # a command line tries them in this order
 Codes = str | Path | Sequence[str] | None
 
 
