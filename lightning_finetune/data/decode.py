@@ -20,8 +20,8 @@ Size: TypeAlias = tuple[int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 CENTRE = (0.5, 0.5)
-# What Pillow raises for files that it cannot read, by format.
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# Pillow's parsers raise whatever they trip over in a damaged file, by format.
+_UNREADABLE = Exception
 
 
 def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop") -> Tensor:

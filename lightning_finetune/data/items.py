@@ -93,6 +93,9 @@ class ImageItems:
             DataError: Files are missing, or a relative one leads out of ``root``.
         """
         root, paths = Path(root), [Path(file) for file in files]
+        unnamable = [repr(str(path)) for path in paths if "\0" in str(path)]
+        if unnamable:
+            raise DataError(f"Expected names of files; these hold a null byte:{first_ten(unnamable)}")
         inside = root.resolve()
         relative = [path for path in paths if not path.is_absolute()]
         escaped = [path for path in relative if not (inside / path).resolve().is_relative_to(inside)]

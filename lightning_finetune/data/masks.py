@@ -45,7 +45,7 @@ def read_codes(root: Path, codes: str | Path | Sequence[str] | None) -> tuple[st
     """The names of mask classes: given, or one a line in a file (by default ``codes.txt`` in ``root``).
 
     Raises:
-        DataError: There is no such file.
+        DataError: There is no such file, or it is not UTF-8.
     """
     if codes is not None and not isinstance(codes, (str, Path)):
         return tuple(codes)
@@ -54,7 +54,11 @@ def read_codes(root: Path, codes: str | Path | Sequence[str] | None) -> tuple[st
         raise DataError(
             f"codes: expected the names of the mask classes in {file}, or as a list; there is no such file."
         )
-    return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: expected UTF-8, but {error}. Save the names as UTF-8.") from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def mask_problem(image: Path, mask: MaskSource, classes: int) -> str | None:
