@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from lightning_finetune.data import ImageData, ImageItems
     from lightning_finetune.inference import load
+    from lightning_finetune.interpretation import interpret
     from lightning_finetune.phases import Phase
     from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
 
@@ -37,6 +38,7 @@ __all__ = [
     "ProgressiveResizing",
     "UNetSegmenter",
     "__version__",
+    "interpret",
     "load",
 ]
 
@@ -52,6 +54,7 @@ _HOMES = {
     ),
     "data": ("ImageData", "ImageItems"),
     "inference": ("load",),
+    "interpretation": ("interpret",),
     "phases": ("Phase",),
     "tasks": ("ImageClassifier", "MultiLabelClassifier", "UNetSegmenter"),
 }

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import yaml
+from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
@@ -19,6 +20,7 @@ from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.commands import CommandTrainer
+from lightning_finetune.deployment import export_checkpoint, predict_files
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import stay_offline_without_key
 from lightning_finetune.tasks import BaseTask
@@ -39,6 +41,9 @@ SUBJECTS = {
 }
 """Any subclass may be named; these are what is meant without."""
 
+RESUME = ("ckpt_path", "weights_only")
+"""Arguments that not every subcommand has: where they say nothing, a saved configuration leaves them out."""
+
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
     r"The dirpath has changed",  # of a run that resumes: every run has a directory of its own
@@ -53,7 +58,11 @@ class SaveConfig(SaveConfigCallback):
     @override
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = run_dir(trainer)
-        self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
+        config = self.config.clone()
+        for name in RESUME:
+            if config.get(name) is None:
+                config.pop(name, None)
+        self.parser.save(config, folder / self.config_filename, skip_none=False, overwrite=True)
         rank_zero_info(f"The files of this run go to {shown(folder)}")
         whole = yaml.safe_load((folder / self.config_filename).read_text())
         for logger in trainer.loggers:
@@ -67,7 +76,7 @@ class FineTuneCLI(LightningCLI):
     @staticmethod
     @override
     def subcommands() -> dict[str, set[str]]:
-        ours = {name: {"model", "datamodule"} for name in ("lr_find", "plan", "show_batch")}
+        ours = {name: {"model", "datamodule"} for name in ("lr_find", "plan", "show_batch", "interpret")}
         return {**LightningCLI.subcommands(), **ours}
 
     @override
@@ -136,7 +145,13 @@ def main() -> None:
     stay_offline_without_key()
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
         sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
+    given = sys.argv[1:]
     try:
-        run()
+        if given[:1] == ["export"]:
+            auto_cli(export_checkpoint, args=given[1:], as_positional=False)
+        elif given[:1] == ["predict"] and any(word.startswith("--images") for word in given):
+            auto_cli(predict_files, args=given[1:], as_positional=False)
+        else:
+            run()
     except FinetuneError as error:
         sys.exit(f"lightning-finetune: error: {error}")

@@ -13,13 +13,19 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, _trainer
 from lightning_finetune.callbacks._run_dir import run_dir, shown
+from lightning_finetune.callbacks._tables import show_table
 from lightning_finetune.callbacks.find_only import FindOnly
 from lightning_finetune.callbacks.plan_only import PlanOnly
 from lightning_finetune.data.data_module import ImageDataModule
 from lightning_finetune.errors import CheckpointError, FinetuneError
+from lightning_finetune.inference import load
+from lightning_finetune.interpretation import interpret
 from lightning_finetune.phases import DEFAULT_LR
 from lightning_finetune.plan import Plan
 from lightning_finetune.range_test import Found, known_high
+
+TOP = 10
+"""Rows of a printed table; the files hold all."""
 
 
 class CommandTrainer(Trainer):
@@ -93,6 +99,37 @@ class CommandTrainer(Trainer):
         datamodule.show_batch(count, split, epoch).savefig(path, dpi=80)
         rank_zero_info(f"The images are in {shown(path)}")
         return path
+
+    def interpret(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        out: str | None = None,
+    ) -> Path:
+        """Say where a trained model is wrong: tables and figures of the validation images; trains nothing.
+
+        Args:
+            model: Not used: the checkpoint says which.
+            datamodule: An ImageData with the classes of the model.
+            ckpt_path: Checkpoint of a task of this package.
+            out: Folder to write to; by default within the run's.
+
+        Raises:
+            FinetuneError: No checkpoint of a task, or data that does not fit it.
+        """
+        if ckpt_path is None:
+            raise FinetuneError("interpret needs a trained model. Give --ckpt_path …/best.ckpt")
+        if not isinstance(datamodule, ImageDataModule):
+            raise FinetuneError(f"interpret needs an ImageData, got {type(datamodule).__name__}.")
+        found = interpret(load(ckpt_path), datamodule)
+        folder = run_dir(self) / "interpretation" if out is None else Path(out)
+        found.save(folder)
+        show_table("Worst classes", found.report().sort_values("f1").head(TOP).reset_index(names="class"))
+        if found.counts.ndim == 2:
+            show_table("Most confused", found.most_confused().head(TOP))
+        rank_zero_info(f"Judged at {found.size[0]} x {found.size[1]} pixels. Tables and figures are in {shown(folder)}")
+        return folder
 
     def _plans(self) -> list[FineTune]:
         return [callback for callback in _trainer.callbacks(self) if isinstance(callback, FineTune)]

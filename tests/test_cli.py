@@ -201,6 +201,16 @@ def test_a_trained_model_is_measured_again(done: tuple[Path, str], photos: Path,
     assert float(made.trainer.callback_metrics["val_loss"]) == pytest.approx(min(losses), rel=1e-4)
 
 
+def test_a_trained_model_is_interpreted_with_the_saved_configuration(done: tuple[Path, str]) -> None:
+    version, _ = done
+    best = version / "checkpoints" / "best.ckpt"
+    result = command("interpret", "--config", "config.yaml", "--ckpt_path", best, "--out", "why", cwd=version)
+    assert result.returncode == 0, result.stderr
+    assert "Worst classes" in result.stdout
+    with (version / "why" / "report.csv").open() as file:
+        assert {row["class"] for row in csv.DictReader(file)} == {"red", "green", "blue"}
+
+
 def test_a_model_that_was_never_trained_is_not_measured(here: Path, photos: Path) -> None:
     with pytest.raises(FinetuneError, match="validate needs a trained model"):
         cli.run(["validate", "--data.root", str(photos), *SMALL, *QUIET])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -90,3 +91,11 @@ def rates(plan: Plan, phase: int) -> str:
 
 def _rate(value: object) -> str:
     return f"{value:.1e}" if isinstance(value, (int, float)) else str(value)
+
+
+def show_table(title: str, frame: pd.DataFrame) -> None:
+    """Print a data frame, numbers with three decimals."""
+    table = _table(title, *map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    Console().print(table)

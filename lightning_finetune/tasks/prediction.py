@@ -55,49 +55,56 @@ class Predicts(nn.Module, ABC):
             FinetuneError: The task was trained on data that did not say how it makes images.
         """
         sources, many = list_sources(source)
-        mode = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                found = self._predict(sources, batch_size, tta)
-        finally:
-            self.train(mode)
-        return found if many else found[0]
+        pairs = list(self.predict_each(sources, tta=tta, batch_size=batch_size))
+        bad = [str(found) for _, found in pairs if isinstance(found, DataError)]
+        if bad:
+            raise DataError(f"{len(bad)} of {len(sources)} images cannot be read:{first_ten(bad)}")
+        return [found for _, found in pairs] if many else pairs[0][1]
+
+    def predict_each(
+        self, sources: Sequence[ImageSource], *, tta: TTA = "none", batch_size: int = 32
+    ) -> Iterator[tuple[ImageSource, Any]]:
+        """One image after the other, with what the task says about it or the ``DataError`` of one that is unreadable.
+
+        Args:
+            sources: Image files, PIL images or uint8 arrays.
+            tta: As of :meth:`predict`.
+            batch_size: Images at once, and in memory.
+        """
+        preprocessing = known_preprocessing(self.preprocessing)
+        for start in range(0, len(sources), batch_size):
+            batch = sources[start : start + batch_size]
+            read = [self._try_load(source, preprocessing) for source in batch]
+            rows = iter(self._rows([image for image in read if isinstance(image, Tensor)], preprocessing, tta))
+            for source, image in zip(batch, read, strict=True):
+                yield source, image if isinstance(image, DataError) else self.describe(next(rows), source)
 
     def input_size(self, source: ImageSource, size: Size) -> Size:
         """At which size the model sees an image, where validation saw ``size``."""
         return size
 
-    def _predict(self, sources: Sequence[ImageSource], batch_size: int, tta: TTA) -> list[Any]:
-        preprocessing = known_preprocessing(self.preprocessing)
-        found: list[Any] = []
-        bad: list[str] = []
-        for start in range(0, len(sources), batch_size):
-            batch = sources[start : start + batch_size]
-            read = [self._try_load(source, preprocessing) for source in batch]
-            bad += [problem for problem in read if isinstance(problem, str)]
-            if not bad:
-                rows = self._rows([image for image in read if isinstance(image, Tensor)], preprocessing, tta)
-                found += [self.describe(row, source) for row, source in zip(rows, batch, strict=True)]
-        if bad:
-            raise DataError(f"{len(bad)} of {len(sources)} images cannot be read:{first_ten(bad)}")
-        return found
-
-    def _try_load(self, source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | str:
+    def _try_load(self, source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | DataError:
         """The image, or what is wrong with it."""
         height, width = preprocessing["size"]
         try:
             return load_image(source, self.input_size(source, (height, width)), preprocessing["resize"])
         except DataError as error:
-            return str(error)
+            return error
 
-    def _rows(self, images: Sequence[Tensor], preprocessing: Mapping[str, Any], tta: TTA) -> Iterator[Tensor]:
+    def _rows(self, images: Sequence[Tensor], preprocessing: Mapping[str, Any], tta: TTA) -> list[Tensor]:
         """Probabilities of each image; neighbours of one size go through the model together."""
-        device = next(self.parameters()).device
-        for _, group in groupby(images, key=lambda image: image.shape):
-            batch = normalize(torch.stack(list(group)).to(device), preprocessing)
-            found = mean_over_symmetries(lambda turned: self.probabilities(self(turned)), batch, tta)
-            yield from found.float().cpu()
+        device, mode = next(self.parameters()).device, self.training
+        rows: list[Tensor] = []
+        self.eval()
+        try:
+            with torch.inference_mode():
+                for _, group in groupby(images, key=lambda image: image.shape):
+                    batch = normalize(torch.stack(list(group)).to(device), preprocessing)
+                    found = mean_over_symmetries(lambda turned: self.probabilities(self(turned)), batch, tta)
+                    rows += found.float().cpu()
+        finally:
+            self.train(mode)
+        return rows
 
 
 def list_sources(source: Sources) -> tuple[Sequence[ImageSource], bool]:
