@@ -98,7 +98,8 @@ def test_a_checkpoint_knows_the_classes_of_the_data(done: tuple[Path, str], phot
 def test_the_saved_configuration_repeats_the_run(done: tuple[Path, str]) -> None:
     run, _ = done
     result = command("fit", "--config", run / "config.yaml", "--print_config", cwd=run)
-    assert yaml.safe_load(result.stdout) == yaml.safe_load((run / "config.yaml").read_text())
+    unsaid = dict.fromkeys(cli.RESUME)  # left out, as not every subcommand has them
+    assert yaml.safe_load(result.stdout) == yaml.safe_load((run / "config.yaml").read_text()) | unsaid
 
 
 @pytest.mark.parametrize(
