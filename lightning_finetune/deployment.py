@@ -67,9 +67,11 @@ def predict_files(
             else:
                 writer.write(Path(source), found)
     print(f"{len(sources) - len(bad)} of {len(sources)} images are predicted in {folder}")  # noqa: T201
+    listing = folder / "unreadable.txt"
+    listing.unlink(missing_ok=True)  # of a run before
     if bad:
-        (folder / "unreadable.txt").write_text("\n".join(bad), encoding="utf-8", errors="backslashreplace")
-        print(f"{len(bad)} cannot be read; all are in {folder / 'unreadable.txt'}:{first_ten(bad)}")  # noqa: T201
+        listing.write_text("\n".join(bad), encoding="utf-8", errors="backslashreplace")
+        print(f"{len(bad)} cannot be read; all are in {listing}:{first_ten(bad)}")  # noqa: T201
 
 
 class _Rows:
@@ -89,6 +91,7 @@ class _Rows:
         self.file.close()
 
     def write(self, path: Path, found: Prediction | LabelsPrediction) -> None:
+        """Add the row of one image."""
         said = found.label if isinstance(found, Prediction) else " ".join(found.labels)
         values = [f"{found.probabilities[name]:.6f}" for name in self.classes]
         self.rows.writerow([path.relative_to(self.root), said, *values])
@@ -111,6 +114,7 @@ class _Masks:
     def __exit__(self, *error: object) -> None: ...
 
     def write(self, path: Path, found: MaskPrediction) -> None:
+        """Write the two files of one image."""
         name = path.stem if self.stems[path.with_suffix("")] == 1 else path.name
         place = path.relative_to(self.root).parent / f"{name}.png"
         mask = Image.fromarray(found.mask.astype(np.uint8))

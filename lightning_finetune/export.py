@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from timm.layers import Conv2dSame  # type: ignore[attr-defined]
@@ -156,8 +156,7 @@ def _onnx(program: torch.export.ExportedProgram, path: Path) -> Runner:
             "A file name that ends in .pt2 needs nothing more."
         ) from error
     written = torch.onnx.export(program, dynamo=True, output_names=["probabilities"], verbose=False)
-    assert written is not None  # noqa: S101  it is None only for the old exporter
-    written.save(path)
+    cast("torch.onnx.ONNXProgram", written).save(path)  # None only for the old exporter
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
 
