@@ -98,7 +98,8 @@ class _Graph(nn.Module):
 
     def __init__(self, task: BaseTask, preprocessing: Mapping[str, Any]) -> None:
         super().__init__()
-        self.model = copy.deepcopy(task.model).to("cpu", torch.float32, memory_format=torch.contiguous_format).eval()
+        contiguous = copy.deepcopy(task.model).to(memory_format=torch.contiguous_format)
+        self.model = contiguous.cpu().float().eval()
         self.probabilities = task.probabilities
         self.stride = int(getattr(task.model, "stride", 1))
         self.size: tuple[int, int] = tuple(preprocessing["size"])

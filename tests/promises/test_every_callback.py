@@ -14,11 +14,13 @@ from tests.foreign import ForeignNet, loader, quiet_trainer
 
 EPOCHS = 3
 CALLBACKS = {
-    "FineTune": lambda: callbacks.FineTune([Phase(1, "head", 1e-2), Phase(2, "all", (1e-4, 1e-2), size=8)], min_size=8),
+    "FineTune": lambda: callbacks.FineTune(
+        [Phase(1, "head", 1e-2), Phase(2, "all", (1e-4, 1e-2), size=64)], min_size=32
+    ),
     "GradualUnfreezing": lambda: callbacks.GradualUnfreezing({0: "head", 1: 2, 2: "all"}),
     "OneCycle": lambda: callbacks.OneCycle((1e-4, 1e-2)),
-    "LRRangeTest": lambda: callbacks.LRRangeTest(num_steps=20, at_epochs=(0, 2)),
-    "ProgressiveResizing": lambda: callbacks.ProgressiveResizing({0: 4, 2: 8}, min_size=4),
+    "LRRangeTest": lambda: callbacks.LRRangeTest(num_steps=20, at_epochs=(0, 2), apply=False),
+    "ProgressiveResizing": lambda: callbacks.ProgressiveResizing({0: 32, 2: 64}, min_size=32),
     "LogPredictions": lambda: callbacks.LogPredictions(),
     "PlotRun": lambda: callbacks.PlotRun(),
     "BestCheckpoint": lambda: BestCheckpoint(),
