@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -137,6 +138,12 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
     )
 
 
+def bare_flags(words: list[str]) -> Iterator[str]:
+    """``--unfrozen`` as it is typed; jsonargparse wants a value."""
+    for word, after in zip(words, [*words[1:], "--"], strict=True):
+        yield "--unfrozen=true" if word == "--unfrozen" and after.startswith("--") else word
+
+
 def main() -> None:
     """Entry of the console script; an error of this package ends it with its message alone."""
     for words in _NOISE:
@@ -145,7 +152,7 @@ def main() -> None:
     stay_offline_without_key()
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
         sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
-    given = sys.argv[1:]
+    given = sys.argv[1:] = list(bare_flags(sys.argv[1:]))
     try:
         if given[:1] == ["export"]:
             auto_cli(export_checkpoint, args=given[1:], as_positional=False)

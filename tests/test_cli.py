@@ -248,6 +248,12 @@ def test_the_plan_is_shown_without_a_step(here: Path, photos: Path, capfd) -> No
     assert not Path("lightning_logs/version_0/checkpoints").exists()
 
 
+def test_a_flag_may_be_bare_or_have_its_value() -> None:
+    assert list(cli.bare_flags(["lr_find", "--unfrozen"])) == ["lr_find", "--unfrozen=true"]
+    assert list(cli.bare_flags(["--unfrozen", "--data.root", "x"])) == ["--unfrozen=true", "--data.root", "x"]
+    assert list(cli.bare_flags(["--unfrozen", "false"])) == ["--unfrozen", "false"]
+
+
 def test_a_batch_can_be_looked_at(here: Path, photos: Path) -> None:
     cli.run(["show_batch", "--data.root", str(photos), *SMALL, *QUIET, "--count", "4", "--split", "valid"])
     with Image.open("lightning_logs/version_0/batch.png") as picture:

@@ -61,6 +61,7 @@ def test_batch_and_size_are_free(tmp_path, name, run, build):
         torch.testing.assert_close(run(tmp_path / name, images), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_network_that_pads_by_its_size_stays_exact(tmp_path):
     task = ready(ImageClassifier("tf_mobilenetv3_small_minimal_100", **SMALL))
     assert any(type(layer) is Conv2dSame for layer in task.modules())
