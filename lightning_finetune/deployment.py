@@ -13,11 +13,12 @@ from matplotlib import colormaps
 from PIL import Image
 from rich.progress import track
 
-from lightning_finetune.data.decode import load_image
+from lightning_finetune.data.decode import load_image, visible
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 from lightning_finetune.export import export
 from lightning_finetune.inference import load
 from lightning_finetune.pictures.predictions import overlay
+from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.classification import Prediction
 from lightning_finetune.tasks.multilabel import LabelsPrediction
 from lightning_finetune.tasks.prediction import list_sources
@@ -59,7 +60,7 @@ def predict_files(
     root = Path(images) if many else Path(images).parent
     bad: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
-    with (_Masks if isinstance(task, UNetSegmenter) else _Rows)(folder, root, task.classes, sources) as writer:
+    with (_Masks if isinstance(task, UNetSegmenter) else _Rows)(folder, root, task, sources) as writer:
         pairs = task.predict_each(sources, tta=tta, batch_size=batch_size)
         for source, found in track(pairs, "Predicting", total=len(sources)):
             if isinstance(found, DataError):
@@ -77,12 +78,12 @@ def predict_files(
 class _Rows:
     """``predictions.csv``: file, prediction, and the probability of every class; one row at a time."""
 
-    def __init__(self, folder: Path, root: Path, classes: Sequence[str], sources: Sequence[Any]) -> None:
-        self.root, self.classes = root, classes
+    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any]) -> None:
+        self.root, self.classes = root, task.classes
         # Names of files need not be UTF-8, but what is written must.
         self.file = (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace")
         self.rows = csv.writer(self.file)
-        self.rows.writerow(["file", "prediction", *(f"p({name})" for name in classes)])
+        self.rows.writerow(["file", "prediction", *(f"p({name})" for name in self.classes)])
 
     def __enter__(self) -> _Rows:
         return self
@@ -100,13 +101,13 @@ class _Rows:
 class _Masks:
     """``masks`` and ``overlays``, with the folders of the images; two images of one name keep their endings."""
 
-    def __init__(self, folder: Path, root: Path, classes: Sequence[str], sources: Sequence[Any]) -> None:
-        self.folder, self.root = folder, root
+    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any]) -> None:
+        self.folder, self.root, self.channels = folder, root, task.arguments["in_channels"]
         self.stems = Counter(Path(source).with_suffix("") for source in sources)
         colours = [channel for colour in colormaps["tab20"].colors for channel in colour]  # type: ignore[attr-defined]
         self.palette = ([round(255 * channel) for channel in colours] * (256 // 20 + 1))[: 3 * 256]
-        if len(classes) > 256:
-            raise FinetuneError(f"Expected at most 256 classes for mask files of 8 bits, got {len(classes)}.")
+        if task.num_classes > 256:
+            raise FinetuneError(f"Expected at most 256 classes for mask files of 8 bits, got {task.num_classes}.")
 
     def __enter__(self) -> _Masks:
         return self
@@ -120,7 +121,7 @@ class _Masks:
         mask = Image.fromarray(found.mask.astype(np.uint8))
         mask.putpalette(self.palette)
         _save(mask, self.folder / "masks" / place)
-        pixels = load_image(path, found.mask.shape).permute(1, 2, 0).numpy()
+        pixels = visible(load_image(path, found.mask.shape, channels=self.channels)).permute(1, 2, 0).numpy()
         _save(Image.fromarray(overlay(pixels, found.mask)), self.folder / "overlays" / place)
 
 

@@ -208,6 +208,8 @@ def _difference(run: Runner, task: BaseTask, preprocessing: Mapping[str, Any], s
 def _card(task: BaseTask, graph: _Graph, path: Path, free: Sequence[str]) -> dict[str, Any]:
     """What the user of the file must know, in plain values."""
     learned = task.learned()
+    channels = len(graph.get_buffer("mean"))
+    kind = {1: "grey", 3: "RGB"}.get(channels, "all channels")
     return {
         "format": "torch.export" if path.suffix == ".pt2" else "onnx",
         "task": type(task).__name__,
@@ -217,7 +219,7 @@ def _card(task: BaseTask, graph: _Graph, path: Path, free: Sequence[str]) -> dic
         **learned,
         "stride": graph.stride,
         "free": list(free),
-        "input": "image: float32 [B, C, H, W], RGB in 0..1; the graph normalises",
+        "input": f"image: float32 [B, {channels}, H, W], {kind} in 0..1; the graph normalises",
         "output": "probabilities: float32 [B, classes], of masks [B, classes, H, W]",
         "tolerance": TOLERANCE,
         "versions": {"lightning_finetune": __version__, **{name: version(name) for name in ("torch", "timm")}},

@@ -19,6 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelCon
 
 from lightning_finetune.data.data_module import ImageDataModule
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset
+from lightning_finetune.data.decode import visible
 from lightning_finetune.data.splits import Split
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.pictures import Shown, draw_confusion, draw_predictions
@@ -117,7 +118,7 @@ class Interpretation:
 
     def _shown(self, place: int, row: pd.Series[Any]) -> Shown:
         batch = self.images[BatchKey(np.array([place]), 0, self.size)]
-        pixels = batch["image"][0].permute(1, 2, 0).numpy()
+        pixels = visible(batch["image"][0]).permute(1, 2, 0).numpy()
         if "mask" in batch:
             with _evaluating(self.task):
                 found = _probabilities(self.task, batch)[1].argmax(1)[0].cpu().numpy()
@@ -144,7 +145,7 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
     if not isinstance(data, ImageDataModule):
         raise FinetuneError(f"Expected `data` to be an ImageData, got {type(data).__name__}.")
     known_preprocessing(model.preprocessing)
-    check_data(data, model.kind, model.num_classes)
+    check_data(data, model.kind, model.num_classes, model.arguments["in_channels"])
     if data.classes != model.classes:
         raise DataError(f"Expected `data` with the classes {model.classes}, got {data.classes}.")
     data.setup("validate")

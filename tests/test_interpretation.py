@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +11,7 @@ from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix, preci
 from lightning_finetune import interpret
 from lightning_finetune.data.image_data import ImageData
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier
+from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
 from tests.tasks.conftest import data, folder, photo, trainer
 
 __all__ = ["data", "folder", "trainer"]  # the fixtures
@@ -85,3 +88,39 @@ def test_labels_are_judged_at_the_tasks_thresholds(trainer, tmp_path):
         found.most_confused()
     found.save(tmp_path / "out")
     assert not (tmp_path / "out/most_confused.csv").exists()
+
+
+@pytest.fixture
+def halves(tmp_path):
+    """``train|val / *.png`` and ``masks / *.png``: class 1 where an image is bright, 255 in its first row."""
+    draw = np.random.default_rng(0)
+    (tmp_path / "masks").mkdir()
+    for split, count in (("train", 12), ("val", 5)):
+        (tmp_path / split).mkdir()
+        for number in range(count):
+            mask = np.repeat(draw.integers(0, 2, (1, 64), dtype=np.uint8), 64, axis=0)
+            pixels = (150 * mask[..., None] + draw.integers(0, 90, (64, 64, 3))).astype(np.uint8)
+            mask[0] = 255
+            Image.fromarray(pixels).save(tmp_path / split / f"{split}{number}.png")
+            Image.fromarray(mask).save(tmp_path / "masks" / f"{split}{number}.png")
+    return tmp_path
+
+
+def test_binary_masks_are_learned_and_counted_without_what_is_ignored(halves, trainer):
+    pl.seed_everything(0, verbose=False)
+    data = ImageData.from_folder(
+        halves, masks="masks", codes=["dark", "bright"], size=64, batch_size=4, num_workers=0, augment="none"
+    )
+    task = UNetSegmenter(backbone="resnet18", num_classes=2, weights=False, ignore_index=255, lr=3e-3)
+    run = trainer(12)
+    run.fit(task, data)
+    assert run.callback_metrics["val_pixel_accuracy"] > 0.95
+    found = interpret(task, data)
+    said = [task.predict(file).mask for file in found.items["file"]]
+    true = [np.array(Image.open(halves / "masks" / Path(file).name)) for file in found.items["file"]]
+    counted = np.stack(true) != 255
+    assert (found.counts == confusion_matrix(np.stack(true)[counted], np.stack(said)[counted])).all()
+    shares = [(a == b)[1:].mean() for a, b in zip(true, said, strict=True)]
+    np.testing.assert_allclose(found.items["pixel_accuracy"], shares, atol=1e-6)
+    found.save(halves / "out")
+    assert pd.read_csv(halves / "out/report.csv")["class"].tolist() == ["dark", "bright"]

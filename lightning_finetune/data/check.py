@@ -14,7 +14,13 @@ from lightning_finetune.errors import DataError, first_ten
 
 
 def check_images(
-    images: Sequence[ImageSource], masks: Sequence[MaskSource] | None, classes: int, *, threads: int, reports: Path
+    images: Sequence[ImageSource],
+    masks: Sequence[MaskSource] | None,
+    classes: int,
+    channels: int = 3,
+    *,
+    threads: int,
+    reports: Path,
 ) -> None:
     """Read all images, and hold masks against them; each process reads its share and hears of all problems.
 
@@ -22,6 +28,7 @@ def check_images(
         images: Those in memory are taken as they are.
         masks: One an image, if there are any.
         classes: How many ids masks may have.
+        channels: That each image must give.
         threads: How many read at a time; decoding releases Python's lock.
         reports: Folder for the full list, where there are more than ten problems.
 
@@ -31,7 +38,7 @@ def check_images(
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
     def problem(row: int) -> str | None:
-        return _problem(images[row], None if masks is None else masks[row], classes)
+        return _problem(images[row], None if masks is None else masks[row], classes, channels)
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         found = [text for text in pool.map(problem, range(rank, len(images), world)) if text is not None]
@@ -44,11 +51,11 @@ def check_images(
         raise DataError(_text(problems, reports / "bad_images.txt", write=rank == 0))
 
 
-def _problem(image: ImageSource, mask: MaskSource | None, classes: int) -> str | None:
+def _problem(image: ImageSource, mask: MaskSource | None, classes: int, channels: int) -> str | None:
     if not isinstance(image, Path):
         return None
     try:
-        decode_fully(image)
+        decode_fully(image, channels)
     except DataError as error:
         return str(error)
     return None if mask is None else mask_problem(image, mask, classes)

@@ -38,10 +38,10 @@ IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class ImageDataModule(LightningDataModule):
     """Images, split and labelled, as a Lightning data module.
 
-    A batch is a dict of ``image`` (float32 ``[B, 3, h, w]``, normalised, channels last), ``label`` (int64 ``[B]``, or
-    float32 ``[B, L]`` for several labels) or ``mask`` (int64 ``[B, h, w]``), and ``index`` (int64 ``[B]``, positions in
-    the split). Images are decoded at about the size needed and go to the device as bytes, where training images are
-    augmented and all are normalised.
+    A batch is a dict of ``image`` (float32 ``[B, channels, h, w]``, normalised, channels last), ``label`` (int64
+    ``[B]``, or float32 ``[B, L]`` for several labels) or ``mask`` (int64 ``[B, h, w]``), and ``index`` (int64 ``[B]``,
+    positions in the split). Images are decoded at about the size needed and go to the device as bytes, where training
+    images are augmented and all are normalised.
 
     Args:
         items: Images that are split and labelled; or use one of the ``from_...`` methods.
@@ -54,7 +54,8 @@ class ImageDataModule(LightningDataModule):
         resize: ``"crop"`` (training: anywhere, else the centre) or ``"squish"`` (all of the image, out of proportion).
         seed: Of the order, crops and augmentation.
         stats: Mean and standard deviation of the channels, 0 to 1; by default those of the model's backbone
-            (its attribute ``normalization``), else of ImageNet.
+            (its attribute ``normalization``), else of ImageNet; of other channels than RGB, ImageNet's mean over them.
+        channels: 3 for RGB, 1 for grey, or as many as every image has (``.npy`` files, uint8 ``[h, w, channels]``).
 
     Raises:
         DataError: The items are not split or not labelled, or there are no training or validation images.
@@ -72,6 +73,7 @@ class ImageDataModule(LightningDataModule):
         resize: Resize = "crop",
         seed: int = 42,
         stats: Stats | None = None,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         splits, labels = items.complete()
@@ -79,6 +81,8 @@ class ImageDataModule(LightningDataModule):
             raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, got {batch_size}.")
+        if channels < 1 or (stats is not None and len(stats[0]) != channels):
+            raise DataError(f"channels: expected at least 1, and `stats` for each, got {channels} and stats={stats}.")
         self.items = items
         self.splits = splits
         for split in (Split.TRAIN, Split.VALID):
@@ -96,6 +100,7 @@ class ImageDataModule(LightningDataModule):
         self.mix = mixer(mix) if mix is not None else None
         self.resize: Resize = resize
         self.stats = stats
+        self.channels = channels
         self._train_size = self.size
         self._checked: set[Split] = set()
         self._loaders: list[weakref.ref[ImageLoader]] = []  # weak: what Lightning drops ends its workers
@@ -123,6 +128,7 @@ class ImageDataModule(LightningDataModule):
             "std": list(std),
             "classes": list(self.classes),
             "resize": self.resize,
+            "channels": self.channels,
         }
 
     @property
@@ -131,7 +137,7 @@ class ImageDataModule(LightningDataModule):
         if self.stats is not None:
             return self.stats
         module = self.trainer.lightning_module if self.trainer is not None else None
-        return getattr(module, "normalization", None) or IMAGENET_STATS
+        return getattr(module, "normalization", None) or _default_stats(self.channels)
 
     def setup(self, stage: str) -> None:
         """Read every image that the stage needs, once.
@@ -185,6 +191,7 @@ class ImageDataModule(LightningDataModule):
             seed=self.seed,
             augment=self.augment if split == Split.TRAIN else None,
             mix=self.mix if split == Split.TRAIN else None,
+            channels=self.channels,
         )
 
     def show_batch(self, count: int = 9, split: Literal["train", "valid", "test"] = "train", epoch: int = 0) -> Figure:
@@ -283,12 +290,21 @@ class ImageDataModule(LightningDataModule):
             [images[row] for row in rows],
             None if masks is None else [masks[row] for row in rows],
             self.num_classes,
+            self.channels,
             threads=self._workers(),
             reports=self._reports(),
         )
 
     def _reports(self) -> Path:
         return Path(self.trainer.default_root_dir) if self.trainer is not None else Path()
+
+
+def _default_stats(channels: int) -> Stats:
+    """ImageNet's, or of other channels than RGB their mean for each."""
+    if channels == 3:
+        return IMAGENET_STATS
+    mean, std = (sum(numbers) / 3 for numbers in IMAGENET_STATS)
+    return (mean,) * channels, (std,) * channels
 
 
 def _two(size: int | Size) -> Size:

@@ -20,8 +20,8 @@ from lightning_finetune.data.decode import (
     Pixels,
     Resize,
     Size,
+    image_pixels,
     mask_pixels,
-    rgb_pixels,
 )
 from lightning_finetune.data.draws import Ints, Stream, uniforms
 from lightning_finetune.data.mix import Mixer
@@ -58,6 +58,7 @@ class ImageDataset(Dataset[Batch]):
         seed: Of crops and augmentation.
         augment: Training augmentation; None for the other splits, which see the centre of each image.
         mix: Mixing of training images.
+        channels: Of an image.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class ImageDataset(Dataset[Batch]):
         seed: int,
         augment: Augmenter | None,
         mix: Mixer | None,
+        channels: int = 3,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -78,6 +80,7 @@ class ImageDataset(Dataset[Batch]):
         self.seed = seed
         self.augment = augment
         self.mix = mix
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,7 +102,7 @@ class ImageDataset(Dataset[Batch]):
         return batch
 
     def _pixels(self, row: int, size: Size, place: Place) -> Pixels:
-        return turned(rgb_pixels(self.images[row], size, self.resize, place.crop), place.symmetry)
+        return turned(image_pixels(self.images[row], size, self.resize, place.crop, self.channels), place.symmetry)
 
     def _mask(self, row: int, size: Size, place: Place) -> Pixels:
         return turned(mask_pixels(self.targets[row], size, self.resize, place.crop), place.symmetry)

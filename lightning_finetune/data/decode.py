@@ -20,11 +20,13 @@ Size: TypeAlias = tuple[int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 CENTRE = (0.5, 0.5)
+ARRAY = ".npy"
+"""Files of arrays, which may have any number of channels."""
 # Pillow's parsers raise whatever they trip over in a damaged file, by format.
 _UNREADABLE = Exception
 
 
-def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop") -> Tensor:
+def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop", channels: int = 3) -> Tensor:
     """Read one image as validation and inference see it.
 
     Args:
@@ -32,20 +34,31 @@ def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop") -
         size: Height and width in pixels, or one number for both.
         resize: ``"crop"`` scales the image until it covers ``size`` and keeps the centre; ``"squish"`` keeps all of it
             and gives up its proportions.
+        channels: 3 for RGB, 1 for grey, or as many as every image has.
 
     Returns:
-        RGB, uint8 ``[3, h, w]``.
+        uint8 ``[channels, h, w]``.
 
     Raises:
-        DataError: The file does not hold a readable image.
+        DataError: The file does not hold a readable image, or one of another number of channels.
     """
     wanted = (size, size) if isinstance(size, int) else size
-    return torch.from_numpy(np.ascontiguousarray(rgb_pixels(source, wanted, resize).transpose(2, 0, 1)))
+    pixels = image_pixels(source, wanted, resize, channels=channels)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def rgb_pixels(source: ImageSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Pixels:
-    """RGB pixels ``[h, w, 3]``; ``position`` (x, y in 0..1) says where a crop lies in what it leaves out."""
-    return np.asarray(_fit(_rgb(_open(source, size)), size, resize, position, Image.Resampling.BILINEAR))
+def image_pixels(
+    source: ImageSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE, channels: int = 3
+) -> Pixels:
+    """Pixels ``[h, w, channels]``; ``position`` (x, y in 0..1) says where a crop lies in what it leaves out."""
+    bands = _split(_open(source, size), channels, source)
+    fitted = [np.asarray(_fit(band, size, resize, position, Image.Resampling.BILINEAR)) for band in bands]
+    return fitted[0] if channels == 3 else np.stack(fitted, axis=-1)
+
+
+def visible(image: Tensor) -> Tensor:
+    """What of an image ``[C, h, w]`` can be shown as RGB ``[3, h, w]``: its first three channels, or the first."""
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
 
 
 def mask_pixels(source: MaskSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Pixels:
@@ -74,29 +87,54 @@ def open_mask(path: MaskSource) -> Image.Image:
 
 def image_size(source: str | Path) -> Size:
     """Height and width of an image file as it is seen, without decoding its pixels."""
+    if is_array(source):
+        height, width = _read_array(source).shape[:2]
+        return height, width
     with Image.open(source) as image:
         width, height = image.size
         return (width, height) if _on_its_side(image) else (height, width)
 
 
-def decode_fully(path: str | Path) -> None:
+def is_array(path: str | Path) -> bool:
+    """Whether a file holds an array of numpy's."""
+    return Path(path).suffix.lower() == ARRAY
+
+
+def decode_fully(path: str | Path, channels: int = 3) -> None:
     """Decode every byte of a file at its smallest scale.
 
     Raises:
-        DataError: It is empty, truncated, or no image.
+        DataError: It is empty, truncated, no image, or one that does not give so many channels.
     """
-    try:
-        with Image.open(path) as image:
-            image.draft(None, (1, 1))
-            image.load()
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
+    image = _open(path, (1, 1))
+    if channels not in (1, 3) or not isinstance(image, Image.Image):
+        _split(image, channels, path)
 
 
-def _open(source: ImageSource, size: Size) -> Image.Image:
-    """The image upright; a JPEG is decoded at the smallest of its scales (1, 1/2, 1/4, 1/8) that covers ``size``."""
+def _split(image: Image.Image | Pixels, channels: int, source: ImageSource) -> list[Image.Image]:
+    """The image as RGB, as grey, or as one grey image for each of its channels."""
+    if isinstance(image, Image.Image):
+        if channels == 3:
+            return [_rgb(image)]
+        if channels == 1:
+            return [image if image.mode == "L" else _rgb(image).convert("L")]
+        bands = list(image.split()) if image.mode not in ("P", "I", "F") else [image]
+    else:
+        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in image.transpose(2, 0, 1)]
+    if len(bands) != channels:
+        raise DataError(
+            f"{_name(source)}: expected an image of {channels} channels (`channels`), got {len(bands)}. "
+            f"Images of other numbers than 1 and 3 are {ARRAY} files or arrays, uint8 [h, w, channels]."
+        )
+    return bands
+
+
+def _open(source: ImageSource, size: Size) -> Image.Image | Pixels:
+    """The image upright, many channels as an array; a JPEG at the smallest of its scales that covers ``size``."""
     if isinstance(source, (np.ndarray, Tensor)):
         return _from_array(source)
+    if isinstance(source, (str, Path)) and is_array(source):
+        return _from_array(_read_array(source), source)
     try:
         image = source if isinstance(source, Image.Image) else Image.open(source)
         image.draft(None, size if _on_its_side(image) else size[::-1])
@@ -106,19 +144,38 @@ def _open(source: ImageSource, size: Size) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
+def _read_array(path: str | Path) -> npt.NDArray[np.uint8]:
+    """An array of a file, in which nothing is executed."""
+    try:
+        array: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    return array
+
+
 def _on_its_side(image: Image.Image) -> bool:
     """Whether EXIF says (orientations 5 to 8) that height and width change places."""
     return bool(image.getexif().get(0x0112, 1) >= 5)
 
 
-def _from_array(source: npt.NDArray[np.uint8] | Tensor) -> Image.Image:
+def _from_array(source: npt.NDArray[np.uint8] | Tensor, origin: object = "an array") -> Image.Image | Pixels:
+    """Grey or RGB as an image, other numbers of channels as they are, ``[h, w, channels]``."""
     array = source.permute(1, 2, 0).cpu().numpy() if isinstance(source, Tensor) and source.ndim == 3 else source
     array = np.asarray(array)
     if array.dtype != np.uint8:
         raise DataError(
-            f"Expected an image of uint8 values 0..255, got an array of {array.dtype}. Convert it to uint8 first."
+            f"{origin}: expected an image of uint8 values 0..255, got an array of {array.dtype}. "
+            "Convert it to uint8 first."
         )
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise DataError(f"{origin}: expected an image [h, w] or [h, w, channels], got an array {list(array.shape)}.")
+    if array.ndim == 3 and array.shape[2] == 1:
+        return Image.fromarray(array[..., 0])
+    return Image.fromarray(array) if array.ndim == 2 or array.shape[2] == 3 else array
+
+
+def _name(source: ImageSource) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "an image in memory"
 
 
 def _rgb(image: Image.Image) -> Image.Image:

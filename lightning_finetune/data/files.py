@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lightning_finetune.data.decode import is_array
 from lightning_finetune.errors import DataError, first_ten
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ def check_class_folders(files: Iterable[Path]) -> None:
 
 
 def is_image(path: Path) -> bool:
-    """Whether Pillow knows the extension, whatever its case."""
-    return path.suffix.lower() in _extensions()
+    """Whether Pillow knows the extension, whatever its case, or it is that of an array."""
+    return path.suffix.lower() in _extensions() or is_array(path)
 
 
 def _leads_back(folder: Path) -> bool:

@@ -49,6 +49,7 @@ class ImageData(ImageDataModule):
         resize: Resize = "crop",
         mix: Mix | None = None,
         stats: Stats | None = None,
+        channels: int = 3,
     ) -> ImageData:
         """From a folder of class folders, with or without folders for training and validation.
 
@@ -69,6 +70,7 @@ class ImageData(ImageDataModule):
             resize: ``"crop"`` or ``"squish"``.
             mix: ``"mixup"``, ``"cutmix"``, or one of their classes.
             stats: Mean and standard deviation of the channels; by default those of the model's backbone.
+            channels: 3 for RGB, 1 for grey, or as many as every image has.
 
         Raises:
             DataError: The folder does not hold what is described here.
@@ -89,6 +91,7 @@ class ImageData(ImageDataModule):
             mix=mix,
             seed=seed,
             stats=stats,
+            channels=channels,
         )
 
     @classmethod

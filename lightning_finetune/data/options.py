@@ -25,3 +25,4 @@ class Options(TypedDict, total=False):
     resize: Resize
     seed: int
     stats: Stats | None
+    channels: int

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from lightning_finetune.data.dataset import Batch
+from lightning_finetune.data.decode import visible
 from lightning_finetune.data.masks import VOID
 
 _OVERLAY = 0.5
@@ -54,7 +55,7 @@ def mask_colours(count: int) -> npt.NDArray[np.float64]:
 
 
 def _draw(axes: Axes, item: Batch, classes: Sequence[str]) -> None:
-    pixels = item["image"].permute(1, 2, 0).cpu().numpy()
+    pixels = visible(item["image"]).permute(1, 2, 0).cpu().numpy()
     if "mask" in item:
         ids = item["mask"].cpu().numpy()
         coloured = mask_colours(len(classes))[np.where(ids == VOID, 0, ids)]

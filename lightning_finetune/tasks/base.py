@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightning_finetune import param_groups
+from lightning_finetune.errors import CheckpointError
 from lightning_finetune.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.tasks import record
 from lightning_finetune.tasks.arguments import check_num_classes, plain
@@ -95,7 +96,9 @@ class BaseTask(Predicts, Evaluates):
 
     def setup(self, stage: str) -> None:
         """Check that the data module fits."""
-        check_data(getattr(self.trainer, "datamodule", None), self.kind, self.num_classes)
+        check_data(
+            getattr(self.trainer, "datamodule", None), self.kind, self.num_classes, self.arguments["in_channels"]
+        )
 
     def on_fit_start(self) -> None:
         """Take class names and preprocessing from the data module; those of a checkpoint may be of other data."""
@@ -132,7 +135,11 @@ class BaseTask(Predicts, Evaluates):
 
     def _phase(self) -> str:
         trained = [group.name for group in layer_groups(self) if any(p.requires_grad for p in group.params)]
-        return f"epoch {self.current_epoch} (layer groups {trained[0]} to {trained[-1]} train)"
+        callbacks: Any = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        plans = [callback.plan_of_run for callback in callbacks if hasattr(type(callback), "plan_of_run")]
+        plan = max(plans, key=lambda plan: len(plan.phases), default=None)
+        phase = "" if plan is None else f"phase {plan.phase_of(self.current_epoch) + 1} of {len(plan.phases)}, "
+        return f"epoch {self.current_epoch} ({phase}layer groups {trained[0]} to {trained[-1]} train)"
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -140,11 +147,22 @@ class BaseTask(Predicts, Evaluates):
         """Add what rebuilds the task, and keep out what ``torch.load(weights_only=True)`` would refuse."""
         hyper_parameters = plain(checkpoint.get("hyper_parameters", {}))
         checkpoint["hyper_parameters"] = {**hyper_parameters, "weights": False}  # the checkpoint has them
-        checkpoint[record.KEY] = record.make_record(type(self).__name__, self.hparams, self.learned())
+        kept = record.make_record(type(self).__name__, self.hparams, self.learned())
+        checkpoint[record.KEY] = {**kept, "kind": self.kind}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take class names and preprocessing from a checkpoint of ours."""
-        for name, value in checkpoint.get(record.KEY, {}).items():
+        """Take class names and preprocessing from a checkpoint of ours.
+
+        Raises:
+            CheckpointError: It is of a task of another kind.
+        """
+        kept = checkpoint.get(record.KEY, {})
+        if kept.get("kind", self.kind) != self.kind:
+            raise CheckpointError(
+                f"Expected a checkpoint of {type(self).__name__}, got one of {kept['task']}. "
+                f"Name that task (--model.class_path {kept['task']}), or use load(checkpoint), which finds it."
+            )
+        for name, value in kept.items():
             if name in self.learned():
                 setattr(self, name, value)
 

@@ -42,13 +42,14 @@ def target_of(batch: Any, key: str) -> Tensor:
     return target
 
 
-def check_data(datamodule: Any, kind: str, num_classes: int) -> None:
+def check_data(datamodule: Any, kind: str, num_classes: int, in_channels: int) -> None:
     """Compare a data module with the task before anything is trained.
 
     Args:
-        datamodule: One that says ``kind`` and ``num_classes``; what it does not say is not checked.
+        datamodule: One that says ``kind``, ``num_classes`` and ``channels``; what it does not say is not checked.
         kind: Of targets, that the task needs.
         num_classes: Of the task.
+        in_channels: Of the images that its model takes.
 
     Raises:
         DataError: They do not fit.
@@ -63,6 +64,12 @@ def check_data(datamodule: Any, kind: str, num_classes: int) -> None:
     if found is not None and found != num_classes:
         raise DataError(
             f"The model has {num_classes} classes (`num_classes`), the data {found}. Give num_classes={found}."
+        )
+    channels = getattr(datamodule, "channels", in_channels)
+    if channels != in_channels:
+        raise DataError(
+            f"The model takes images of {in_channels} channels (`in_channels`), the data gives {channels} "
+            f"(`channels`). Give the model in_channels={channels}, or the data channels={in_channels}."
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from lightning_finetune.data.decode import ImageSource, Size, decode_fully, image_size, load_image
+from lightning_finetune.data.decode import ImageSource, Size, decode_fully, image_size, is_array, load_image
 from lightning_finetune.data.files import image_files
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 from lightning_finetune.tasks.symmetries import TTA, mean_over_symmetries
@@ -87,7 +87,8 @@ class Predicts(nn.Module, ABC):
         """The image, or what is wrong with it."""
         height, width = preprocessing["size"]
         try:
-            return load_image(source, self.input_size(source, (height, width)), preprocessing["resize"])
+            size, channels = self.input_size(source, (height, width)), preprocessing.get("channels", 3)
+            return load_image(source, size, preprocessing["resize"], channels)
         except DataError as error:
             return error
 
@@ -151,6 +152,7 @@ def original_size(source: ImageSource) -> Size:
         width, height = ImageOps.exif_transpose(source).size
         return height, width
     if isinstance(source, (str, Path)):
-        decode_fully(source)  # names what is wrong with a file
+        if not is_array(source):
+            decode_fully(source)  # names what is wrong with a file
         return image_size(source)
     return source.shape[0], source.shape[1]

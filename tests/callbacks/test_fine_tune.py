@@ -2,13 +2,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import EarlyStopping
+from torch.utils.data import DataLoader
 
 from lightning_finetune.callbacks import FineTune, OneCycle
-from lightning_finetune.errors import PhaseError
+from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.phases import Phase
+from lightning_finetune.tasks import ImageClassifier
 from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
 
 PHASES = [Phase(1, "head", 1e-2), Phase(2, 2, (None, 1e-2)), Phase(1, "all", (1e-5, 1e-2))]
@@ -207,3 +210,16 @@ def test_numbers_are_given_on_the_command_line():
     fine_tune = parser().instantiate_classes(parser().parse_args(words)).tune
     assert fine_tune.epochs == 6
     assert [phase.lr for phase in fine_tune._phases][:2] == ["find", ("find", pytest.approx(1e-3))]
+
+
+def test_a_loss_that_is_not_finite_names_phase_rate_and_batch(tmp_path):
+    class Bad(ImageClassifier):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return loss * float("nan") if self.current_epoch == 2 and batch_idx == 1 else loss
+
+    batches = [(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]))] * 3
+    task = Bad("test_resnet", num_classes=2, weights=False)
+    trainer = quiet_trainer(tmp_path, callbacks=[FineTune([Phase(1, "head", 1e-3), Phase(2, "all", (1e-4, 1e-3))])])
+    with pytest.raises(FinetuneError, match=r"batch 1 of epoch 2 \(phase 2 of 2, layer groups .* at learning rate"):
+        trainer.fit(task, DataLoader(batches, batch_size=None))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_finetune.data.decode import decode_fully, image_size, load_image, mask_pixels, rgb_pixels
+from lightning_finetune.data.decode import decode_fully, image_pixels, image_size, load_image, mask_pixels
 from lightning_finetune.errors import DataError
 from tests.data.conftest import picture
 
@@ -79,10 +79,10 @@ def test_crop_covers_the_size_and_keeps_proportions():
     stripes[:, 10:20] = 100
     stripes[:, 20:30] = 200
     image = Image.fromarray(stripes)
-    assert rgb_pixels(image, (10, 10), "crop", (1 / 3, 0.5))[..., 0].tolist() == [[100] * 10] * 10
-    assert rgb_pixels(image, (10, 20), "crop")[..., 0].tolist() == [[100] * 10 + [200] * 10] * 10
-    assert rgb_pixels(image, (10, 10), "crop", (1.0, 0.0)).max() == 0
-    squished = rgb_pixels(image, (10, 4), "squish")[0, :, 0].tolist()
+    assert image_pixels(image, (10, 10), "crop", (1 / 3, 0.5))[..., 0].tolist() == [[100] * 10] * 10
+    assert image_pixels(image, (10, 20), "crop")[..., 0].tolist() == [[100] * 10 + [200] * 10] * 10
+    assert image_pixels(image, (10, 10), "crop", (1.0, 0.0)).max() == 0
+    squished = image_pixels(image, (10, 4), "squish")[0, :, 0].tolist()
     assert squished == sorted(squished[:3]) + squished[3:]
     assert len(set(squished)) > 2
 
@@ -90,7 +90,7 @@ def test_crop_covers_the_size_and_keeps_proportions():
 @pytest.mark.parametrize("size", [(7, 13), (224, 224), (31, 500)])
 def test_any_proportion_gives_exactly_the_size(size: tuple[int, int]):
     for shape in ((13, 7), (375, 500), (499, 500), (1, 1)):
-        assert rgb_pixels(picture(0, shape), size, "crop", (0.99, 0.99)).shape == (*size, 3)
+        assert image_pixels(picture(0, shape), size, "crop", (0.99, 0.99)).shape == (*size, 3)
 
 
 def test_arrays_and_tensors_are_images_too():
@@ -146,3 +146,57 @@ def test_decoding_at_reduced_scale_keeps_the_detail_that_the_size_can_show(tmp_p
     assert load_image(tmp_path / "stripes.jpg", (240, 320)).float().std() > 80
     Image.fromarray(stripes.swapaxes(0, 1)).save(tmp_path / "upright.jpg", quality=95)
     assert load_image(tmp_path / "upright.jpg", (320, 240)).float().std() > 80
+
+
+def many(channels: int, size: tuple[int, int] = (20, 30)) -> np.ndarray:
+    """An array whose channel k is 10 k everywhere."""
+    return np.broadcast_to(10 * np.arange(channels, dtype=np.uint8), (*size, channels)).copy()
+
+
+@pytest.mark.parametrize("channels", [2, 4, 12])
+def test_every_channel_of_an_array_arrives_at_its_place(tmp_path, channels):
+    np.save(tmp_path / "a.npy", many(channels))
+    for source in (many(channels), tmp_path / "a.npy", str(tmp_path / "a.npy")):
+        pixels = load_image(source, (10, 15), channels=channels)
+        assert pixels.shape == (channels, 10, 15)
+        assert pixels.amin((1, 2)).tolist() == pixels.amax((1, 2)).tolist() == [10 * k for k in range(channels)]
+    assert image_size(tmp_path / "a.npy") == (20, 30)
+
+
+def test_many_channels_are_cropped_as_three_are():
+    pixels = np.asarray(picture(3, (40, 70)))
+    five = np.concatenate([pixels, pixels[..., :2]], axis=-1)
+    wide = image_pixels(five, (16, 16), "crop", (0.9, 0.1), channels=5)
+    assert (wide[..., :3] == image_pixels(pixels, (16, 16), "crop", (0.9, 0.1))).all()
+
+
+def test_grey_is_one_channel_of_any_file(tmp_path):
+    picture(1, (20, 20)).convert("L").save(tmp_path / "grey.png")
+    picture(1, (20, 20)).save(tmp_path / "colour.png")
+    grey, colour = (load_image(tmp_path / name, 20, channels=1) for name in ("grey.png", "colour.png"))
+    assert grey.shape == (1, 20, 20)
+    assert torch.equal(grey, colour)
+
+
+def test_another_number_of_channels_is_refused_by_name(tmp_path):
+    np.save(tmp_path / "five.npy", many(5))
+    picture(1, (20, 20)).save(tmp_path / "rgb.png")
+    for file, channels in (("five.npy", 3), ("five.npy", 12), ("rgb.png", 5)):
+        for read in (lambda path: decode_fully(path, channels), lambda path: load_image(path, 10, channels=channels)):  # noqa: B023
+            with pytest.raises(DataError, match=rf"{file}: expected an image of {channels} channels"):
+                read(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4, 4, 3), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4, 3))]
+)
+def test_an_array_that_is_no_image_is_named(tmp_path, array):
+    np.save(tmp_path / "odd.npy", array)
+    with pytest.raises(DataError, match=r"odd\.npy: expected an image"):
+        load_image(tmp_path / "odd.npy", 8)
+
+
+def test_an_array_file_executes_nothing(tmp_path):
+    np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"evil\.npy"):
+        decode_fully(tmp_path / "evil.npy")

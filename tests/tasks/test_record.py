@@ -1,5 +1,9 @@
+import pytest
+import torch
 from torch import nn
 
+from lightning_finetune.errors import CheckpointError
+from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier
 from lightning_finetune.tasks.record import accepted_arguments, make_record
 
 
@@ -37,3 +41,12 @@ def test_only_accepted_arguments_are_passed_on():
     record = {"arguments": {"depth": 2, "num_classes": 3}}
     assert accepted_arguments(Narrow, record) == {"depth": 2}
     assert accepted_arguments(Wide, record) == {"depth": 2, "num_classes": 3}
+
+
+def test_a_checkpoint_of_another_task_is_named(trainer, data, tmp_path):
+    run = trainer(1, limit_train_batches=1, limit_val_batches=0)
+    run.fit(ImageClassifier("test_resnet", num_classes=2, weights=False), data)
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    labels = MultiLabelClassifier("test_resnet", num_classes=2, weights=False)
+    with pytest.raises(CheckpointError, match="a checkpoint of MultiLabelClassifier, got one of ImageClassifier"):
+        trainer(1).validate(labels, [torch.zeros(1)], ckpt_path=tmp_path / "one.ckpt")
