@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from lightning_finetune.callbacks import (
         FineTune,
         GradualUnfreezing,
+        LogConfusion,
         LogPredictions,
         LRRangeTest,
         OneCycle,
         PlotRun,
         ProgressiveResizing,
+        WatchModel,
     )
     from lightning_finetune.data import ImageData, ImageItems
     from lightning_finetune.inference import load
@@ -30,6 +32,7 @@ __all__ = [
     "ImageData",
     "ImageItems",
     "LRRangeTest",
+    "LogConfusion",
     "LogPredictions",
     "MultiLabelClassifier",
     "OneCycle",
@@ -37,6 +40,7 @@ __all__ = [
     "PlotRun",
     "ProgressiveResizing",
     "UNetSegmenter",
+    "WatchModel",
     "__version__",
     "interpret",
     "load",
@@ -47,10 +51,12 @@ _HOMES = {
         "FineTune",
         "GradualUnfreezing",
         "LRRangeTest",
+        "LogConfusion",
         "LogPredictions",
         "OneCycle",
         "PlotRun",
         "ProgressiveResizing",
+        "WatchModel",
     ),
     "data": ("ImageData", "ImageItems"),
     "inference": ("load",),

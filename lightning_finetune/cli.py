@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,22 +17,25 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_finetune.__about__ import __version__
-from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
+from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.commands import CommandTrainer
 from lightning_finetune.deployment import export_checkpoint, predict_files
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import stay_offline_without_key
+from lightning_finetune.sweep import sweep
 from lightning_finetune.tasks import BaseTask
 from lightning_finetune.usage import ShortErrorsParser
 
 CALLBACKS = {
     "fine_tune": FineTune,
     "log_predictions": LogPredictions,
+    "log_confusion": LogConfusion,
     "plot_run": PlotRun,
     "best": BestCheckpoint,
     "last": LastCheckpoint,
@@ -69,6 +75,14 @@ class SaveConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"cli": whole}, allow_val_change=True)
+                _say_where(logger)
+
+
+def _say_where(logger: WandbLogger) -> None:
+    """That nothing is uploaded, once, and how it can be."""
+    if os.environ.get("WANDB_MODE") == "offline":
+        folder = shown(Path(logger.experiment.dir).parent)
+        rank_zero_info(f"Weights & Biases logs offline (no key was found). To upload: wandb login; wandb sync {folder}")
 
 
 class FineTuneCLI(LightningCLI):
@@ -156,9 +170,13 @@ def main() -> None:
     try:
         if given[:1] == ["export"]:
             auto_cli(export_checkpoint, args=given[1:], as_positional=False)
+        elif given[:1] == ["sweep"]:
+            auto_cli(sweep, args=given[1:], as_positional=False)
         elif given[:1] == ["predict"] and any(word.startswith("--images") for word in given):
             auto_cli(predict_files, args=given[1:], as_positional=False)
         else:
             run()
     except FinetuneError as error:
         sys.exit(f"lightning-finetune: error: {error}")
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0, for which a scheduler would take the job as done

@@ -14,8 +14,6 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
 
 from lightning_finetune.data.data_module import ImageDataModule
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset
@@ -25,6 +23,7 @@ from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.pictures import Shown, draw_confusion, draw_predictions
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.batch import check_data
+from lightning_finetune.tasks.confusion import Confusion
 from lightning_finetune.tasks.multilabel import MultiLabelClassifier
 from lightning_finetune.tasks.prediction import known_preprocessing, normalize
 
@@ -149,7 +148,7 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
     if data.classes != model.classes:
         raise DataError(f"Expected `data` with the classes {model.classes}, got {data.classes}.")
     data.setup("validate")
-    images, counts = data.dataset(Split.VALID), _counter(model)
+    images, counts = data.dataset(Split.VALID), Confusion(model)
     rows: list[dict[str, Any]] = []
     with _evaluating(model):
         for batch in data.val_dataloader():
@@ -157,7 +156,7 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
     files = [_name(images.images[row]) for row in images.rows]
     items = pd.DataFrame(rows)
     items.insert(0, "file", files)
-    return Interpretation(model, images, data.size, items, counts.compute().cpu().numpy())
+    return Interpretation(model, images, data.size, items, counts.compute().numpy())
 
 
 @contextmanager
@@ -172,32 +171,23 @@ def _evaluating(model: BaseTask) -> Iterator[None]:
         model.train(mode)
 
 
-def _counter(model: BaseTask) -> Metric:
-    if isinstance(model, MultiLabelClassifier):
-        return MultilabelConfusionMatrix(model.num_classes).to(model.device)
-    ignore = model.arguments.get("ignore_index")
-    return MulticlassConfusionMatrix(model.num_classes, ignore_index=ignore).to(model.device)
-
-
 def _probabilities(model: BaseTask, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits and probabilities of a batch of the loader, made as the model was trained."""
     logits = model(normalize(batch["image"].to(model.device), known_preprocessing(model.preprocessing)))
     return logits, model.probabilities(logits).float()
 
 
-def _judge(model: BaseTask, batch: Batch, counts: Metric) -> list[dict[str, Any]]:
+def _judge(model: BaseTask, batch: Batch, counts: Confusion) -> list[dict[str, Any]]:
     """A row for each image of a batch, which is added to ``counts``."""
     logits, found = _probabilities(model, batch)
     target = batch[model.target_key].to(model.device)
     target = target.long() if model.kind == "mask" else target
     model.check_target(target)
     losses = [float(model.criterion(one[None], true[None])) for one, true in zip(logits, target, strict=True)]
+    counts.update(found, target)
     if isinstance(model, MultiLabelClassifier):
-        present = found > found.new_tensor(model.thresholds)
-        counts.update(present.int(), target.int())
-        said = _of_labels(model, found, present, target)
+        said = _of_labels(model, found, found > found.new_tensor(model.thresholds), target)
     else:
-        counts.update(found.argmax(1), target)
         said = _of_masks(model, found, target) if model.kind == "mask" else _of_classes(model, found, target)
     return [{"loss": loss, **row} for loss, row in zip(losses, said, strict=True)]
 

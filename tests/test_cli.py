@@ -226,7 +226,9 @@ def test_runs_that_start_at_once_have_directories_of_their_own(tmp_path: Path) -
 def test_without_a_logger_the_files_lie_in_the_root_directory(here: Path, photos: Path) -> None:
     words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET, "--trainer.logger", "false"]
     cli.run([*words, "--trainer.default_root_dir", "out"])
-    assert {path.name for path in Path("out").iterdir()} == {"checkpoints", "config.yaml", "run.png", "predictions.png"}
+    pictures = {"run.png", "predictions.png", "confusion.png"}
+    tables = {"plan.csv", "confusion.csv"}
+    assert {path.name for path in Path("out").iterdir()} == {"checkpoints", "config.yaml"} | pictures | tables
 
 
 def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.callbacks.gradual_unfreezing import GradualUnfreezing
+from lightning_finetune.callbacks.log_confusion import LogConfusion
 from lightning_finetune.callbacks.log_predictions import LogPredictions
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.callbacks.one_cycle import OneCycle
 from lightning_finetune.callbacks.plot_run import PlotRun
 from lightning_finetune.callbacks.progressive_resizing import ProgressiveResizing
+from lightning_finetune.callbacks.watch_model import WatchModel
 
 __all__ = [
     "FineTune",
     "GradualUnfreezing",
     "LRRangeTest",
+    "LogConfusion",
     "LogPredictions",
     "OneCycle",
     "PlotRun",
     "ProgressiveResizing",
+    "WatchModel",
 ]

@@ -1,9 +1,10 @@
-"""Figures and tables to the run's directory, and to the loggers that take them."""
+"""Figures and tables to the run's directory, and to the loggers that take them; on rank zero."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
@@ -13,9 +14,11 @@ from lightning_finetune.callbacks._run_dir import run_dir
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed
 
+    from lightning_finetune.pictures import Shown
+
 
 def save_figure(trainer: pl.Trainer, name: str, figure: Figure, dpi: int = 110) -> None:
-    """Write ``name.png``, and give the figure to Weights & Biases and TensorBoard; on rank zero.
+    """Write ``name.png``, and give the figure to Weights & Biases and TensorBoard.
 
     Args:
         trainer: Of the run.
@@ -33,7 +36,48 @@ def save_figure(trainer: pl.Trainer, name: str, figure: Figure, dpi: int = 110) 
 
 
 def save_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Give a table to Weights & Biases, the only logger that has them; on rank zero."""
+    """Write ``name.csv``, and give the table to Weights & Biases and, as text, to TensorBoard.
+
+    Args:
+        trainer: Of the run.
+        name: Of the file, and of the entry in the loggers.
+        columns: Their names.
+        rows: Numbers and words.
+    """
+    with (run_dir(trainer) / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_table(name, list(columns), [list(row) for row in rows], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            lines = [columns, ["---"] * len(columns), *rows]
+            text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+            logger.experiment.add_text(name, text, trainer.global_step)
+
+
+def save_samples(trainer: pl.Trainer, name: str, shown: Sequence[Shown], classes: Sequence[str]) -> None:
+    """Give images with truth and prediction to Weights & Biases as a table, masks as layers that can be switched.
+
+    Args:
+        trainer: Of the run.
+        name: Of the entry.
+        shown: The images.
+        classes: Names of the ids in masks.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            rows = [[_wandb_image(item, classes), item.truth, item.prediction, item.wrong] for item in shown]
+            logger.log_table(name, ["image", "truth", "prediction", "wrong"], rows, step=trainer.global_step)
+
+
+def _wandb_image(item: Shown, classes: Sequence[str]) -> Any:
+    import wandb
+
+    if item.masks is None:
+        return wandb.Image(item.image)
+    names = dict(enumerate(classes))
+    layers = zip(("truth", "prediction"), item.masks, strict=True)
+    # What is no class (Void) has no name, and its id must fit a byte.
+    return wandb.Image(
+        item.image, masks={key: {"mask_data": mask.clip(0, 255), "class_labels": names} for key, mask in layers}
+    )

@@ -18,15 +18,23 @@ _MOST_METRICS = 3  # what 80 columns hold
 
 def show_plan(plan: Plan, groups: Sequence[LayerGroup]) -> None:
     """Print one row a phase: epochs, steps, what trains, at which rates, along which schedule, at which size."""
+    columns, rows = plan_rows(plan, groups)
+    table = _table("Plan of the run", *columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table of a plan."""
     sized = any(phase.size is not None for phase in plan.phases)
-    table = _table("Plan of the run", "phase", "epochs", "steps", "trains", "learning rate", "schedule")
-    if sized:
-        table.add_column("size")
+    columns = ["phase", "epochs", "steps", "trains", "learning rate", "schedule", *(["size"] if sized else [])]
+    rows = []
     for index, phase in enumerate(plan.phases):
         size = [f"{phase.size} px" if phase.size else "as is"] if sized else []
-        row = (str(index + 1), _epochs(plan, index), str(plan.steps[index]), _trains(plan, index, groups))
-        table.add_row(*row, rates(plan, index), phase.schedule.replace("_", "-"), *size)
-    Console().print(table)
+        row = [str(index + 1), _epochs(plan, index), str(plan.steps[index]), _trains(plan, index, groups)]
+        rows.append([*row, rates(plan, index), phase.schedule.replace("_", "-"), *size])
+    return columns, rows
 
 
 def show_results(

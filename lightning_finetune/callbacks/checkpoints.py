@@ -11,6 +11,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_finetune.callbacks._run_dir import run_dir, shown
@@ -36,8 +37,9 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` for one ``last.ckpt`` after each epoch, from which a run resumes.
 
-    In a run of one process, Ctrl-C ends the step, saves, and stops; a second one does not wait. In a distributed run,
-    whose processes could not agree on a step, the checkpoint of the last epoch is what remains.
+    In a run of one process, Ctrl-C, or the SIGTERM of a machine that is taken away or of a sweep that gives a trial up,
+    ends the step, saves, and stops; a second Ctrl-C does not wait. In a distributed run, whose processes could not
+    agree on a step, the checkpoint of the last epoch is what remains.
 
     Args:
         every_n_train_steps: Save this often too, in optimizer steps; for epochs that take long.
@@ -82,15 +84,18 @@ class LastCheckpoint(ModelCheckpoint):
     ) -> None:
         if not trainer.is_last_batch:  # what is saved then resumes without the validation that follows
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._asked:
+        if self._asked or (trainer.received_sigterm and trainer.world_size == 1):
             trainer.save_checkpoint(self.path)
+        if self._asked:
             raise KeyboardInterrupt
+        # Lightning itself stops after a SIGTERM.
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if self._within_epochs:
             trainer.save_checkpoint(self.path)
+        self.best_model_path = ""  # a logger that uploads checkpoints would call it the best one
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -100,7 +105,11 @@ class LastCheckpoint(ModelCheckpoint):
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._release()
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path.is_file():
+        if (
+            isinstance(exception, (KeyboardInterrupt, SIGTERMException))
+            and trainer.is_global_zero
+            and self.path.is_file()
+        ):
             config = run_dir(trainer) / "config.yaml"
             given = f"--config {shown(config)}" if config.is_file() else "…"
             rank_zero_info(f"To continue: lightning-finetune fit {given} --ckpt_path {shown(self.path)}")

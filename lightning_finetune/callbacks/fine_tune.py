@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_finetune.callbacks import _tables, _trainer
+from lightning_finetune.callbacks._figures import save_table
 from lightning_finetune.callbacks._find import find_lr
 from lightning_finetune.callbacks._phased import PhasedCallback
 from lightning_finetune.errors import PhaseError
@@ -138,6 +139,7 @@ class FineTune(PhasedCallback):
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             _tables.show_plan(self.plan_of_run, self.grouping.groups)
+            save_table(trainer, "plan", *_tables.plan_rows(self.plan_of_run, self.grouping.groups))
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -11,9 +11,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.callbacks._figures import save_figure
+from lightning_finetune.callbacks._figures import save_figure, save_samples
 from lightning_finetune.callbacks._phase_ends import ends_phase
-from lightning_finetune.callbacks._samples import Sample, describe
+from lightning_finetune.callbacks._samples import Sample, class_names, describe
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.pictures import draw_predictions
 from lightning_finetune.tasks.batch import images_of, target_of
@@ -23,8 +23,9 @@ class LogPredictions(Callback):
     """Show what the model says about the same few validation images, again and again.
 
     Writes ``predictions.png`` into the run's directory at the end of each phase and of the run: images with their truth
-    and the prediction, wrong ones framed in red. Works with any module whose ``forward`` takes the images of a batch
-    and gives logits ``[B, C]`` or ``[B, C, H, W]``; with others it says so once and shows nothing.
+    and the prediction, wrong ones framed in red. Weights & Biases gets the same images as a table too, masks as layers.
+    Works with any module whose ``forward`` takes the images of a batch and gives logits ``[B, C]`` or ``[B, C, H, W]``;
+    with others it says so once and shows nothing.
 
     Args:
         num: How many images.
@@ -83,6 +84,7 @@ class LogPredictions(Callback):
         shown = describe(trainer, module, sample, logits)
         figure = draw_predictions(shown, f"after epoch {trainer.current_epoch}")
         save_figure(trainer, "predictions", figure, dpi=90)
+        save_samples(trainer, "samples", shown, class_names(trainer, module, logits.shape[1]))
 
     def _give_up(self, why: str) -> None:
         rank_zero_warn(f"LogPredictions shows nothing: {why}")

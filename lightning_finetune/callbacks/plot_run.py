@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,15 +14,20 @@ from typing_extensions import override
 from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._figures import save_figure
 from lightning_finetune.callbacks._phase_ends import bands_of, ends_phase, plan_of
+from lightning_finetune.errors import DataError
 from lightning_finetune.history import History
+from lightning_finetune.tasks.batch import images_of
+
+_LESS_IS_BETTER = re.compile(r"loss|error|mae|mse")
 
 
 class PlotRun(Callback):
     """Draw the learning rate of each layer group, the losses and the validation metrics of a run, phases behind them.
 
     Writes ``run.png`` into the run's directory at the end of each phase, of the run, and of one that fails. Rates,
-    momentum and phase also go to the loggers, beside what the module logs. Losses stay on their device until the end of
-    an epoch, so training never waits for them. A resumed run draws the whole of it.
+    momentum, phase, image size (the shorter side), the fraction of parameters that train, and the best value so far of
+    each validation metric (``best/val_…``) also go to the loggers, beside what the module logs. Losses stay on their
+    device until the end of an epoch, so training never waits for them. A resumed run draws the whole of it.
     """
 
     def __init__(self) -> None:
@@ -37,7 +43,7 @@ class PlotRun(Callback):
         if self.history.wants(self._step):
             self._rates = _rates(trainer)
         if self._step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set by a connector
-            _log(trainer, self._step)
+            _log(trainer, pl_module, batch, self._step)
 
     @override
     def on_train_batch_end(
@@ -51,10 +57,11 @@ class PlotRun(Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking and trainer.global_step:
-            measured = _trainer.scalar_metrics(trainer)
-            self.history.measure(
-                trainer.global_step, {name: value for name, value in measured.items() if name.startswith("val")}
-            )
+            measured = {
+                name: value for name, value in _trainer.scalar_metrics(trainer).items() if name.startswith("val")
+            }
+            self.history.measure(trainer.global_step, measured)
+            _log_best(trainer, self.history, measured)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -93,14 +100,43 @@ def _rates(trainer: pl.Trainer) -> dict[str, float]:
     }
 
 
-def _log(trainer: pl.Trainer, step: int) -> None:
-    """Rates by layer group, and what the plan says of the step, to every logger."""
+def _log(trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int) -> None:
+    """Rates by layer group, what trains, and what the plan says of the step, to every logger."""
     values = {f"lr/{name}": rate for name, rate in _rates(trainer).items()}
+    values["trained_fraction"] = _trained_fraction(module)
+    size = _image_size(batch)
     plan = plan_of(trainer)
     if plan is not None:
         state = plan.at(trainer.current_epoch, step)
         values["phase"] = state.phase + 1
         if state.momentum is not None:
             values["momentum"] = state.momentum
+        if state.size is not None:
+            size = min(state.size) if isinstance(state.size, (tuple, list)) else state.size
+    if size is not None:
+        values["image_size"] = size
     for logger in trainer.loggers:
         logger.log_metrics(values, step=step)
+
+
+def _trained_fraction(module: pl.LightningModule) -> float:
+    sizes = [(param.numel(), param.requires_grad) for param in module.parameters()]
+    return sum(count for count, trains in sizes if trains) / max(sum(count for count, _ in sizes), 1)
+
+
+def _image_size(batch: Any) -> int | None:
+    """Shorter side of the images of a batch, where it has any."""
+    try:
+        return min(images_of(batch).shape[-2:])
+    except DataError:
+        return None
+
+
+def _log_best(trainer: pl.Trainer, history: History, names: Iterable[str]) -> None:
+    """The best value so far of what was measured, also before a resume: what a sweep compares runs by."""
+    best = {}
+    for name in names:
+        better = min if _LESS_IS_BETTER.search(name) else max
+        best[f"best/{name}"] = better(value for _, value in history.measured[name])
+    for logger in trainer.loggers:
+        logger.log_metrics(best, step=trainer.global_step)

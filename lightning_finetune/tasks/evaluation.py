@@ -37,9 +37,10 @@ class Evaluates(LightningModule, ABC):
     def check_target(self, target: Tensor) -> None:
         """Raise a ``DataError`` if ``target`` cannot belong to this model."""
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to loss and metrics."""
-        self._measure(self.val_measures, batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Add one batch to loss and metrics; its ``probabilities`` and ``target``, for callbacks."""
+        probabilities, target = self._measure(self.val_measures, batch)
+        return {"probabilities": probabilities, "target": target}
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to loss and metrics."""

@@ -137,11 +137,12 @@ class MultiLabelClassifier(BaseTask):
         if not bool(((target == 0) | (target == 1)).all()):
             raise DataError(f"Expected targets of 0 and 1, got {target.min():g} to {target.max():g}.")
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to loss, metrics and the search for thresholds."""
-        probabilities, target = self._measure(self.val_measures, batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Add one batch to loss, metrics and the search for thresholds; its ``probabilities`` and ``target``."""
+        found = super().validation_step(batch, batch_idx)
         if self.tuner is not None:
-            self.tuner.update(probabilities, target)
+            self.tuner.update(found["probabilities"], found["target"])
+        return found
 
     def on_validation_epoch_start(self) -> None:
         """Start loss, metrics and the search for thresholds anew."""

@@ -14,7 +14,8 @@ from lightning_finetune.phases import Phase
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
 PHASES = [Phase(1, "head", 1e-2), Phase(1, "all", (1e-4, 1e-3))]
-NAMES = {"lr/stem", "lr/head", "momentum", "phase", "train_loss", "val_loss"}
+NAMES = {"lr/stem", "lr/head", "momentum", "phase", "image_size", "trained_fraction", "train_loss", "val_loss"}
+NAMES |= {"best/val_loss"}
 
 
 def fit(tmp_path: Path, logger: Logger) -> None:
@@ -40,6 +41,7 @@ def test_tensorboard_holds_rates_phases_and_pictures(tmp_path: Path) -> None:
         (10, 2),
     ]
     assert [event.step for event in events.Images("run")] == [6, 12]
+    assert "plan/text_summary" in events.Tags()["tensors"]
     assert len(events.Images("predictions")) == 2
 
 
@@ -53,6 +55,15 @@ def test_weights_and_biases_offline_holds_the_same(tmp_path: Path, monkeypatch: 
     assert set(history) >= NAMES | {"run.filenames", "predictions.filenames"}
     assert [value for _, value in history["phase"]] == [1, 1, 1, 2, 2, 2]
     assert [step for step, _ in history["phase"]] == [0, 2, 4, 6, 8, 10]
+    fractions = [value for _, value in history["trained_fraction"]]
+    assert fractions[0] < 0.1 < fractions[-1] == 1
+    assert {value for _, value in history["image_size"]} == {8}
+    losses, best = ([value for _, value in history[name]] for name in ("val_loss", "best/val_loss"))
+    assert best == [min(losses[: k + 1]) for k in range(len(losses))]
+    tables = [value for name in ("plan.path", "samples.path") for _, value in history[name]]
+    written = [json.loads(next(tmp_path.glob(f"wandb/offline-run-*/files/{name}")).read_text()) for name in tables]
+    assert [table["columns"] for table in written][-1] == ["image", "truth", "prediction", "wrong"]
+    assert [len(table["data"]) for table in written] == [2, 4, 4]
     media = [value[0] for _, value in history["run.filenames"] + history["predictions.filenames"]]
     assert len(media) == 4
     assert all(next(tmp_path.glob(f"wandb/offline-run-*/files/{name}")).stat().st_size > 1000 for name in media)

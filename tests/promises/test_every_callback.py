@@ -12,6 +12,7 @@ from lightning_finetune.phases import Phase
 from tests.callbacks.test_resume import assert_same_bits
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
+pytestmark = pytest.mark.filterwarnings("ignore:WatchModel does nothing")
 EPOCHS = 3
 CALLBACKS = {
     "FineTune": lambda: callbacks.FineTune(
@@ -21,8 +22,10 @@ CALLBACKS = {
     "OneCycle": lambda: callbacks.OneCycle((1e-4, 1e-2)),
     "LRRangeTest": lambda: callbacks.LRRangeTest(num_steps=20, at_epochs=(0, 2), apply=False),
     "ProgressiveResizing": lambda: callbacks.ProgressiveResizing({0: 32, 2: 64}, min_size=32),
+    "LogConfusion": lambda: callbacks.LogConfusion(),
     "LogPredictions": lambda: callbacks.LogPredictions(),
     "PlotRun": lambda: callbacks.PlotRun(),
+    "WatchModel": lambda: callbacks.WatchModel(),
     "BestCheckpoint": lambda: BestCheckpoint(),
     "LastCheckpoint": lambda: LastCheckpoint(every_n_train_steps=4),
 }
