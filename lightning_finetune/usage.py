@@ -17,7 +17,7 @@ from lightning_finetune.errors import did_you_mean
 
 _CLASS = re.compile(r"class_path '([\w.]+)'")
 _ARGUMENT = re.compile(r"Option '(\w+)' is not accepted")
-_OPTION = re.compile(r"(?:option '|arguments: --)([\w.]+)")
+_OPTION = re.compile(r"(?:[oO]ption '|arguments: --)([\w.]+)")
 _NAME = re.compile(r"dot import path string: (\w+)$", re.MULTILINE)
 
 
@@ -37,8 +37,9 @@ class ShortErrorsParser(LightningArgumentParser):
 def hint(message: str, parser: Any) -> str:
     """What an error message of jsonargparse leaves unsaid: the nearest word that would have been right."""
     known = {action.dest: action for action in parser._actions}
-    if found := _ARGUMENT.search(message):
-        return did_you_mean(found[1], _arguments(_CLASS.findall(message)[-1]))
+    classes = _CLASS.findall(message)
+    if (found := _ARGUMENT.search(message)) and classes:
+        return did_you_mean(found[1], _arguments(classes[-1]))
     if found := _OPTION.search(message):
         return did_you_mean(found[1], [*known, *(name.rpartition(".")[0] for name in known)])
     if found := _NAME.search(message):

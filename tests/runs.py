@@ -87,11 +87,12 @@ def callbacks(which: str) -> list[pl.Callback]:
 class Stop(pl.Callback):
     """Ends the process abruptly after a number of optimizer steps, as a kill would."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, rank: int | None) -> None:
         self.step = step
+        self.rank = rank
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step:
+        if trainer.global_step == self.step and self.rank in (None, trainer.global_rank):
             os._exit(17)
 
 
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--stop", type=int)
+    parser.add_argument("--stop-rank", type=int, help="only this process, else all")
     parser.add_argument("--every", type=int, help="save each this many steps, else each epoch")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--optimizer", default="sgd")
@@ -129,7 +131,7 @@ def main() -> None:
         save_top_k=-1,
         save_on_train_epoch_end=args.every is None or None,
     )
-    extra = [Stop(args.stop)] if args.stop is not None else []
+    extra = [Stop(args.stop, args.stop_rank)] if args.stop is not None else []
     trainer = quiet_trainer(
         args.out,
         callbacks=[*callbacks(args.which), counter, Agree(), *extra, saver],

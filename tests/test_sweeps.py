@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from lightning_finetune import cli
-from tests.callbacks.test_loggers import read_history, records
+from tests.callbacks.test_loggers import read_history, read_records
 from tests.test_cli import QUIET, photos  # noqa: F401  # a fixture
 
 SWEEPS = sorted((Path(__file__).parents[1] / "examples/sweeps").glob("*.yaml"))
@@ -111,14 +111,10 @@ class Crash(Callback):
 
 def record_of(here: Path, name: str) -> tuple[dict[str, Any], int | None]:
     """The summary of a trial's run, and with what it ended, from its only file."""
-    from wandb.proto import wandb_internal_pb2
-
     (file,) = here.glob(f"wandb/offline-run-*-{name}/*.wandb")
     summary: dict[str, Any] = {}
     ended = None
-    for data in records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in read_records(file):
         if record.WhichOneof("record_type") == "summary":
             for item in record.summary.update:
                 summary[item.key or ".".join(item.nested_key)] = json.loads(item.value_json)

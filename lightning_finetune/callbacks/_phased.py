@@ -13,7 +13,7 @@ from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.callbacks._grouping import Grouping
 from lightning_finetune.callbacks._sizes import Resizer
-from lightning_finetune.errors import PhaseError
+from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.freezing import all_trainable, release
 from lightning_finetune.phases import LR, Phase, scaled
 from lightning_finetune.plan import Plan, State, make_plan
@@ -37,6 +37,7 @@ class PhasedCallback(Callback):
     def _start_afresh(self) -> None:
         """Keep nothing of an earlier run, so that a callback does in a second fit what a new one does."""
         self._seed: int | None = None
+        self._world_size: int | None = None
         self._lrs: dict[int, LR] = {}
         self._checkpoint: dict[str, Any] | None = None
         self._plan: Plan | None = None
@@ -106,10 +107,21 @@ class PhasedCallback(Callback):
         _trainer.begin_epoch_as_usual(trainer)
         if self._seed is None:
             self._seed = _trainer.run_seed(trainer)
+        self._check_world_size(trainer)
         self._plan = self._make_plan(trainer)
         self.grouping.check(self._plan)
         self._try_sizes(trainer, pl_module)
         self._enter(trainer)
+
+    def _check_world_size(self, trainer: pl.Trainer) -> None:
+        """Refuse to go on with another number of processes: steps and the images of each would not be those planned."""
+        if self._world_size not in (None, trainer.world_size):
+            raise UnsupportedError(
+                f"The checkpoint is of a run of {self._world_size} processes, and this one has {trainer.world_size}: "
+                f"its epochs would have other steps, and its processes other images. Go on with {self._world_size}, "
+                "or begin a new run with its weights (`weights=` of a task, or `load_state_dict`)."
+            )
+        self._world_size = trainer.world_size
 
     def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """With all layers training, as memory is needed then, make a step at each size."""
@@ -236,11 +248,12 @@ class PhasedCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed, "lrs": dict(self._lrs)}
+        return {"seed": self._seed, "world_size": self._world_size, "lrs": dict(self._lrs)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seed = state_dict["seed"]
+        self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
         self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
 
     @override

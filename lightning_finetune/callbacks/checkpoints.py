@@ -62,6 +62,24 @@ class LastCheckpoint(ModelCheckpoint):
         """Where the checkpoint lies, once there is one."""
         return Path(self.format_checkpoint_name({}))
 
+    # By these two a logger that uploads checkpoints names them; Lightning would call the newest the best as well.
+
+    @property
+    def best_model_path(self) -> str:
+        """None is the best."""
+        return ""
+
+    @best_model_path.setter
+    def best_model_path(self, path: str) -> None: ...
+
+    @property
+    def last_model_path(self) -> str:
+        """The checkpoint."""
+        return str(self.path) if self.dirpath else ""
+
+    @last_model_path.setter
+    def last_model_path(self, path: str) -> None: ...
+
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -95,7 +113,6 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         if self._within_epochs:
             trainer.save_checkpoint(self.path)
-        self.best_model_path = ""  # a logger that uploads checkpoints would call it the best one
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -5,11 +5,13 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
+from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.phases import Phase
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
@@ -69,14 +71,35 @@ def test_weights_and_biases_offline_holds_the_same(tmp_path: Path, monkeypatch: 
     assert all(next(tmp_path.glob(f"wandb/offline-run-*/files/{name}")).stat().st_size > 1000 for name in media)
 
 
-def read_history(file: Path) -> dict[str, list[tuple[int, object]]]:
-    """The (step, value) pairs of every key in a run's own file."""
+def test_checkpoints_are_artifacts_of_which_one_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(project="tests", save_dir=tmp_path, log_model="all")
+    callbacks = [FineTune(PHASES), BestCheckpoint(), LastCheckpoint()]
+    trainer = quiet_trainer(tmp_path, callbacks=callbacks, logger=logger, enable_checkpointing=True)
+    trainer.fit(ForeignNet(), loader(), loader(16, seed=1))
+    wandb.finish()
+    found = {
+        tuple(sorted(record.artifact.aliases))
+        for record in read_records(next(tmp_path.glob("wandb/offline-run-*/*.wandb")))
+        if record.WhichOneof("record_type") == "artifact" and record.artifact.type == "model"
+    }
+    assert found == {("best", "latest"), ("latest",)}
+
+
+def read_records(file: Path) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 
-    found = defaultdict(list)
     for data in records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
+        yield record
+
+
+def read_history(file: Path) -> dict[str, list[tuple[int, object]]]:
+    """The (step, value) pairs of every key in a run's own file."""
+    found = defaultdict(list)
+    for record in read_records(file):
         items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for key, value in items.items():
             found[key].append((items.get("trainer/global_step"), value))

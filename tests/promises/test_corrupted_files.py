@@ -65,6 +65,19 @@ def test_damaged_images(tmp_path: Path, suffix: str):
     assert refused > 20
 
 
+def test_damaged_arrays(tmp_path: Path):
+    np.save(tmp_path / "whole.npy", np.random.default_rng(0).integers(0, 256, (24, 32, 5), dtype=np.uint8))
+    whole, refused = (tmp_path / "whole.npy").read_bytes(), 0
+    for number in range(300):
+        path = tmp_path / f"{number}.npy"
+        path.write_bytes(damaged(whole, random.Random(number)))
+        try:
+            assert load_image(path, 16, channels=5).shape == (5, 16, 16)
+        except DataError as error:
+            refused += names(error, path)
+    assert refused > 20
+
+
 def test_damaged_images_are_all_named_before_training(tmp_path: Path):
     whole = picture("jpg")
     paths = [tmp_path / f"{number}.jpg" for number in range(100)]

@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 
 from lightning_finetune import callbacks
 from lightning_finetune.callbacks._phased import PhasedCallback
@@ -38,6 +38,7 @@ SITUATIONS = {
     "no validation": {"limit_val_batches": 0},
     "overfitting": {"overfit_batches": 2},
     "EMA": {},
+    "SWA": {},
     "compiled": {},
 }
 """What the Trainer is told, or, where that is nothing, what :func:`fit` does."""
@@ -48,6 +49,15 @@ def test_every_callback_is_listed():
     assert public - set(CALLBACKS) == set()
 
 
+def averaging(situation) -> list[pl.Callback]:
+    """Lightning's own callback that averages weights, where the situation is one."""
+    makers = {
+        "EMA": lambda: EMAWeightAveraging(decay=0.9),
+        "SWA": lambda: StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1),
+    }
+    return [makers[situation]()] if situation in makers else []
+
+
 def fit(folder, name, situation, epochs=EPOCHS, resume=None):
     """Train for some epochs, saving each; what a run is made of."""
     pl.seed_everything(3, verbose=False)
@@ -56,7 +66,7 @@ def fit(folder, name, situation, epochs=EPOCHS, resume=None):
     own = CALLBACKS[name]()
     # Lightning keeps no random state, so that a run without any of our schedules does not resume to the same bits.
     schedule = [] if isinstance(own, PhasedCallback) else [callbacks.OneCycle((1e-4, 1e-2))]
-    average = [EMAWeightAveraging(decay=0.9)] if situation == "EMA" else []
+    average = averaging(situation)
     trainer = quiet_trainer(
         folder,
         max_epochs=epochs,

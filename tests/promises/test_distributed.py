@@ -1,0 +1,58 @@
+"""Real gloo processes: what they agree on, and what happens when one of them is lost."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.callbacks.test_resume import ROOT, assert_same_bits, run
+from tests.promises.test_every_callback import CALLBACKS
+from tests.promises.test_every_task import TASKS
+
+pytestmark = pytest.mark.slow
+TWO = ["--strategy", "ddp", "--devices", 2, "--optimizer", "adamw", "--shuffle", "--batch-size", 4]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_callback_and_task_keeps_processes_equal(tmp_path: Path, processes: int):
+    words = [sys.executable, "-m", "tests.promises.distributed", str(tmp_path), str(processes)]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert found.returncode == 0, found.stdout[-2000:] + found.stderr[-3000:]
+    agreed = [line.removeprefix("agreed: ") for line in found.stdout.splitlines() if line.startswith("agreed: ")]
+    assert agreed == [*CALLBACKS, *TASKS]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict:
+    return run(tmp_path_factory.mktemp("whole"), *TWO)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_lost_process_ends_the_job_and_a_restart_ends_as_if_it_had_lived(tmp_path: Path, whole: dict, rank: int):
+    """Lost in the second epoch, after an unfreezing; the others must not wait for it."""
+    words = [*map(str, TWO), "--stop", "8", "--stop-rank", str(rank)]
+    begun = time.monotonic()
+    lost = subprocess.run(
+        [sys.executable, "-m", "tests.runs", str(tmp_path), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert lost.returncode != 0
+    assert time.monotonic() - begun < 100
+    said = lost.stdout + lost.stderr
+    assert any(words in said for words in ("Connection closed", "Connection reset", "died", "17")), said[-3000:]
+    resumed = run(tmp_path, *TWO, "--resume", tmp_path / "step=6.ckpt")
+    assert_same_bits(whole["params"], resumed["params"])
+    assert_same_bits(whole["optimizer"], resumed["optimizer"])
+
+
+def test_another_number_of_processes_is_refused_on_resume(tmp_path: Path):
+    run(tmp_path, *TWO, "--stop", 8, expect=17)
+    words = [sys.executable, "-m", "tests.runs", str(tmp_path), "--resume", str(tmp_path / "step=6.ckpt")]
+    one = subprocess.run([*words, "--optimizer", "adamw"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert one.returncode != 0
+    assert "The checkpoint is of a run of 2 processes, and this one has 1" in one.stderr
