@@ -17,13 +17,14 @@ if TYPE_CHECKING:
         OneCycle,
         PlotRun,
         ProgressiveResizing,
+        TrainingDiagnosis,
         WatchModel,
     )
     from lightning_finetune.data import ImageData, ImageItems
     from lightning_finetune.inference import load
     from lightning_finetune.interpretation import interpret
     from lightning_finetune.phases import Phase
-    from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
+    from lightning_finetune.tasks import ImageClassifier, LinearRegression, MultiLabelClassifier, UNetSegmenter
 
 __all__ = [
     "FineTune",
@@ -32,6 +33,7 @@ __all__ = [
     "ImageData",
     "ImageItems",
     "LRRangeTest",
+    "LinearRegression",
     "LogConfusion",
     "LogPredictions",
     "MultiLabelClassifier",
@@ -39,6 +41,7 @@ __all__ = [
     "Phase",
     "PlotRun",
     "ProgressiveResizing",
+    "TrainingDiagnosis",
     "UNetSegmenter",
     "WatchModel",
     "__version__",
@@ -56,13 +59,14 @@ _HOMES = {
         "OneCycle",
         "PlotRun",
         "ProgressiveResizing",
+        "TrainingDiagnosis",
         "WatchModel",
     ),
     "data": ("ImageData", "ImageItems"),
     "inference": ("load",),
     "interpretation": ("interpret",),
     "phases": ("Phase",),
-    "tasks": ("ImageClassifier", "MultiLabelClassifier", "UNetSegmenter"),
+    "tasks": ("ImageClassifier", "LinearRegression", "MultiLabelClassifier", "UNetSegmenter"),
 }
 
 

@@ -21,11 +21,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_finetune.__about__ import __version__
-from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun
+from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, TrainingDiagnosis
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.commands import CommandTrainer
-from lightning_finetune.deployment import export_checkpoint, predict_files
+from lightning_finetune.deployment import diagnose_file, export_checkpoint, predict_files
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import stay_offline_without_key
 from lightning_finetune.sweep import sweep
@@ -37,6 +37,7 @@ CALLBACKS = {
     "log_predictions": LogPredictions,
     "log_confusion": LogConfusion,
     "plot_run": PlotRun,
+    "diagnosis": TrainingDiagnosis,
     "best": BestCheckpoint,
     "last": LastCheckpoint,
 }
@@ -171,6 +172,8 @@ def main() -> None:
     try:
         if given[:1] == ["export"]:
             auto_cli(export_checkpoint, args=given[1:], as_positional=False)
+        elif given[:1] == ["diagnose"]:
+            auto_cli(diagnose_file, args=given[1:])
         elif given[:1] == ["sweep"]:
             auto_cli(sweep, args=given[1:], as_positional=False)
         elif given[:1] == ["predict"] and any(word.startswith("--images") for word in given):

@@ -212,6 +212,17 @@ def test_a_trained_model_is_interpreted_with_the_saved_configuration(done: tuple
         assert {row["class"] for row in csv.DictReader(file)} == {"red", "green", "blue"}
 
 
+def test_a_log_is_diagnosed(tmp_path: Path) -> None:
+    losses = "\n".join(f"{step},{2.3 - 0.03 * step}" for step in range(60))
+    (tmp_path / "metrics.csv").write_text(f"step,train_loss\n{losses}\n")
+    result = command("diagnose", "metrics.csv", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("too few epochs: In the last third of the steps")
+    missing = command("diagnose", "nowhere.csv", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "nowhere.csv: expected the metrics.csv of a CSVLogger" in missing.stderr
+
+
 def test_a_model_that_was_never_trained_is_not_measured(here: Path, photos: Path) -> None:
     with pytest.raises(FinetuneError, match="validate needs a trained model"):
         cli.run(["validate", "--data.root", str(photos), *SMALL, *QUIET])
@@ -227,7 +238,7 @@ def test_without_a_logger_the_files_lie_in_the_root_directory(here: Path, photos
     words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET, "--trainer.logger", "false"]
     cli.run([*words, "--trainer.default_root_dir", "out"])
     pictures = {"run.png", "predictions.png", "confusion.png"}
-    tables = {"plan.csv", "confusion.csv"}
+    tables = {"plan.csv", "confusion.csv", "diagnosis.csv"}
     assert {path.name for path in Path("out").iterdir()} == {"checkpoints", "config.yaml"} | pictures | tables
 
 

@@ -2,6 +2,7 @@
 
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.classification import ImageClassifier, Prediction
+from lightning_finetune.tasks.linear_regression import LinearRegression
 from lightning_finetune.tasks.multilabel import LabelsPrediction, MultiLabelClassifier
 from lightning_finetune.tasks.segmentation import MaskPrediction, UNetSegmenter
 from lightning_finetune.tasks.thresholds import SampleFBeta
@@ -10,6 +11,7 @@ __all__ = [
     "BaseTask",
     "ImageClassifier",
     "LabelsPrediction",
+    "LinearRegression",
     "MaskPrediction",
     "MultiLabelClassifier",
     "Prediction",

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,13 +88,19 @@ def test_checkpoints_are_artifacts_of_which_one_is_the_best(tmp_path: Path, monk
     assert found == {("best", "latest"), ("latest",)}
 
 
-def read_records(file: Path) -> Iterator[Any]:
+def read_records(file: Path) -> list[Any]:
+    """All records of a run's own file, once the last is written: W&B's writer is another process."""
     from wandb.proto import wandb_internal_pb2
 
-    for data in records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        yield record
+    for _ in range(100):
+        found = []
+        for data in records(file.read_bytes()):
+            found.append(wandb_internal_pb2.Record())
+            found[-1].ParseFromString(data)
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{file} is not closed")
 
 
 def read_history(file: Path) -> dict[str, list[tuple[int, object]]]:

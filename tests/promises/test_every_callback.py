@@ -25,6 +25,7 @@ CALLBACKS = {
     "LogConfusion": lambda: callbacks.LogConfusion(),
     "LogPredictions": lambda: callbacks.LogPredictions(),
     "PlotRun": lambda: callbacks.PlotRun(),
+    "TrainingDiagnosis": lambda: callbacks.TrainingDiagnosis(),
     "WatchModel": lambda: callbacks.WatchModel(),
     "BestCheckpoint": lambda: BestCheckpoint(),
     "LastCheckpoint": lambda: LastCheckpoint(every_n_train_steps=4),

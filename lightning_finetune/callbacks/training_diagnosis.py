@@ -1,0 +1,85 @@
+"""What a run says about its learning rate and its length, in words."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from lightning_finetune.callbacks import _trainer
+from lightning_finetune.callbacks._figures import save_table
+from lightning_finetune.callbacks._phase_ends import ends_phase, plan_of
+from lightning_finetune.callbacks._recording import RecordingCallback
+from lightning_finetune.diagnosis import Curves, Finding, diagnose, longer_first
+
+OF_THE_RUN = ("learning rate too low", "dead head")
+"""What is not asked of a later phase, whose loss has little left to lose."""
+
+
+class TrainingDiagnosis(RecordingCallback):
+    """Say after each phase, and of the whole run, whether rates were too high or low, epochs too many or few.
+
+    The lessons' "things to look out for", with the numbers that show it and what to try; also a loss that spikes or is
+    not finite, a head that learns nothing, and a frozen phase that should have been longer. Prints what it finds on the
+    first process, and writes it to ``diagnosis.csv`` and the loggers when the run ends. Works with any module that logs
+    ``val_loss``; without it with the training loss alone. The rules are in :mod:`lightning_finetune.diagnosis`, and
+    measured in ``docs/diagnosis.md``.
+
+    Attributes:
+        findings: Of the phases that have ended, by number from 1; the key 0 holds what the whole run says beside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.findings: dict[int, list[Finding]] = {}
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.findings = {}
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        plan = plan_of(trainer)
+        if plan is not None and len(plan.phases) > 1 and ends_phase(trainer):
+            phase = plan.phase_of(trainer.current_epoch)
+            start = plan.start(phase)
+            now = self.curves.between(start, start + plan.steps[phase])
+            found = [finding for finding in diagnose(now) if phase == 0 or finding.name not in OF_THE_RUN]
+            found = [finding for finding in found if finding.name != "too few epochs"]  # the next phase goes on
+            if phase and (plan.trained(phase - 1) or plan.num_groups) < (plan.trained(phase) or plan.num_groups):
+                healthy = not any(finding.fault for finding in self.findings.get(phase, ()))
+                found += longer_first(self.curves.between(plan.start(phase - 1), start), now) if healthy else []
+            self._tell(phase + 1, found, f"phase {phase + 1}")
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._conclude(trainer)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._conclude(trainer)
+
+    @property
+    def curves(self) -> Curves:
+        """What has been recorded."""
+        self.history.flush()
+        return Curves(self.history.steps, self.history.losses, self.history.measured)
+
+    def _conclude(self, trainer: pl.Trainer) -> None:
+        if not self.history.steps or _trainer.is_dev_run(trainer):
+            return
+        told = {finding.name for phase, found in self.findings.items() if phase for finding in found}
+        self._tell(0, [finding for finding in diagnose(self.curves) if finding.name not in told], "the run")
+        rows = [
+            [phase or "all", "fault" if finding.fault else "note", finding.name, finding.evidence, finding.advice]
+            for phase, found in sorted(self.findings.items())
+            for finding in found
+        ]
+        if trainer.is_global_zero:
+            save_table(trainer, "diagnosis", ("phase", "kind", "finding", "evidence", "try"), rows)
+
+    def _tell(self, key: int, found: list[Finding], where: str) -> None:
+        self.findings[key] = found
+        for finding in found:
+            rank_zero_info(f"Diagnosis of {where}: {finding}")

@@ -1,0 +1,291 @@
+"""What a run's curves say about its learning rate and its length: the lessons' "things to look out for", as rules.
+
+The lessons show the four cases on real runs: a rate too high (the validation loss explodes), too low (the loss creeps),
+too few epochs (it still falls when the run ends), too many (the validation loss *and* the metric get worse; a training
+loss below the validation loss alone is no fault). ``benchmarks/diagnosis.py`` chose the limits on half of its runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lightning_finetune.errors import DataError
+
+Points = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a run has logged.
+
+    Attributes:
+        steps: Optimizer steps, ascending.
+        losses: Training loss of each.
+        measured: By name: steps and values of what was measured on the validation set, such as ``val_loss``.
+    """
+
+    steps: Sequence[int]
+    losses: Sequence[float]
+    measured: Mapping[str, Points] = field(default_factory=dict)
+
+    def between(self, start: int, end: int) -> Curves:
+        """The part from step ``start`` up to, not including, ``end``; measures after the last step belong to it."""
+        kept = [(step, loss) for step, loss in zip(self.steps, self.losses, strict=True) if start <= step < end]
+        measured = {
+            name: [point for point in points if start < point[0] <= end] for name, points in self.measured.items()
+        }
+        return Curves([step for step, _ in kept], [loss for _, loss in kept], measured)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to look at.
+
+    Attributes:
+        name: ``"learning rate too high"`` and so on.
+        evidence: Numbers and steps, in a sentence.
+        advice: What to try, in a sentence.
+        fault: Whether it hurts; else it is worth knowing.
+    """
+
+    name: str
+    evidence: str
+    advice: str
+    fault: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.evidence} {self.advice}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """From where on a curve is at fault; chosen by ``benchmarks/diagnosis.py``.
+
+    Attributes:
+        rise: Smoothed training loss, at its highest, over that of the first step: a rate too high.
+        blow_up: Validation loss, at its highest, over the same: a rate too high.
+        fall: Less than this part of the first loss is gone at the end: a rate too low.
+        improving: Part of the validation loss that went between its last two measures: too few epochs; or, where it was
+            measured once,
+        falling: Part of the first training loss that went in the last third of the steps.
+        worse: Validation loss at the end over its lowest, less 1: too many epochs, if also
+        metric_worse: The metric lost this much from its best.
+    """
+
+    rise: float = 2.0
+    blow_up: float = 2.5
+    fall: float = 0.25
+    improving: float = 0.15
+    falling: float = 0.1
+    worse: float = 0.15
+    metric_worse: float = 0.02
+
+
+LIMITS = Limits()
+_FEW_STEPS = 4  # from which on curves say anything
+
+
+@dataclass(frozen=True)
+class Features:
+    """The numbers that the rules compare; NaN where the run does not give them."""
+
+    first: float
+    last: float
+    rise: float
+    blow_up: float
+    fall: float
+    improving: float
+    falling: float
+    worse: float
+    metric_worse: float
+
+
+def features(curves: Curves) -> Features:
+    """The numbers of a run with at least four steps and finite losses."""
+    losses = list(curves.losses)
+    smooth = _smoothed(losses)
+    first = losses[0]  # before any step was made; after one, a rate too high has raised it already
+    third = len(smooth) // 3
+    tail, last = statistics.fmean(smooth[-2 * third : -third]), statistics.fmean(smooth[-max(third // 3, 1) :])
+    valid = [value for _, value in curves.measured.get("val_loss", ())]
+    return Features(
+        first=first,
+        last=last,
+        rise=max(smooth) / first,
+        blow_up=max(valid) / first if valid else math.nan,
+        fall=1 - last / first,
+        improving=1 - valid[-1] / valid[-2] if len(valid) > 1 and valid[-2] > 0 else math.nan,
+        falling=(tail - last) / first,
+        worse=_recent(valid) / min(valid) - 1 if len(valid) > 1 and min(valid) > 0 else math.nan,
+        metric_worse=_metric_worse(curves.measured),
+    )
+
+
+def diagnose(curves: Curves, limits: Limits = LIMITS) -> list[Finding]:
+    """What to look at in a run, or in one phase of it; the worst first, nothing where all is well.
+
+    Args:
+        curves: Of the run or phase.
+        limits: The thresholds.
+    """
+    if bad := [step for step, loss in zip(curves.steps, curves.losses, strict=True) if not math.isfinite(loss)]:
+        return [_finding("non-finite loss", f"The training loss is NaN or infinite at step {bad[0]}.")]
+    if len(curves.losses) < _FEW_STEPS or curves.losses[0] <= 0:  # of a loss that may be negative no ratio says much
+        return []
+    found = features(curves)
+    return [*_faults(found, curves, limits), *_notes(found, curves)]
+
+
+def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
+    """At most one: the first that explains the curves."""
+    if found.rise > limits.rise or found.blow_up > limits.blow_up:
+        valid = "" if math.isnan(found.blow_up) else f", the validation loss {found.blow_up * found.first:.3g}"
+        return [
+            _finding(
+                "learning rate too high",
+                f"The training loss began at {found.first:.3g} and rose to {found.rise * found.first:.3g}{valid}.",
+            )
+        ]
+    if found.worse > limits.worse and found.metric_worse > limits.metric_worse:
+        best_step, best = min(curves.measured["val_loss"], key=lambda point: point[1])
+        return [
+            _finding(
+                "too many epochs",
+                f"The validation loss was lowest ({best:.3g}) at step {best_step} and ended {found.worse:.0%} above, "
+                f"and the metric lost {found.metric_worse:.3g} from its best.",
+            )
+        ]
+    if found.fall < limits.fall:
+        name = "dead head" if abs(found.fall) < 0.01 and _constant(curves.measured) else "learning rate too low"
+        return [
+            _finding(
+                name,
+                f"In {len(curves.losses)} steps the training loss went from {found.first:.3g} to {found.last:.3g}.",
+            )
+        ]
+    if found.improving > limits.improving:
+        evidence = f"In the last epoch the validation loss still lost {found.improving:.0%}."
+        return [_finding("too few epochs", evidence)]
+    if math.isnan(found.improving) and found.falling > limits.falling:
+        evidence = (
+            f"In the last third of the steps the training loss still lost {found.falling:.0%} of its first value."
+        )
+        return [_finding("too few epochs", evidence)]
+    return []
+
+
+def _notes(found: Features, curves: Curves) -> list[Finding]:
+    """What is worth knowing and no fault."""
+    notes = []
+    smooth = _smoothed(list(curves.losses))
+    spikes = [
+        step
+        for step, loss, usual in zip(curves.steps, curves.losses, smooth, strict=True)
+        if loss > 4 * usual and loss > found.first
+    ]
+    if spikes:
+        notes.append(
+            _finding("loss spike", f"The training loss jumps at step {spikes[0]}, {len(spikes)} times in all.", False)
+        )
+    if found.worse > 0.15 and found.metric_worse <= 0:
+        evidence = f"The validation loss ended {found.worse:.0%} above its lowest, but the metric is at its best."
+        notes.append(_finding("train/valid gap", evidence, False))
+    return notes
+
+
+def longer_first(before: Curves, after: Curves) -> list[Finding]:
+    """Whether a frozen phase should have been longer: it ended while the validation loss was falling.
+
+    Args:
+        before: Of the frozen phase.
+        after: Of the phase that follows it.
+    """
+    valid = [value for _, value in before.measured.get("val_loss", ())]
+    following = [value for _, value in after.measured.get("val_loss", ())]
+    if len(valid) > 1 and following and valid[-1] < 0.8 * valid[-2] and following[0] > valid[-1]:
+        evidence = (
+            f"In its last epoch the validation loss still went from {valid[-2]:.3g} to {valid[-1]:.3g}, and unfreezing "
+            f"raised it to {following[0]:.3g}."
+        )
+        return [_finding("frozen phase too short", evidence, False)]
+    return []
+
+
+_ADVICE = {
+    "non-finite loss": "Lower the learning rate, clip gradients, or use precision bf16-mixed in place of 16-mixed.",
+    "learning rate too high": "Divide the learning rate by 10, or let the range test choose it.",
+    "learning rate too low": "Multiply the learning rate by 10, or let the range test choose it.",
+    "too many epochs": "Train for fewer epochs, or with more augmentation, dropout or weight decay.",
+    "too few epochs": "Train for twice as many epochs.",
+    "dead head": "Nothing is learned: look at the labels, at what is frozen, and at the learning rate of the head.",
+    "loss spike": "Look at the images of that batch, or clip gradients.",
+    "train/valid gap": "It gets surer, not worse; label smoothing or mixup would calm it.",
+    "frozen phase too short": "Give the head more epochs before the unfreezing.",
+}
+
+
+def _finding(name: str, evidence: str, fault: bool = True) -> Finding:
+    return Finding(name, evidence, _ADVICE[name], fault)
+
+
+def _smoothed(losses: Sequence[float]) -> list[float]:
+    """A running median, which one bad batch does not move."""
+    reach = max(1, min(12, len(losses) // 10))
+    return [statistics.median(losses[max(0, place - reach) : place + reach + 1]) for place in range(len(losses))]
+
+
+def _recent(values: Sequence[float]) -> float:
+    """The mean of the last fifth."""
+    return statistics.fmean(values[-max(1, len(values) // 5) :])
+
+
+def less_is_better(name: str) -> bool:
+    """By the words in the name of a metric."""
+    return any(word in name for word in ("loss", "error", "mae", "mse"))
+
+
+def _metric_worse(measured: Mapping[str, Points]) -> float:
+    """How much the first metric beside the loss has lost from its best; NaN where there is none."""
+    name = next((name for name in measured if name.startswith("val_") and "loss" not in name), None)
+    values = [value for _, value in measured[name]] if name is not None else []
+    if name is None or len(values) < 2:
+        return math.nan
+    return _recent(values) - min(values) if less_is_better(name) else max(values) - _recent(values)
+
+
+def _constant(measured: Mapping[str, Points]) -> bool:
+    names = [name for name in measured if "loss" not in name]
+    return all(len({value for _, value in measured[name]}) == 1 for name in names)
+
+
+def read_csv(path: str | Path) -> Curves:
+    """The curves of a run from the ``metrics.csv`` of Lightning's ``CSVLogger``.
+
+    Raises:
+        DataError: It cannot be read, or holds no training loss.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = list(rows[0]) if rows else []
+        loss = next(
+            (name for name in ("train_loss_step", "train_loss", "loss", "train_loss_epoch") if name in names), None
+        )
+        if loss is None or "step" not in names:
+            raise DataError(f"{path}: expected columns `step` and `train_loss` (or `loss`), got {names}.")
+        train = [(int(row["step"]), float(row[loss])) for row in rows if row[loss]]
+        measured = {
+            name: [(int(row["step"]) + 1, float(row[name])) for row in rows if row[name]]
+            for name in names
+            if name.startswith("val")
+        }
+    except (OSError, ValueError, csv.Error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: expected the metrics.csv of a CSVLogger, got {error}.") from error
+    return Curves([step for step, _ in train], [value for _, value in train], measured)
