@@ -87,6 +87,7 @@ class Limits:
 
 
 LIMITS = Limits()
+_NOTHING, _ROSE = 0.02, 1.08
 _FEW_STEPS = 4  # from which on curves say anything
 
 
@@ -105,11 +106,16 @@ class Features:
     metric_worse: float
 
 
-def features(curves: Curves) -> Features:
-    """The numbers of a run with at least four steps and finite losses."""
+def features(curves: Curves, floor: float = 0.0) -> Features:
+    """The numbers of a run with at least four steps and finite losses.
+
+    Args:
+        curves: Of the run or phase.
+        floor: What its first loss counts as at least; see :func:`diagnose`.
+    """
     losses = list(curves.losses)
     smooth = _smoothed(losses)
-    first = losses[0]  # before any step was made; after one, a rate too high has raised it already
+    first = max(losses[0], floor)  # before any step was made; after one, a rate too high has raised it already
     third = len(smooth) // 3
     tail, last = statistics.fmean(smooth[-2 * third : -third]), statistics.fmean(smooth[-max(third // 3, 1) :])
     valid = [value for _, value in curves.measured.get("val_loss", ())]
@@ -126,24 +132,26 @@ def features(curves: Curves) -> Features:
     )
 
 
-def diagnose(curves: Curves, limits: Limits = LIMITS) -> list[Finding]:
+def diagnose(curves: Curves, limits: Limits = LIMITS, floor: float = 0.0) -> list[Finding]:
     """What to look at in a run, or in one phase of it; the worst first, nothing where all is well.
 
     Args:
         curves: Of the run or phase.
         limits: The thresholds.
+        floor: What the first loss counts as at least: a later phase begins with little, of which a multiple is no harm.
     """
     if bad := [step for step, loss in zip(curves.steps, curves.losses, strict=True) if not math.isfinite(loss)]:
         return [_finding("non-finite loss", f"The training loss is NaN or infinite at step {bad[0]}.")]
     if len(curves.losses) < _FEW_STEPS or curves.losses[0] <= 0:  # of a loss that may be negative no ratio says much
         return []
-    found = features(curves)
+    found = features(curves, floor)
     return [*_faults(found, curves, limits), *_notes(found, curves)]
 
 
 def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
     """At most one: the first that explains the curves."""
-    if found.rise > limits.rise or found.blow_up > limits.blow_up:
+    killed = abs(found.fall) < _NOTHING and found.rise > _ROSE  # nothing learned, but not for want of movement
+    if found.rise > limits.rise or found.blow_up > limits.blow_up or killed:
         valid = "" if math.isnan(found.blow_up) else f", the validation loss {found.blow_up * found.first:.3g}"
         return [
             _finding(

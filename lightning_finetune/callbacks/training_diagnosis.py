@@ -12,8 +12,11 @@ from lightning_finetune.callbacks._phase_ends import ends_phase, plan_of
 from lightning_finetune.callbacks._recording import RecordingCallback
 from lightning_finetune.diagnosis import Curves, Finding, diagnose, longer_first
 
-OF_THE_RUN = ("learning rate too low", "dead head")
-"""What is not asked of a later phase, whose loss has little left to lose."""
+OF_THE_RUN = ("learning rate too low", "too few epochs", "dead head")
+"""What is not asked of a phase: a later one has little left to lose, and an earlier one is gone on with."""
+
+FLOOR = 0.25
+"""Part of the run's first loss that the first loss of a later phase counts as at least."""
 
 
 class TrainingDiagnosis(RecordingCallback):
@@ -45,8 +48,8 @@ class TrainingDiagnosis(RecordingCallback):
             phase = plan.phase_of(trainer.current_epoch)
             start = plan.start(phase)
             now = self.curves.between(start, start + plan.steps[phase])
-            found = [finding for finding in diagnose(now) if phase == 0 or finding.name not in OF_THE_RUN]
-            found = [finding for finding in found if finding.name != "too few epochs"]  # the next phase goes on
+            floor = FLOOR * self.history.losses[0] if phase else 0.0
+            found = [finding for finding in diagnose(now, floor=floor) if finding.name not in OF_THE_RUN]
             if phase and (plan.trained(phase - 1) or plan.num_groups) < (plan.trained(phase) or plan.num_groups):
                 healthy = not any(finding.fault for finding in self.findings.get(phase, ()))
                 found += longer_first(self.curves.between(plan.start(phase - 1), start), now) if healthy else []
