@@ -55,7 +55,6 @@ RESUME = ("ckpt_path", "weights_only")
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
     r"The dirpath has changed",  # of a run that resumes: every run has a directory of its own
-    r"\s*Unable to serialize instance",  # a function, which the saved configuration names by its path
     r".*smaller than the logging interval",  # what is logged at the end of each epoch is enough for a small data set
 )
 """Warnings that someone who types the command can do nothing about."""

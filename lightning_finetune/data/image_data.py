@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,7 +26,8 @@ from lightning_finetune.data.transforms import Augmentation
 
 log = logging.getLogger(__name__)
 
-Masks = Callable[[Path], str | Path] | str | Path | None  # a command line tries them in this order
+# In this order: a saved configuration could not hold a name that was taken for a function first.
+Masks = str | Path | Callable[[Path], str | Path] | None
 Codes = str | Path | Sequence[str] | None
 
 
@@ -65,7 +67,8 @@ class ImageData(ImageDataModule):
             num_workers: Processes that load images; by default one a CPU core, at most 8.
             augment: Augmentation of training images: ``"photo"``, ``"satellite"``, ``"none"``, an ``Augment`` or a
                 transform.
-            masks: Instead of class folders: name or path of the folder of masks, or a function from image to mask.
+            masks: Instead of class folders: name or path of the folder of masks, or a function from image to mask, in a
+                configuration by its dotted name.
             codes: Names of the mask classes in the order of their ids, or a file with one a line.
             resize: ``"crop"`` or ``"squish"``.
             mix: ``"mixup"``, ``"cutmix"``, or one of their classes.
@@ -76,6 +79,7 @@ class ImageData(ImageDataModule):
             DataError: The folder does not hold what is described here.
         """
         root = Path(root)
+        masks = _function_or_folder(root, masks)
         skip = _without_labels(root) if masks is None else [Path(masks).name] if not callable(masks) else []
         items = ImageItems.from_folder(root, skip)
         items = _split_folder(items, train, _valid_name(root, valid), valid_pct, seed)
@@ -207,6 +211,18 @@ class ImageData(ImageDataModule):
         else:
             items = items.split_by_index(range(len(train), len(items.images)))
         return items.datamodule(**options)
+
+
+def _function_or_folder(root: Path, masks: Masks) -> Masks:
+    """The function that a configuration names by its dotted name, where no folder is called so."""
+    if not isinstance(masks, str) or "." not in masks or (root / masks).exists() or Path(masks).exists():
+        return masks
+    module, _, name = masks.rpartition(".")
+    try:
+        function: Masks = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return masks  # which is then named as a folder that is missing
+    return function
 
 
 def _split_random(items: ImageItems, valid_pct: float, options: Options) -> ImageItems:

@@ -63,3 +63,12 @@ def test_tables_are_needed_where_columns_are_asked_for(insects: Path):
 def test_lists_of_labels_must_fit(insects: Path):
     with pytest.raises(DataError, match="30 images, got 1"):
         ImageItems.from_folder(insects).label_from_lists(["a"])
+
+
+def test_a_linked_folder_is_part_of_the_data_set(insects, tmp_path):
+    (tmp_path / "images").symlink_to(insects / "train/ant")
+    names = sorted(path.name for path in (insects / "train/ant").iterdir())
+    found = ImageItems.from_lists([f"images/{name}" for name in names], tmp_path)
+    assert [file.name for file in found.files] == names
+    with pytest.raises(DataError, match="lead out of it"):
+        ImageItems.from_lists(["images/../../x.jpg"], tmp_path)
