@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _READABLE = 25  # classes up to which numbers fit into their cells
+_COUNTED = 10_000  # from which on, as of pixels, shares of the true class stand in place of counts
 _NAMED = 60  # classes up to which names do not overlap
 
 
@@ -48,4 +49,5 @@ def _draw(panel: Axes, counts: npt.NDArray[np.int64], names: Sequence[str]) -> N
     if len(names) <= _READABLE:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares[row, column] > 0.5 else "black"
-            panel.text(column, row, f"{count:.4g}", ha="center", va="center", fontsize=7, color=color)
+            text = f"{count:.4g}" if counts.max() < _COUNTED else f"{shares[row, column]:.0%}"
+            panel.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
