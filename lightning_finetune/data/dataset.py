@@ -109,7 +109,7 @@ class ImageDataset(Dataset[Batch]):
 
     def _places(self, key: BatchKey) -> list[Place]:
         """Where each image is cropped, and how it is flipped."""
-        if self.augment is None:
+        if self.augment is None or not self.augment.is_random:
             return [Place(CENTRE, 0)] * len(key.items)
         corners = uniforms(self.seed, key.epoch, key.items, 2, Stream.CROP).tolist()
         codes = self.augment.symmetries(self.seed, key.epoch, key.items, key.size[0] == key.size[1]).tolist()
