@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/frozen.py time $(DATA)
 	$(BIN)/python benchmarks/frozen.py views $(DATA)
+	$(BIN)/python benchmarks/parts.py $(DATA)
 	$(BIN)/python benchmarks/rate.py $(DATA)
 	$(BIN)/python benchmarks/resizing.py run $(DATA)
 	$(BIN)/python benchmarks/resizing.py table
