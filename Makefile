@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all test-lowest lint bench clean
+.PHONY: demo test test-all test-lowest lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -28,18 +28,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Speed, as docs/performance.md reports it; DATA holds `satellite` and `ants_bees`. Takes hours: see each file's options.
-DATA ?= data
-bench: $(STAMP)
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/frozen.py time $(DATA)
-	$(BIN)/python benchmarks/frozen.py views $(DATA)
-	$(BIN)/python benchmarks/parts.py $(DATA)
-	$(BIN)/python benchmarks/rate.py $(DATA)
-	$(BIN)/python benchmarks/resizing.py run $(DATA)
-	$(BIN)/python benchmarks/resizing.py table
-	$(BIN)/python benchmarks/end_to_end.py run $(DATA)
-	$(BIN)/python benchmarks/end_to_end.py table
+.PHONY: demo test test-all test-lowest lint docs bench clean
 
 clean:
 	rm -rf $(VENV) demo build dist
