@@ -152,7 +152,7 @@ def sizes(root: Path) -> None:
     panel.set_xticks(range(0, 12, 2))
     panel.set_title(f"{share.mean():.0%} of the pixels of 224 px throughout", fontsize=9)
     _dress(panel, "epoch", "pixels an image, part of those at 224 px")
-    _save(figure, "progressive-resizing", scale=0.8)
+    _save(figure, "progressive-resizing", colours=64, scale=0.8)
 
 
 def watched(root: Path) -> None:

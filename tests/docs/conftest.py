@@ -30,7 +30,7 @@ def save_mask(path: Path, draw: np.random.Generator) -> None:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images in folders, in a table and with masks; a finished run of the command on them, and its files."""
     place, draw = tmp_path_factory.mktemp("docs"), np.random.default_rng(0)
-    for split, count in (("train", 4), ("valid", 2)):
+    for split, count in (("train", 2), ("valid", 1)):
         for name, channel in COLOURS.items():
             for number in range(count):
                 day = 7 if split == "valid" else number
