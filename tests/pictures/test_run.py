@@ -1,13 +1,14 @@
 import torch
 
-from lightning_finetune.history import History
+from lightning_finetune.history import History, Settings
 from lightning_finetune.pictures import Band, draw_run
 
 
 def history() -> History:
     recorded = History()
     for step in range(20):
-        recorded.add(step, {"stem": 1e-5 if step >= 10 else 0.0, "head": 1e-3}, torch.tensor(1.0 / (step + 1)))
+        rates = {"stem": 1e-5 if step >= 10 else 0.0, "head": 1e-3}
+        recorded.add(step, Settings(rates), torch.tensor(1.0 / (step + 1)))
     recorded.measure(10, {"val_loss": 0.5, "val_error_rate": 0.2})
     recorded.measure(20, {"val_loss": 0.3, "val_error_rate": 0.1})
     recorded.flush()
