@@ -36,7 +36,7 @@ def test_importing_the_package_loads_neither_torch_nor_lightning() -> None:
 
 
 def test_engines_do_not_need_lightning() -> None:
-    engines = "phases plan schedules layer_groups param_groups freezing history pictures errors"
+    engines = "phases plan schedules layer_groups param_groups freezing history phase_diagnosis pictures errors"
     loaded = python(
         "-c",
         "import sys\nfor e in sys.argv[1:]: __import__('lightning_finetune.' + e)\nprint(*sys.modules)",
