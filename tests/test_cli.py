@@ -239,7 +239,11 @@ def test_without_a_logger_the_files_lie_in_the_root_directory(here: Path, photos
     cli.run([*words, "--trainer.default_root_dir", "out"])
     pictures = {"run.png", "predictions.png", "confusion.png"}
     tables = {"plan.csv", "confusion.csv", "diagnosis.csv"}
-    assert {path.name for path in Path("out").iterdir()} == {"checkpoints", "config.yaml"} | pictures | tables
+    assert {path.name for path in Path("out").iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "report.html",
+    } | pictures | tables
 
 
 def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import lightning.pytorch as pl
 from torch.nn import Parameter
 
@@ -38,6 +40,13 @@ def size_on_device(trainer: pl.Trainer) -> Size | None:
     """Height and width that batches are resized to on their way into ``training_step``, where they are."""
     resizers = [found._resizer for found in _followed(trainer) if found._resizer is not None]
     return next((resizer.size for resizer in resizers if resizer.data is None), None)
+
+
+def seed_of(trainer: pl.Trainer) -> int | None:
+    """The seed that the run's draws come from; None where nobody set or drew one."""
+    drawn = next((found._seed for found in _followed(trainer) if found._seed is not None), None)
+    given = os.environ.get("PL_GLOBAL_SEED")
+    return drawn if drawn is not None or given is None else int(given)
 
 
 def ends_phase(trainer: pl.Trainer) -> bool:
