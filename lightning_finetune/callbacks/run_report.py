@@ -28,10 +28,14 @@ class RunReport(RecordingCallback):
     really had, range tests, a fixed sample of predictions, the validation images with the largest losses, and all that
     a repetition needs. Written into the run's directory at the end of each phase, of the run, and of one that fails;
     of a resumed run it tells the whole. Works with any module; what cannot be known of one is said in its place.
+
+    Args:
+        enabled: False writes nothing: for the command, whose callbacks cannot be left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, enabled: bool = True) -> None:
         super().__init__()
+        self.enabled = enabled
         self._galleries = Galleries()
         self._before = 0.0
         self._since: float | None = None
@@ -45,15 +49,18 @@ class RunReport(RecordingCallback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.enabled:
+            return
         self._since = time.monotonic()
         if trainer.is_global_zero:
             started = datetime.now().astimezone().isoformat(" ", "seconds")
             again = f", from step {trainer.global_step} of an earlier process" if trainer.global_step else ""
-            self._origin = {"started": started + again, "git commit": commit(Path.cwd())}
+            self._origin = {"started": started + again, "git commit": commit(Path.cwd()) or "none found"}
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._galleries.begin(trainer, pl_module)
+        if self.enabled:
+            self._galleries.begin(trainer, pl_module)
 
     @override
     def on_validation_batch_end(
@@ -65,12 +72,14 @@ class RunReport(RecordingCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._galleries.take(trainer, pl_module, outputs, batch, dataloader_idx)
+        if self.enabled:
+            self._galleries.take(trainer, pl_module, outputs, batch, dataloader_idx)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        self._galleries.end(trainer, pl_module)
+        if self.enabled:
+            self._galleries.end(trainer, pl_module)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -92,7 +101,7 @@ class RunReport(RecordingCallback):
             rank_zero_warn(f"RunReport: report.html was not written: {type(error).__name__}: {error}")
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, outcome: Outcome) -> Path | None:
-        """The page, unless no step was to be made."""
+        """The page, unless training never began."""
         if not trainer.is_global_zero or self._since is None or _trainer.is_dev_run(trainer):
             return None
         self.history.flush()

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from lightning_finetune.diagnosis import Points
 from lightning_finetune.history import History
 from lightning_finetune.pictures import Band
+from lightning_finetune.pictures.run import smoothed
 from lightning_finetune.range_test import DIVIDED, SKIP_END, Curve
 from lightning_finetune.report.charts import Axis, Chart, Line, Shade, around
 
@@ -56,19 +56,19 @@ class RunCharts:
     def losses(self) -> Chart:
         """Training loss, raw and smoothed, and what was measured on the validation set by the name of a loss."""
         raw = list(zip(self.history.steps, self.history.losses, strict=True))
-        finite = pd.Series(self.history.losses, dtype=float).where(np.isfinite)
-        smooth = list(zip(self.history.steps, finite.ewm(alpha=0.1).mean().tolist(), strict=True))
+        smooth = list(zip(self.history.steps, smoothed(self.history.losses), strict=True))
         measured = {name: points for name, points in self.history.measured.items() if "loss" in name}
         lines = [Line("", raw, "c1 faint"), Line("training loss, smoothed", smooth, "c1")]
         lines += [Line(name, points, css, dots=True) for (name, points), css in _coloured(measured, COLOURS[1:])]
-        usual = finite.quantile([0.05, 0.95]).tolist()  # single batches that lie far off must not flatten the curves
-        y = around([*usual, *(value for line in lines[1:] for _, value in line.points)])
+        finite = [loss for loss in self.history.losses if math.isfinite(loss)]
+        usual = np.quantile(finite or [math.nan], [0.05, 0.95])  # single batches far off must not flatten the curves
+        y = around([*usual.tolist(), *(value for line in lines[1:] for _, value in line.points)])
         notes = [_not_finite([("training loss", raw), *measured.items()]), _more(len(measured), len(lines) - 2)]
         return self._chart("Loss", y, lines, note=" ".join(filter(None, notes)))
 
-    def metrics(self) -> Chart | None:
-        """The first metrics of the validation set that are no losses."""
-        found = {name: points for name, points in self.history.measured.items() if "loss" not in name}
+    def metrics(self, names: Iterable[str]) -> Chart | None:
+        """The first of the metrics ``names``."""
+        found = {name: self.history.measured[name] for name in names}
         lines = [Line(name, points, css, dots=True) for (name, points), css in _coloured(found, COLOURS)]
         y = around(value for line in lines for _, value in line.points)
         title = "Metrics of the validation set"

@@ -64,7 +64,7 @@ def _output(words: Sequence[str]) -> str:
 
 
 def command(words: Sequence[str] | None = None) -> str:
-    """The command of this process as it can be typed again, without what looks like a secret.
+    """The command of this process as it can be typed again, an option a line, without what looks like a secret.
 
     Args:
         words: Interpreter, its options, script and arguments; by default ``sys.orig_argv``.
@@ -74,7 +74,8 @@ def command(words: Sequence[str] | None = None) -> str:
         given = ["lightning-finetune", *given[2:]]
     elif given:
         given[0] = Path(given[0]).name
-    return shlex.join(_without_secrets(given))
+    words = _without_secrets(given)
+    return " ".join(("\\\n  " if word.startswith("--") else "") + shlex.quote(word) for word in words)
 
 
 def _without_secrets(words: Sequence[str]) -> list[str]:

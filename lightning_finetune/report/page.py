@@ -129,12 +129,13 @@ def render(report: Report) -> str:
     labels = [band.label for band in report.bands]
     rows = phase_rows(report.history, report.plan, report.planned, labels, report.made)
     values = measured(report)
+    whole, single = _apart(values, report.classes)
     return _template().render(
         report=report,
-        measured=values,
+        measured=[values for values in (whole, single) if values],
         chief=chief(values),
         losses=charts.losses() if report.history.steps else None,
-        metrics=charts.metrics(),
+        metrics=charts.metrics(value.name for value in whole if "loss" not in value.name),
         rates=charts.rates(),
         strips=charts.strips(),
         settings=list(filter(None, (charts.momentum(), charts.sizes()))),
@@ -167,6 +168,12 @@ def measured(report: Report) -> list[Measured]:
         step, best = choose(finite, key=lambda point: point[1])
         found.append(Measured(name, points[-1][1], best, _where(report, step)))
     return found
+
+
+def _apart(values: Sequence[Measured], classes: Sequence[str]) -> tuple[list[Measured], list[Measured]]:
+    """Metrics of the whole set, and those of one value a class."""
+    single = [value for value in values if any(value.name.endswith(f"_{name}") for name in classes)]
+    return [value for value in values if value not in single], single
 
 
 def chief(values: Sequence[Measured]) -> Measured | None:

@@ -129,6 +129,11 @@ def test_the_error_of_the_run_is_told_where_the_page_cannot_be_written(tmp_path)
         fit(tmp_path, Fails(3, RuntimeError("broken")), max_epochs=1)
 
 
+def test_it_can_be_switched_off(tmp_path):
+    quiet_trainer(tmp_path, callbacks=[RunReport(enabled=False)], max_epochs=1).fit(ForeignNet(), loader(), loader(16))
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_a_page_is_there_after_each_phase(tmp_path):
     class Reads(Callback):
         pages: list[str] = []  # noqa: RUF012  # of one run

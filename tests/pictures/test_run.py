@@ -1,7 +1,11 @@
+import math
+
+import pytest
 import torch
 
 from lightning_finetune.history import History, Settings
 from lightning_finetune.pictures import Band, draw_run
+from lightning_finetune.pictures.run import smoothed
 
 
 def history() -> History:
@@ -46,3 +50,11 @@ def test_a_loss_that_is_not_finite_is_drawn_without_error(tmp_path) -> None:
     recorded.losses[3:] = [float("nan")] * 17
     recorded.measure(20, {"val_loss": float("inf")})
     draw_run(recorded).savefig(tmp_path / "run.png")
+
+
+def test_a_short_run_is_smoothed_less_and_what_is_not_finite_leaves_a_gap() -> None:
+    falling = [1.0 - step / 20 for step in range(20)]
+    lag = [mean - loss for mean, loss in zip(smoothed(falling), falling, strict=True)]
+    assert 0 < lag[-1] < 0.1
+    assert smoothed([1.0] * 400 + [2.0])[-1] == pytest.approx(1.1)
+    assert [math.isnan(value) for value in smoothed([1.0, math.inf, math.nan, 1.0])] == [False, True, True, False]

@@ -1,9 +1,15 @@
+import shlex
 import subprocess
 
 import pytest
 import torch
 
 from lightning_finetune.report.environment import command, commit, hide_secrets, versions
+
+
+def as_a_shell_reads(typed: str) -> list[str]:
+    words = subprocess.run(["sh", "-c", f"printf '%s\\0' {typed}"], check=True, capture_output=True, text=True).stdout
+    return words.split("\0")[:-1] if typed else []
 
 
 @pytest.mark.parametrize(
@@ -19,7 +25,7 @@ from lightning_finetune.report.environment import command, commit, hide_secrets,
     ],
 )
 def test_the_command_can_be_typed_again(words: list[str], typed: str):
-    assert command(words) == typed
+    assert as_a_shell_reads(command(words)) == shlex.split(typed)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +39,7 @@ def test_the_command_can_be_typed_again(words: list[str], typed: str):
     ],
 )
 def test_the_command_keeps_secrets(words: list[str], typed: str):
-    assert command(["python", *words]) == f"python {typed}"
+    assert as_a_shell_reads(command(["python", *words])) == shlex.split(f"python {typed}")
 
 
 def test_a_configuration_keeps_secrets_and_nothing_else():

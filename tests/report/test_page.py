@@ -56,6 +56,19 @@ def test_the_best_value_is_the_lowest_error_and_the_highest_accuracy():
     assert found.says("best val_accuracy 0.9 epoch 1, phase 1, step 20", "")
 
 
+def test_metrics_of_single_classes_are_in_the_table_alone():
+    run = history()
+    run.measured |= {f"val_iou_{name}": [(40, 0.5)] for name in ("sky", "road")} | {"val_miou": [(40, 0.6)]}
+    found = page(history=run, classes=["sky", "road"])
+    assert [title.split()[0] for title in found.titles if " at optimizer step 40" in title] == [
+        "val_loss",
+        "val_error_rate",
+        "val_miou",
+    ]
+    assert found.rows("losses")["val_iou_road"] == ["0.5", "0.5", "epoch 3, phase 2, step 40"]
+    assert found.says("2 more, of single classes", "losses")
+
+
 def test_a_line_for_every_group_and_its_plan():
     found = page()
     rates, momentum, sizes = found.paths["plan"][:6], found.paths["plan"][6:8], found.paths["plan"][8:]
@@ -81,6 +94,7 @@ def test_losses_that_are_not_finite_break_nothing_and_are_told():
     found = page(history=history(losses={5: math.nan, 6: math.inf, 39: -math.inf}))
     assert found.says("Not finite, and so not drawn: training loss at 3 steps, first at 5.", "losses")
     assert not any(word in path for path in found.paths["losses"] for word in ("nan", "inf"))
+    assert [path.count("M") for path in found.paths["losses"][:2]] == [2, 2], "broken there"
     gone = page(history=history(losses=dict.fromkeys(range(40), math.nan)))
     assert gone.says("training loss at 40 steps, first at 0", "losses")
 
