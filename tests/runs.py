@@ -139,7 +139,7 @@ def main() -> None:
     )
     extra = [Stop(args.stop, args.stop_rank)] if args.stop is not None else []
     trainer = quiet_trainer(
-        args.out,
+        args.out / f"rank{os.environ.get('LOCAL_RANK', 0)}",  # so that it is seen which process writes what
         callbacks=[*callbacks(args.which), counter, Agree(), *extra, saver],
         enable_checkpointing=True,
         max_epochs=4,

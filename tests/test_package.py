@@ -57,7 +57,10 @@ def test_the_wheel_holds_the_package_once_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lightning_finetune").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == own
-    assert set(names) >= {f"lightning_finetune/{name}" for name in ("py.typed", "report/page.html", "report/style.css")}
+    assert set(names) >= {
+        f"lightning_finetune/{name}"
+        for name in ("py.typed", "report/page.html", "report/parts.html", "report/style.css")
+    }
     assert all(
         name.startswith(("lightning_finetune/", f"lightning_finetune-{lightning_finetune.__version__}"))
         for name in names
