@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,6 +27,8 @@ _NONE_YET = "No phase has ended with a validation."
 class Galleries:
     """Collects while the model is validated; images are described at the end of each phase alone.
 
+    What fails here, in a foreign module or in a loss that takes no single image, is told in its place and ends no run.
+
     Attributes:
         predictions: The fixed sample as the model saw it last.
         top_losses: The images that were worst then.
@@ -35,24 +38,26 @@ class Galleries:
         self.predictions, self.top_losses = Gallery(note=_NONE_YET), Gallery(note=_NONE_YET)
         self._sample = ValidationSample(SAMPLE, SEED)
         self._worst: TopLosses | None = None
+        self._fault = ""
 
     def begin(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """A validation starts."""
         self._sample.begin()
-        why = why_none(module, getattr(trainer, "datamodule", None))
-        if why:
-            self.top_losses = Gallery(note=why)
+        self._fault = why_none(module, getattr(trainer, "datamodule", None))
         wanted = not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING and ends_phase(trainer)
-        self._worst = TopLosses(module, TOP) if wanted and not why and isinstance(module, BaseTask) else None
+        self._worst = TopLosses(module, TOP) if wanted and not self._fault and isinstance(module, BaseTask) else None
 
     def take(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, dataloader_idx: int
     ) -> None:
         """A batch was validated."""
-        with suppress(DataError):  # kept, and told in its place
+        with suppress(DataError):  # the sample keeps it
             self._sample.take(trainer, module, batch, dataloader_idx)
-        if self._worst is not None and isinstance(outputs, Mapping) and not dataloader_idx:
-            self._worst.update(outputs, batch)
+        if self._worst is not None and not dataloader_idx and not self._fault:
+            try:
+                self._worst.update(outputs, batch)
+            except Exception as error:
+                self._fault = f"Losses of single images cannot be known: {type(error).__name__}: {error}"
 
     def end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """A validation has ended; every process must say so."""
@@ -61,19 +66,33 @@ class Galleries:
         self._sample.end()
         worst = [] if self._worst is None else self._worst.gather(trainer)
         if trainer.is_global_zero and ends_phase(trainer):
-            self._describe(trainer, module, worst)
+            when = f"after epoch {trainer.current_epoch}"
+            self.predictions = _asked(
+                lambda: self._sampled(trainer, module),
+                f"The same validation images each time, as the model saw them {when}.",
+            )
+            self.top_losses = _asked(
+                lambda: self._largest(trainer, worst),
+                f"The validation images with the largest losses {when}, the largest first.",
+            )
 
-    def _describe(self, trainer: pl.Trainer, module: pl.LightningModule, worst: list[tuple[int, float]]) -> None:
-        when = f"after epoch {trainer.current_epoch}"
-        note = f"The same validation images each time, as the model saw them {when}."
-        try:
-            shown, classes = self._sample.describe(trainer, module)
-        except DataError:
-            shown, classes = [], []
-        note = note if shown else f"There are none to show: {self._sample.missing}"
-        self.predictions = Gallery([Example(item) for item in shown], classes, note)
+    def _sampled(self, trainer: pl.Trainer, module: pl.LightningModule) -> Gallery:
+        shown, classes = self._sample.describe(trainer, module)
+        return Gallery([Example(item) for item in shown], classes, "" if shown else self._sample.missing)
+
+    def _largest(self, trainer: pl.Trainer, worst: list[tuple[int, float]]) -> Gallery:
         data = getattr(trainer, "datamodule", None)
-        if self._worst is not None and isinstance(data, ImageDataModule):
-            examples, classes = self._worst.describe(trainer, data, worst) if worst else ([], [])
-            note = f"The validation images with the largest losses {when}, the largest first."
-            self.top_losses = Gallery(examples, classes, note if worst else "No loss of an image was finite.")
+        if self._fault or self._worst is None or not isinstance(data, ImageDataModule):
+            return Gallery(note=self._fault)
+        if not worst:
+            return Gallery(note="No loss of an image was finite.")
+        return Gallery(*self._worst.describe(trainer, data, worst))
+
+
+def _asked(ask: Callable[[], Gallery], note: str) -> Gallery:
+    """What there is to see under ``note``, or why there is nothing."""
+    try:
+        found = ask()
+    except Exception as error:
+        return Gallery(note=f"They cannot be shown: {type(error).__name__}: {error}")
+    return replace(found, note=found.note or note)

@@ -75,7 +75,8 @@ def phase_label(plan: Plan, phase: int) -> str:
         trains = "all layers"
     else:
         trains = "head" if count == plan.num_head else f"last {count} groups"
-    return f"{phase + 1}: " + ", ".join(part for part in (trains, _size_label(plan.phases[phase].size)) if part)
+    parts = ", ".join(part for part in (trains, _size_label(plan.phases[phase].size)) if part)
+    return f"{phase + 1}: {parts}" if parts else f"{phase + 1}"
 
 
 def _size_label(size: int | Size | None) -> str:

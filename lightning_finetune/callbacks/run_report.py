@@ -95,20 +95,21 @@ class RunReport(RecordingCallback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        try:
-            self._write(trainer, pl_module, _report.outcome(trainer, ended=True, exception=exception))
-        except Exception as error:  # what is to be told is what the run failed with
-            rank_zero_warn(f"RunReport: report.html was not written: {type(error).__name__}: {error}")
+        self._write(trainer, pl_module, _report.outcome(trainer, ended=True, exception=exception))
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, outcome: Outcome) -> Path | None:
-        """The page, unless training never began."""
+        """The page, unless training never began; what goes wrong with it neither ends the run nor hides its error."""
         if not trainer.is_global_zero or self._since is None or _trainer.is_dev_run(trainer):
             return None
-        self.history.flush()
-        report = _report.make_report(trainer, module, self.history, outcome, self._seconds(), self._origin)
-        report = replace(report, predictions=self._galleries.predictions, top_losses=self._galleries.top_losses)
         path = run_dir(trainer) / "report.html"
-        path.write_text(render(report), encoding="utf-8")
+        try:
+            self.history.flush()
+            report = _report.make_report(trainer, module, self.history, outcome, self._seconds(), self._origin)
+            report = replace(report, predictions=self._galleries.predictions, top_losses=self._galleries.top_losses)
+            path.write_text(render(report), encoding="utf-8")
+        except Exception as error:
+            rank_zero_warn(f"RunReport: {shown(path)} was not written: {type(error).__name__}: {error}")
+            return None
         return path
 
     def _seconds(self) -> float:

@@ -123,8 +123,10 @@ def test_a_run_that_did_not_end_shows_how_far_it_came_and_how_to_go_on(tmp_path,
     assert "ckpt_path" in found.texts["command"]
 
 
-def test_the_error_of_the_run_is_told_where_the_page_cannot_be_written(tmp_path):
+def test_a_page_that_cannot_be_written_ends_no_run_and_hides_no_error(tmp_path):
     (tmp_path / "report.html").mkdir()
+    with pytest.warns(UserWarning, match="report.html was not written: IsADirectoryError"):
+        assert fit(tmp_path, max_epochs=1).history.epochs == [0]
     with pytest.raises(RuntimeError, match="broken"), pytest.warns(UserWarning, match="report.html was not written"):
         fit(tmp_path, Fails(3, RuntimeError("broken")), max_epochs=1)
 
@@ -219,6 +221,21 @@ def test_a_module_whose_batches_are_no_images(tmp_path):
     assert page(tmp_path).paths["plan"]
 
 
+def test_a_module_that_cannot_be_asked_ends_no_run(tmp_path):
+    class Pairs(ForeignNet):
+        def forward(self, x, y):
+            return super().forward(x), y
+
+        def training_step(self, batch, batch_idx):
+            return torch.nn.functional.cross_entropy(*self(*batch))
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", torch.nn.functional.cross_entropy(*self(*batch)))
+
+    fit(tmp_path, module=Pairs(), max_epochs=1)
+    assert page(tmp_path).says("They cannot be shown: TypeError: ", "predictions")
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     """Two classes of noise, the name of one harmful to a page that shows it as it is."""
@@ -295,6 +312,20 @@ def test_top_losses_of_labels_and_masks(tmp_path, photos, make):
     else:
         said = [image["alt"].partition("predicted ")[2] for image in found.images["top-losses"]]
         assert said == [", ".join(words.split()) or "none" for words in worst["prediction"]]
+
+
+def test_a_loss_that_takes_no_single_image_is_told(tmp_path, photos):
+    class Contrast(torch.nn.Module):
+        def forward(self, logits, target):
+            if len(logits) < 2:
+                raise ValueError("it compares images")
+            return torch.nn.functional.cross_entropy(logits, target)
+
+    data = ImageData.from_folder(photos, size=32, batch_size=8, num_workers=0)
+    task = ImageClassifier("test_resnet", num_classes=2, weights=False, loss=Contrast())
+    fit(tmp_path, module=task, data=data, max_epochs=1)
+    why = "Losses of single images cannot be known: ValueError: it compares images"
+    assert page(tmp_path).says(why, "top-losses")
 
 
 @pytest.mark.slow
