@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.data.data_module import ImageDataModule
 from lightning_finetune.data.splits import Split
-from lightning_finetune.diagnosis import Curves
+from lightning_finetune.diagnosis import Curves, Finding
 from lightning_finetune.freezing import norm_params
 from lightning_finetune.history import LIMIT, History, planned
-from lightning_finetune.phase_diagnosis import diagnose_run
+from lightning_finetune.phase_diagnosis import OF_THE_RUN, diagnose_run
 from lightning_finetune.range_test import fault
 from lightning_finetune.report import Outcome, RangeTest, Report
 from lightning_finetune.report.environment import command, hide_secrets, machine, versions
@@ -47,7 +48,6 @@ def make_report(
         origin: When and from which code it was started.
     """
     plan = plan_of(trainer)
-    epochs = trainer.current_epoch + (outcome.kind == "running")  # counted only after the end of an epoch
     return Report(
         title=title(module),
         outcome=outcome,
@@ -59,13 +59,22 @@ def make_report(
         plan=plan,
         planned=planned_history(trainer, module, history),
         bands=bands_of(plan),
-        findings=diagnose_run(Curves(history.steps, history.losses, history.measured), plan, epochs),
+        findings=_findings(trainer, history, outcome),
         range_tests=range_tests(trainer),
         environment={**origin, **environment(trainer)},
         command=command(),
         resume=resume(trainer, outcome),
         configuration=configuration(trainer, module),
     )
+
+
+def _findings(trainer: pl.Trainer, history: History, outcome: Outcome) -> dict[int, list[Finding]]:
+    """The diagnosis; of a run that has not come to its end without what asks how far it came."""
+    epochs = trainer.current_epoch + (outcome.kind == "running")  # counted only after the end of an epoch
+    found = diagnose_run(Curves(history.steps, history.losses, history.measured), plan_of(trainer), epochs)
+    if outcome.kind != "finished":
+        found[0] = [finding for finding in found[0] if finding.name not in OF_THE_RUN]
+    return found
 
 
 def title(module: pl.LightningModule) -> str:
@@ -83,10 +92,12 @@ def subject(trainer: pl.Trainer) -> list[str]:
         train, valid = (int((data.splits == split).sum()) for split in (Split.TRAIN, Split.VALID))
         told = f"{train} training and {valid} validation images"
     else:
-        told = "Data of its own loaders" if data is None else f"Data of {type(data).__name__}"
+        told = "Data from loaders" if data is None else f"Data of {type(data).__name__}"
     names = ", ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in trainer.optimizers))
     accumulated = f", {trainer.accumulate_grad_batches} a step" if trainer.accumulate_grad_batches > 1 else ""
-    return [f"{told}; {trainer.num_training_batches} batches an epoch{accumulated}; {names}."]
+    count = trainer.num_training_batches
+    batches = "no known number of batches" if count == math.inf else f"{count} batches"
+    return [f"{told}; {batches} an epoch{accumulated}; {names}."]
 
 
 def outcome(trainer: pl.Trainer, ended: bool, exception: BaseException | None = None) -> Outcome:
@@ -137,8 +148,8 @@ def _tests_of(callback: object, trainer: pl.Trainer) -> Iterator[tuple[int, Rang
     plan = plan_of(trainer)
     if isinstance(callback, FineTune) and plan is not None:
         for phase, found in callback.found.items():
-            slice_ = found.lr if isinstance(found.lr, (tuple, list)) else (found.lr,)
-            test = RangeTest(f"Before phase {phase + 1}", found.curve, slice_, found.reason, phase)
+            ends = found.lr if isinstance(found.lr, (tuple, list)) else (found.lr,)
+            test = RangeTest(f"Before phase {phase + 1}", found.curve, ends, found.reason, phase)
             yield plan.first_epoch(phase), test
     elif isinstance(callback, LRRangeTest):
         for epoch, curve in callback.results.items():
@@ -181,8 +192,11 @@ def resume(trainer: pl.Trainer, outcome: Outcome) -> tuple[str, str]:
         return "The run is complete: there is nothing to continue.", ""
     if not saved:
         return "No checkpoint was saved to continue from.", ""
-    if any(isinstance(callback, SaveConfigCallback) for callback in _trainer.callbacks(trainer)):
+    cli = next((found for found in _trainer.callbacks(trainer) if isinstance(found, SaveConfigCallback)), None)
+    if type(cli).__module__ == "lightning_finetune.cli":  # and not another LightningCLI
         return "To continue", resume_command(trainer, saved[0])
+    if cli is not None:
+        return "To continue, the same command with", f"--ckpt_path {shown(saved[0])}"
     return "To continue, with the same module, data and callbacks", f"trainer.fit(…, ckpt_path={shown(saved[0])!r})"
 
 

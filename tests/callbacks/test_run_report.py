@@ -91,7 +91,7 @@ def test_a_foreign_module_shows_its_predictions_and_says_what_cannot_be_known(wh
     found = page(whole[0])
     assert len(found.images["predictions"]) == 16
     assert found.says("not for ForeignNet", "top-losses")
-    assert found.says("Data of its own loaders; 6 batches an epoch; AdamW.", "")
+    assert found.says("Data from loaders; 6 batches an epoch; AdamW.", "")
 
 
 def test_it_says_how_it_was_started(whole):
@@ -99,6 +99,15 @@ def test_it_says_how_it_was_started(whole):
     assert found.rows("environment")["precision"] == ["32-true"]
     assert f"torch {torch.__version__.partition('+')[0]}" in found.rows("environment")["packages"][0]
     assert found.texts["command"].split()[1].startswith("python")
+
+
+def test_how_far_the_loss_came_is_asked_of_a_whole_run(tmp_path):
+    slow = ForeignNet("sgd", lr=1e-6)
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, Fails(11, RuntimeError("broken")), module=slow, max_epochs=2)
+    assert page(tmp_path).says("The curves show nothing to worry about. Whether the rate was too low", "diagnosis")
+    fit(tmp_path, module=slow, max_epochs=2)
+    assert page(tmp_path).says("Multiply the learning rate by 10", "diagnosis")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_masks_lie_side_by_side_with_a_legend_of_what_occurs():
 def test_sections_that_have_nothing_say_why():
     found = page(history=History(), plan=None, planned=None, bands=(), made=0)
     assert found.says("No loss of a training step was recorded.", "losses")
-    assert found.says("Nothing was measured on a validation set", "losses")
+    assert found.says("Nothing was measured: no validation has ended", "losses")
     assert found.says("This run follows no phases", "plan")
     assert found.says("No range test was made.", "range-tests")
     assert found.says("No configuration was saved", "command")
