@@ -96,7 +96,9 @@ class FeatureReuse:
 
     @property
     def _folder(self) -> Path:
-        return Path(self.trainer.default_root_dir)
+        folder = Path(self.trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _fill(self, cache: FeatureCache, view: int) -> None:
         """Run the training images once; each process its share, and all keep all."""
