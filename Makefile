@@ -4,10 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all test-lowest lint docs bench clean
+.PHONY: demo notebooks test test-all test-lowest lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
+
+# The lessons' notebooks from their scripts, with what they say; their data lies in data/ (examples/README.md). Lesson 1 is
+# run on tiles whose pictures may be shown.
+notebooks: $(STAMP)
+	PETS=data/satellite/images $(BIN)/python examples/notebooks/build.py
 
 test: lint
 	$(BIN)/python -m pytest
@@ -28,7 +33,6 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: demo test test-all test-lowest lint docs bench clean
 
 clean:
 	rm -rf $(VENV) demo build dist
