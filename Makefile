@@ -33,6 +33,22 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation as a site, in build/docs; a warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
+# Speed, as docs/performance.md reports it; DATA holds `satellite` and `ants_bees`. Takes hours: see each file's options.
+DATA ?= data
+bench: $(STAMP)
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/frozen.py time $(DATA)
+	$(BIN)/python benchmarks/frozen.py views $(DATA)
+	$(BIN)/python benchmarks/parts.py $(DATA)
+	$(BIN)/python benchmarks/rate.py $(DATA)
+	$(BIN)/python benchmarks/resizing.py run $(DATA)
+	$(BIN)/python benchmarks/resizing.py table
+	$(BIN)/python benchmarks/end_to_end.py run $(DATA)
+	$(BIN)/python benchmarks/end_to_end.py table
 
 clean:
 	rm -rf $(VENV) demo build dist
