@@ -152,13 +152,7 @@ def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
     """At most one: the first that explains the curves."""
     killed = abs(found.fall) < _NOTHING and found.rise > _ROSE  # nothing learned, but not for want of movement
     if found.rise > limits.rise or found.blow_up > limits.blow_up or killed:
-        valid = "" if math.isnan(found.blow_up) else f", the validation loss {found.blow_up * found.first:.3g}"
-        return [
-            _finding(
-                "learning rate too high",
-                f"The training loss began at {found.first:.3g} and rose to {found.rise * found.first:.3g}{valid}.",
-            )
-        ]
+        return [_finding("learning rate too high", _rising(found))]
     if found.worse > limits.worse and found.metric_worse > limits.metric_worse:
         best_step, best = min(curves.measured["val_loss"], key=lambda point: point[1])
         return [
@@ -185,6 +179,15 @@ def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
         )
         return [_finding("too few epochs", evidence)]
     return []
+
+
+def _rising(found: Features) -> str:
+    """What rose, in a sentence."""
+    top, valid = found.rise * found.first, found.blow_up * found.first
+    if found.rise <= 1:
+        return f"The training loss began at {found.first:.3g}, and the validation loss rose to {valid:.3g}."
+    also = "" if math.isnan(valid) else f", the validation loss to {valid:.3g}"
+    return f"The training loss began at {found.first:.3g} and rose to {top:.3g}{also}."
 
 
 def _notes(found: Features, curves: Curves) -> list[Finding]:

@@ -51,6 +51,11 @@ def test_the_lessons_explosion_of_the_validation_loss():
     assert faults(curves([0.7, 5.0, 9.0, 12.0, 12.2, 12.2], [1.1e9], [0.766])) == ["learning rate too high"]
 
 
+def test_where_only_the_validation_loss_rose_only_that_is_said_to_have_risen():
+    (found,) = [finding for finding in diagnose(curves(FALLING, [9.0])) if finding.fault]
+    assert found.evidence == "The training loss began at 2.1, and the validation loss rose to 9."
+
+
 def test_a_loss_that_creeps_is_a_rate_too_low():
     assert faults(curves([2.3 - step * 0.001 for step in range(100)], [2.25, 2.2])) == ["learning rate too low"]
 

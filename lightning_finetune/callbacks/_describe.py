@@ -36,6 +36,8 @@ def describe(
         logits = module(images)
     if not isinstance(logits, Tensor) or logits.ndim not in (2, 4):
         raise DataError("expected logits [B, C] or [B, C, H, W] from the module's `forward`.")
+    if logits.shape == (len(targets), 1) and not targets.is_floating_point():
+        logits, targets = torch.cat([torch.zeros_like(logits), logits], 1), targets.flatten()  # of two classes
     pixels = to_pixels(images, *_statistics(trainer, module))
     names = class_names(trainer, module, logits.shape[1])
     if logits.ndim == 4 and targets.shape == (len(logits), *logits.shape[2:]):

@@ -125,6 +125,21 @@ def test_several_labels(tmp_path) -> None:
     assert (tmp_path / "predictions.png").is_file()
 
 
+class OneLogit(ForeignNet):
+    """Of two classes, bright or dark, as a single number."""
+
+    def forward(self, x):
+        return 10 * x.mean((1, 2, 3))[:, None]
+
+
+def test_one_logit_decides_between_two_classes(tmp_path) -> None:
+    images = torch.tensor([1.0, -1.0, 0.2])[:, None, None, None].expand(-1, 3, 4, 4)
+    shown, names = describe(quiet_trainer(tmp_path), OneLogit().eval(), images, torch.tensor([1, 0, 0]))
+    assert names == ["0", "1"]
+    assert [item.prediction for item in shown] == ["1 100%", "0 100%", "1 88%"]
+    assert [item.wrong for item in shown] == [False, False, True]
+
+
 def test_labels_count_from_the_thresholds_of_the_task_on(tmp_path) -> None:
     class Tagger(ForeignNet):
         thresholds = (0.2, 0.9, 0.2, 0.9)
