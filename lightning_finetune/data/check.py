@@ -12,6 +12,9 @@ from lightning_finetune.data.decode import ImageSource, MaskSource, decode_fully
 from lightning_finetune.data.masks import mask_problem
 from lightning_finetune.errors import DataError, first_ten
 
+_AT_ONCE = 256
+"""Files that a thread takes at a time: what the pool notes of each task would else outweigh a million files."""
+
 
 def check_images(
     images: Sequence[ImageSource],
@@ -40,13 +43,18 @@ def check_images(
     def problem(row: int) -> str | None:
         return _problem(images[row], None if masks is None else masks[row], classes, channels)
 
+    def problems_of(rows: range) -> list[str]:
+        return [text for text in map(problem, rows) if text is not None]
+
+    mine = range(rank, len(images), world)
+    shares = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        found = [text for text in pool.map(problem, range(rank, len(images), world)) if text is not None]
-    shares: list[list[str]] = [found] * world
+        found = [text for texts in pool.map(problems_of, shares) for text in texts]
+    everywhere: list[list[str]] = [found] * world
     if world > 1:
-        dist.all_gather_object(shares, found)
+        dist.all_gather_object(everywhere, found)
     # Names of files need not be UTF-8, but what is printed and written must.
-    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for share in shares for text in share)
+    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for texts in everywhere for text in texts)
     if problems:
         raise DataError(_text(problems, reports / "bad_images.txt", write=rank == 0))
 

@@ -25,6 +25,7 @@ from lightning_finetune.data.decode import (
 )
 from lightning_finetune.data.draws import Ints, Stream, uniforms
 from lightning_finetune.data.mix import Mixer
+from lightning_finetune.data.multi_hot import MultiHot
 from lightning_finetune.data.transforms import Augmenter
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -52,7 +53,7 @@ class ImageDataset(Dataset[Batch]):
 
     Args:
         images: Sources of the images of all splits.
-        targets: int64 ``[M]`` for one label an image, float32 ``[M, L]`` for several, mask files for masks.
+        targets: int64 ``[M]`` for one label an image, 0/1 rows ``[M, L]`` for several, mask files for masks.
         rows: The images of this split, positions in the former two, ``[N]``.
         resize: How an image gets its size.
         seed: Of crops and augmentation.
@@ -64,7 +65,7 @@ class ImageDataset(Dataset[Batch]):
     def __init__(
         self,
         images: Sequence[ImageSource],
-        targets: npt.NDArray[Any] | Sequence[MaskSource],
+        targets: npt.NDArray[Any] | MultiHot | Sequence[MaskSource],
         rows: Ints,
         *,
         resize: Resize,
@@ -90,7 +91,7 @@ class ImageDataset(Dataset[Batch]):
         rows, places = self.rows[key.items], self._places(key)
         batch = {"image": _stacked(self._pixels(row, key.size, place) for row, place in zip(rows, places, strict=True))}
         batch["image"] = batch["image"].permute(0, 3, 1, 2)
-        if isinstance(self.targets, np.ndarray):
+        if isinstance(self.targets, (np.ndarray, MultiHot)):
             batch["label"] = torch.from_numpy(self.targets[rows])
         else:
             batch["mask"] = _stacked(self._mask(row, key.size, place) for row, place in zip(rows, places, strict=True))

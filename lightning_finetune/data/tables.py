@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lightning_finetune.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -16,6 +17,8 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         DataError: There is no such file, or it is empty, malformed or not UTF-8.
     """
+    import pandas as pd  # only now, as it takes half a second to load
+
     if not path.is_file():
         raise DataError(f"{path}: expected a table, but there is no such file.")
     try:

@@ -23,8 +23,8 @@ def test_classes_are_sorted_and_taken_from_training_items():
 def test_several_labels_become_noughts_and_ones():
     classes, targets = encode(labels.from_values(["b a", "", "a"], label_delim=" "), SPLITS)
     assert classes == ("a", "b")
-    assert targets.tolist() == [[1, 1], [0, 0], [1, 0]]
-    assert targets.dtype == np.float32
+    assert np.asarray(targets).tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert np.asarray(targets).dtype == np.float32
 
 
 def test_given_classes_keep_their_order():
