@@ -97,16 +97,22 @@ class ImageItems:
         Raises:
             DataError: Files are missing, or a relative one leads out of ``root``.
         """
-        root, paths = Path(root), FilePaths(map(Path, files))
-        unnamable = [repr(path) for path in paths.texts() if "\0" in path]
+        root, found = Path(root), FilePaths()
+        unnamable, escaped, missing = list[str](), list[Path](), list[Path]()
+        for path in map(Path, files):
+            file = root / path
+            if "\0" in str(path):
+                unnamable.append(repr(str(path)))
+            # By its name alone: a link within the data set is its owner's to set.
+            elif not path.is_absolute() and os.path.normpath(path).startswith(".."):
+                escaped.append(path)
+            elif not file.is_file():
+                missing.append(file)
+            found.append(file)
         if unnamable:
             raise DataError(f"Expected names of files; these hold a null byte:{first_ten(unnamable)}")
-        # By its name alone: a link within the data set is its owner's to set.
-        escaped = [path for path in paths if not path.is_absolute() and os.path.normpath(path).startswith("..")]
         if escaped:
             raise DataError(f"Expected files under {root}; these lead out of it:{first_ten(escaped)}")
-        found = FilePaths(root / path for path in paths)
-        missing = [file for file in found if not file.is_file()]
         if missing or not found:
             raise DataError(f"Expected {len(found)} images; {len(missing)} are not there:{first_ten(missing)}")
         return cls(found, root)
