@@ -15,7 +15,6 @@ from lightning_finetune.callbacks._figures import save_figure, save_samples
 from lightning_finetune.callbacks._phase_ends import ends_phase
 from lightning_finetune.callbacks._samples import Sample, class_names, describe
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.pictures import draw_predictions
 from lightning_finetune.tasks.batch import images_of, target_of
 
 
@@ -79,6 +78,8 @@ class LogPredictions(Callback):
             self._give_up(str(error))
 
     def _show(self, trainer: pl.Trainer, module: pl.LightningModule, sample: Sample) -> None:
+        from lightning_finetune.pictures import draw_predictions  # only now, as it loads matplotlib
+
         with torch.no_grad(), trainer.precision_plugin.val_step_context():
             logits = module(sample.images)
         shown = describe(trainer, module, sample, logits)

@@ -6,12 +6,11 @@ import logging
 import os
 import weakref
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
-from matplotlib.figure import Figure
 
 from lightning_finetune.data.check import check_images
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset, Kind
@@ -24,11 +23,13 @@ from lightning_finetune.data.mix import Mix, mix_labels, mixer
 from lightning_finetune.data.options import Stats
 from lightning_finetune.data.paths import select
 from lightning_finetune.data.pictures import Pictures
-from lightning_finetune.data.show import batch_figure
 from lightning_finetune.data.splits import Split
 from lightning_finetune.data.summary import Summary
 from lightning_finetune.data.transforms import Augmentation, augmenter
 from lightning_finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # heavy, and only its name is needed
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +203,8 @@ class ImageDataModule(LightningDataModule):
             split: Which of them; only training images are augmented.
             epoch: Whose order and augmentation.
         """
+        from lightning_finetune.data.show import batch_figure  # only now, as it loads matplotlib
+
         train = split == "train"
         images = self.dataset(Split[split.upper()])
         size = self._train_size if train else self.size

@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 
 from lightning_finetune.history import LIMIT, History
-from lightning_finetune.pictures.run import Band, draw_rates, finish
+from lightning_finetune.pictures.run import draw_rates, finish
+from lightning_finetune.pictures.shown import Band
 from lightning_finetune.plan import Plan
 
 

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_finetune.history import History
+from lightning_finetune.pictures.shown import Band
 
 _TRAIN, _VALID, _SHADE = "#4477aa", "#cc3311", "#f0f2f5"
 _OTHERS = ("#228833", "#aa3377", "#ccbb44", "#66ccee")
 _DECADES = 5  # of learning rates: as far as one cycle falls
-
-
-@dataclass(frozen=True)
-class Band:
-    """A phase behind the curves.
-
-    Attributes:
-        start: First optimizer step.
-        end: One past the last.
-        label: What it is called.
-    """
-
-    start: int
-    end: int
-    label: str
 
 
 def draw_run(history: History, bands: Sequence[Band] = ()) -> Figure:
@@ -63,6 +47,8 @@ def finish(panels: Sequence[Axes], bands: Sequence[Band]) -> None:
 
 
 def _draw_losses(panel: Axes, history: History, measured: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    import pandas as pd  # only now, as it takes half a second to load
+
     panel.plot(history.steps, history.losses, color=_TRAIN, alpha=0.25, linewidth=0.8)
     smooth = pd.Series(history.losses, dtype=float).ewm(alpha=0.1).mean()
     panel.plot(history.steps, smooth, color=_TRAIN, label="train_loss, smoothed")
