@@ -8,7 +8,7 @@
 DATA holds ``ants_bees``, ``satellite`` and ``camvid``. ``record`` sweeps before a head phase and, two epochs later,
 before an unfrozen one, and adds the curves to ``range_curves.json``; what a person reads off each ("the last rate
 before the loss shoots up") is then written by hand into its ``hand``. ``evaluate`` compares all suggestions, those of
-Lightning too, on the same curves and draws ``docs/range-test.png``. ``train`` makes short runs with what each
+Lightning too, on the same curves and draws ``docs/pictures/range-test.png``. ``train`` makes short runs with what each
 suggests. ``cost`` times a range test of 100 steps against 100 steps of training.
 """
 
@@ -33,6 +33,7 @@ import torch
 from lightning.pytorch.tuner.lr_finder import _LRFinder
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lightning_finetune import (
     FineTune,
@@ -47,7 +48,7 @@ from lightning_finetune.range_test import Curve, choose, suggest, sweep, sweep_r
 
 HERE = Path(__file__).parent
 CURVES = HERE / "range_curves.json"
-PICTURE = HERE.parent / "docs" / "range-test.png"
+PICTURE = HERE.parent / "docs" / "pictures" / "range-test.png"
 RATES = sweep_rates(1e-7, 10.0, 100)
 NAMES = ("lightning", "steep", "valley", "slide", "minimum", "elbow")
 UNFREEZE = 2  # epochs that the head trains before the second sweep
@@ -294,7 +295,8 @@ def draw(rows: dict[str, Record]) -> None:
     for panel, (name, row) in zip(panels, rows.items(), strict=False):
         draw_panel(panel, name, row)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
-    figure.savefig(PICTURE, dpi=90)
+    figure.savefig(PICTURE, dpi=80)
+    Image.open(PICTURE).convert("RGB").quantize(32).save(PICTURE, optimize=True)  # a third of the bytes
 
 
 def draw_panel(panel: Axes, name: str, row: Record) -> None:

@@ -9,6 +9,7 @@ import bisect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import overload
 
 from lightning_finetune import schedules
@@ -56,8 +57,7 @@ class Plan(Sequence[State]):
 
     def __post_init__(self) -> None:
         """Check what needs the number of groups."""
-        for index in range(len(self.phases)):
-            self.rates(index)
+        self._peaks  # noqa: B018  # refuses rates that do not fit
 
     def __len__(self) -> int:
         """Optimizer steps of the whole run."""
@@ -74,8 +74,7 @@ class Plan(Sequence[State]):
         index = step + len(self) if step < 0 else step
         if not 0 <= index < len(self):
             raise IndexError(f"Expected a step below {len(self)}, got {step}.")
-        ends = list(itertools.accumulate(self.steps))
-        phase = bisect.bisect_right(ends, index)
+        phase = bisect.bisect_right(self._ends, index)
         return self.state(phase, index - self.start(phase))
 
     def at(self, epoch: int, step: int) -> State:
@@ -87,17 +86,14 @@ class Plan(Sequence[State]):
         """What holds at ``step`` within ``phase``."""
         spec, total = self.phases[phase], max(self.steps[phase], 1)
         progress = min(max(step, 0), total - 1) / total
-        trained = self.trained(phase)
-        lrs = self.rates(phase)
-        if lrs is not None:
-            lrs = tuple(
-                schedules.rate(
-                    spec.schedule, lr, progress, div=spec.div, div_final=spec.div_final, pct_start=spec.pct_start
-                )
-                for lr in lrs
-            )
-        moms = None if lrs is None else schedules.momentum(spec.schedule, spec.moms, progress, spec.pct_start)
-        return State(phase, trained, lrs, moms, spec.size)
+        trained, peaks = self.trained(phase), self._peaks[phase]
+        if peaks is None:
+            return State(phase, trained, None, None, spec.size)
+        part = schedules.rate(
+            spec.schedule, 1.0, progress, div=spec.div, div_final=spec.div_final, pct_start=spec.pct_start
+        )
+        momentum = schedules.momentum(spec.schedule, spec.moms, progress, spec.pct_start)
+        return State(phase, trained, tuple(peak * part for peak in peaks), momentum, spec.size)
 
     def start(self, phase: int) -> int:
         """First optimizer step of ``phase``."""
@@ -109,8 +105,21 @@ class Plan(Sequence[State]):
 
     def phase_of(self, epoch: int) -> int:
         """Index of the phase that ``epoch`` (from 0) lies in."""
-        starts = [self.first_epoch(phase) for phase in range(len(self.phases))]
-        return bisect.bisect_right(starts, epoch) - 1
+        return bisect.bisect_right(self._first_epochs, epoch) - 1
+
+    # What every step asks, worked out once.
+
+    @cached_property
+    def _first_epochs(self) -> list[int]:
+        return [self.first_epoch(phase) for phase in range(len(self.phases))]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(itertools.accumulate(self.steps))
+
+    @cached_property
+    def _peaks(self) -> list[tuple[float, ...] | None]:
+        return [self.rates(phase) for phase in range(len(self.phases))]
 
     def trained(self, phase: int) -> int | None:
         """Number of layer groups that train in ``phase``, counted from the head; None: left alone."""

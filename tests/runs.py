@@ -47,7 +47,7 @@ class CountBytes(pl.Callback):
         self.sent: dict[int, int] = {}
         self.wrapper: object = None
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+    def on_before_backward(self, trainer, pl_module, loss):
         model = trainer.strategy.model
         if hasattr(model, "register_comm_hook") and model is not self.wrapper:
             self.wrapper = model
@@ -76,6 +76,8 @@ def callbacks(which: str) -> list[pl.Callback]:
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", (1e-3, 1e-2))])]
     if which == "find":
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", ("find", 1e-2))])]
+    if which in ("exact", "off"):  # settings of the feature cache
+        return [FineTune([Phase(3, "head", "find"), Phase(1, "all", (1e-3, 1e-2))], feature_cache=which)]
     if which == "apart":
         return [GradualUnfreezing({0: "head", 1: 2, 2: "all"}), OneCycle(max_lr=(1e-3, 1e-2))]
     if which == "range_test":
@@ -119,11 +121,13 @@ def main() -> None:
     parser.add_argument("--shuffle", action="store_true")
     parser.add_argument("--images", type=Path, help="a folder for the package's data module and task")
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--augment", default="photo")
     args = parser.parse_args()
     pl.seed_everything(7, verbose=False)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     counter = CountBytes()
+    ran: list[int] = []
     saver = ModelCheckpoint(
         args.out,
         filename="{step}",
@@ -143,7 +147,9 @@ def main() -> None:
     )
     if args.images:
         module = ImageClassifier("test_efficientnet", num_classes=2, weights=False)
-        data = ImageData.from_folder(args.images, size=64, batch_size=args.batch_size, num_workers=args.workers)
+        module.model.backbone.register_forward_pre_hook(lambda _, inputs: ran.append(len(inputs[0])))
+        options = {"batch_size": args.batch_size, "num_workers": args.workers, "augment": args.augment}
+        data = ImageData.from_folder(args.images, size=64, **options)
         trainer.fit(module, data, ckpt_path=args.resume)
     else:
         module = ForeignNet(args.optimizer, norm=not args.plain, dropout=0.0 if args.plain else 0.3)
@@ -152,6 +158,7 @@ def main() -> None:
         "params": {name: param.detach().clone() for name, param in module.state_dict().items()},
         "optimizer": trainer.optimizers[0].state_dict() if trainer.optimizers else {},
         "sent": counter.sent,
+        "ran": sum(ran),
         "curves": [
             asdict(c) for found in trainer.callbacks if isinstance(found, LRRangeTest) for c in found.results.values()
         ],

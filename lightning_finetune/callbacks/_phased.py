@@ -223,7 +223,8 @@ class PhasedCallback(Callback):
         self.grouping.set_rates(state)
 
     def _reseed(self, trainer: pl.Trainer, batch_idx: int) -> None:
-        _trainer.reseed(self._seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+        key = (self._seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+        _trainer.reseed(trainer.strategy.root_device, *key)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

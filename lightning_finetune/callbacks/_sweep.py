@@ -47,7 +47,7 @@ def run_sweep(
     """
     optimizer = trainer.optimizers[0]
     with undisturbed(trainer, module, optimizer):
-        _trainer.reseed(seed, trainer.current_epoch, -2, trainer.global_rank)
+        _trainer.reseed(trainer.strategy.root_device, seed, trainer.current_epoch, -2, trainer.global_rank)
         stepper = _Stepper(trainer, module, optimizer, scales)
         return sweep(stepper.step, rates)
 
@@ -90,7 +90,6 @@ class _Stepper:
         self.trainer, self.module, self.optimizer, self.scales = trainer, module, optimizer, scales
         self.batches = _batches(trainer)
         self.accumulate = trainer.accumulate_grad_batches
-        self.takes_index = len(inspect.signature(module.training_step).parameters) > 1
 
     def step(self, lr: float) -> float:
         """One optimizer step at ``lr``; the loss before it, averaged over micro-batches and ranks."""
@@ -118,12 +117,25 @@ class _Stepper:
     def _micro_step(self, index: int) -> list[Tensor]:
         strategy = self.trainer.strategy
         batch = _trainer.to_device(self.trainer, self.module, next(self.batches))
-        output = strategy.training_step(batch, index) if self.takes_index else strategy.training_step(batch)
-        loss = output.get("loss") if isinstance(output, Mapping) else output
-        if not isinstance(loss, Tensor):  # the module skips this batch
+        loss = _loss(strategy.training_step(*_arguments(self.module, batch, index)))
+        if loss is None:  # the module skips this batch
             return []
         strategy.backward(loss / self.accumulate, self.optimizer)
         return [loss.detach().float()]
+
+
+def training_loss(module: pl.LightningModule, batch: Any) -> Tensor | None:
+    """The loss of a batch that is on the device, by the module alone; None where it skips the batch."""
+    return _loss(module.training_step(*_arguments(module, batch, 0)))
+
+
+def _arguments(module: pl.LightningModule, batch: Any, index: int) -> tuple[Any, ...]:
+    return (batch, index) if len(inspect.signature(module.training_step).parameters) > 1 else (batch,)
+
+
+def _loss(output: Any) -> Tensor | None:
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    return loss if isinstance(loss, Tensor) else None
 
 
 def _batches(trainer: pl.Trainer) -> Iterator[Any]:

@@ -26,7 +26,7 @@ class TrainingDiagnosis(RecordingCallback):
     not finite, a head that learns nothing, and a frozen phase that should have been longer. Prints what it finds on the
     first process, and writes it to ``diagnosis.csv`` and the loggers when the run ends. Works with any module that logs
     ``val_loss``; without it with the training loss alone. The rules are in :mod:`lightning_finetune.diagnosis`, and
-    measured in ``docs/diagnosis.md``.
+    measured in ``docs/callbacks/training-diagnosis.md``.
 
     Attributes:
         findings: Of the phases that have ended, by number from 1; the key 0 holds what the whole run says beside.

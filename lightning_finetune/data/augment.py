@@ -60,10 +60,18 @@ class Augment:
 
     @classmethod
     def preset(cls, name: str) -> Augment:
-        """``"photo"`` (the defaults), ``"satellite"`` (no side is up, seen straight from above) or ``"none"``."""
+        """``"photo"`` (the defaults), ``"satellite"`` (no side is up, seen straight from above) or ``"none"``.
+
+        With ``"none"`` training images are those that validation would see, their crop included.
+        """
         if name not in _PRESETS:
             raise DataError(f"augment: expected one of {sorted(_PRESETS)}, got {name!r}.{did_you_mean(name, _PRESETS)}")
         return _PRESETS[name]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether training images differ from epoch to epoch, be it by their crop alone."""
+        return self != _PRESETS["none"]
 
     def symmetries(self, seed: int, epoch: int, items: Ints, square: bool) -> Ints:
         """For each item which flips it gets: bit 0 left-right, bit 1 up-down, bit 2 transpose; ``[B]``."""

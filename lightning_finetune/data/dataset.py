@@ -34,11 +34,16 @@ Kind: TypeAlias = Literal["single", "multi", "mask"]
 
 @dataclass(frozen=True)
 class BatchKey:
-    """All that a batch depends on; that epoch and size travel in it lets persistent workers follow them."""
+    """All that a batch depends on; that epoch and size travel in it lets persistent workers follow them.
+
+    Without ``pixels`` a batch has no masks, and images that say nothing but their size: what is to be seen in them has
+    been computed before.
+    """
 
     items: Ints
     epoch: int
     size: Size
+    pixels: bool = True
 
 
 class Place(NamedTuple):
@@ -88,19 +93,29 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitem__(self, key: BatchKey) -> Batch:
         """The batch of a key: uint8 images ``[B, 3, h, w]``, targets, indices and the plan of augmentation."""
-        rows, places = self.rows[key.items], self._places(key)
-        batch = {"image": _stacked(self._pixels(row, key.size, place) for row, place in zip(rows, places, strict=True))}
-        batch["image"] = batch["image"].permute(0, 3, 1, 2)
+        rows = self.rows[key.items]
+        batch = self._seen(rows, key) if key.pixels else {"image": self._unseen(key)}
         if isinstance(self.targets, (np.ndarray, MultiHot)):
             batch["label"] = torch.from_numpy(self.targets[rows])
-        else:
-            batch["mask"] = _stacked(self._mask(row, key.size, place) for row, place in zip(rows, places, strict=True))
         batch["index"] = torch.from_numpy(key.items)
+        return batch
+
+    def _seen(self, rows: Ints, key: BatchKey) -> Batch:
+        """Images and masks, and what is to be done to them on the device."""
+        places = self._places(key)
+        batch = {"image": _stacked(self._pixels(row, key.size, place) for row, place in zip(rows, places, strict=True))}
+        batch["image"] = batch["image"].permute(0, 3, 1, 2)
+        if not isinstance(self.targets, (np.ndarray, MultiHot)):
+            batch["mask"] = _stacked(self._mask(row, key.size, place) for row, place in zip(rows, places, strict=True))
         if self.augment is not None:
             batch["plan"] = self.augment.plan(self.seed, key.epoch, key.items, key.size)
         if self.mix is not None:
             batch["mix"] = self.mix.plan(self.seed, key.epoch, key.items)
         return batch
+
+    def _unseen(self, key: BatchKey) -> Tensor:
+        """The shape of the images in one byte."""
+        return torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(key.items), self.channels, *key.size)
 
     def _pixels(self, row: int, size: Size, place: Place) -> Pixels:
         return turned(image_pixels(self.images[row], size, self.resize, place.crop, self.channels), place.symmetry)
@@ -110,7 +125,7 @@ class ImageDataset(Dataset[Batch]):
 
     def _places(self, key: BatchKey) -> list[Place]:
         """Where each image is cropped, and how it is flipped."""
-        if self.augment is None:
+        if self.augment is None or not self.augment.is_random:
             return [Place(CENTRE, 0)] * len(key.items)
         corners = uniforms(self.seed, key.epoch, key.items, 2, Stream.CROP).tolist()
         codes = self.augment.symmetries(self.seed, key.epoch, key.items, key.size[0] == key.size[1]).tolist()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -22,6 +23,10 @@ class LoaderState(TypedDict):
 
     epoch: int
     batch: int
+
+
+Features: TypeAlias = Callable[[Tensor], dict[str, Any]]
+"""From the indices of a batch to what takes the place of its pixels."""
 
 
 class BatchSampler(Sampler[BatchKey]):
@@ -68,6 +73,7 @@ class BatchSampler(Sampler[BatchKey]):
         self.world_size, self.rank = world_size, rank
         self.epoch = 0
         self.start = 0
+        self.pixels = True
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
@@ -83,7 +89,7 @@ class BatchSampler(Sampler[BatchKey]):
         """Keys from batch ``start`` on."""
         size = self.size()
         for items in self.batches()[self.start :]:
-            yield BatchKey(items, self.epoch, size)
+            yield BatchKey(items, self.epoch, size, self.pixels)
 
     def batches(self) -> list[Ints]:
         """The items of each batch of this process in this epoch."""
@@ -91,6 +97,21 @@ class BatchSampler(Sampler[BatchKey]):
             return self._train_batches()
         mine = np.arange(self.rank, self.items, self.world_size)
         return np.split(mine, self._cuts(len(mine)))
+
+    def covering(self, epoch: int) -> list[BatchKey]:
+        """Keys of this process's batches, all as large as in training, that with the others' hold every item.
+
+        The k-th batches of all processes together are the k-th of :meth:`covered`.
+        """
+        size = self.size()
+        together = self.covered()
+        return [BatchKey(items[self.rank], epoch, size) for items in together]
+
+    def covered(self) -> Ints:
+        """Every item, some twice where the last batch would be smaller: ``[batches, world_size, batch_size]``."""
+        one = min(self.batch_size, -(-self.items // self.world_size))
+        together = self.world_size * one
+        return np.resize(np.arange(self.items), (-(-self.items // together), self.world_size, one))
 
     def _train_batches(self) -> list[Ints]:
         order = permutation(self.seed, self.epoch, self.items) if self.shuffle else np.arange(self.items)
@@ -110,6 +131,16 @@ class ImageLoader:
     Not a ``DataLoader``, because Lightning calls ``iter`` on its loader before it sets the epoch, and a DataLoader
     with workers would then prefetch the wrong one: here all is read at the first ``next``. Its state makes a run that
     was stopped within an epoch continue with the next unseen batch.
+
+    Args:
+        images: Of the split.
+        sampler: Of its batches.
+        num_workers: Processes that load.
+        pin_memory: For a faster way to a GPU.
+
+    Attributes:
+        features: Asked when an epoch begins: what takes the place of its pixels and masks, which are then not read;
+            None where nothing does.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
@@ -117,6 +148,7 @@ class ImageLoader:
     def __init__(self, images: ImageDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool) -> None:
         self.images = images
         self.sampler = sampler
+        self.features: Callable[[], Features | None] | None = None
         self._loader: DataLoader[Batch] = DataLoader(
             images,
             batch_size=None,
@@ -140,10 +172,17 @@ class ImageLoader:
         continues = resume is not None and resume["epoch"] == epoch and resume["batch"] < len(self)
         start = resume["batch"] if resume is not None and continues else 0
         self._state = LoaderState(epoch=epoch, batch=start)
-        self.sampler.start = start
-        for batch in self._loader:
+        features = None if self.features is None else self.features()
+        self.sampler.start, self.sampler.pixels = start, features is None
+        for batch in self._loader if features is None else self._without_pixels(features):
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
             yield batch
+
+    def _without_pixels(self, features: Features) -> Iterator[Batch]:
+        """In this process: what is left to load costs less than to send it from another."""
+        for key in self.sampler:
+            batch = self.images[key]
+            yield {**batch, **features(batch["index"])}
 
     def state_dict(self) -> LoaderState:
         """The epoch and the number of its batches handed out."""
@@ -158,7 +197,23 @@ class ImageLoader:
         loader = self._loader
         sampler = copy.copy(self.sampler)
         sampler.start = 0
-        return ImageLoader(self.images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
+        other = ImageLoader(self.images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
+        other.features = self.features
+        return other
+
+    def covering(self, epoch: int) -> Iterator[Batch]:
+        """Batches of :meth:`BatchSampler.covering`, augmented as in ``epoch``, by workers of their own."""
+        loader = self._loader
+        keys = self.sampler.covering(epoch)
+        yield from DataLoader(
+            self.images,
+            batch_size=None,
+            sampler=keys,
+            num_workers=loader.num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=loader.pin_memory,
+            generator=torch.Generator(),
+        )
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones.

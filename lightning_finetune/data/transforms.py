@@ -19,6 +19,10 @@ Augmentation: TypeAlias = Preset | Augment | Transform
 class Augmenter(Protocol):
     """Numbers drawn in the worker from (seed, epoch, item), carried out on the device."""
 
+    @property
+    def is_random(self) -> bool:
+        """Whether training images differ from epoch to epoch, be it by their crop alone."""
+
     def symmetries(self, seed: int, epoch: int, items: Ints, square: bool) -> Ints:
         """Exact flips of each item; see :meth:`Augment.symmetries`."""
 
@@ -38,6 +42,8 @@ class EachImage:
         transform: From an image, uint8 ``[3, h, w]``, to an image of the same size; where there are masks, from an
             image and a mask (``tv_tensors``) to both.
     """
+
+    is_random = True
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform

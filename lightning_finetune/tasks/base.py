@@ -113,7 +113,7 @@ class BaseTask(Predicts, Evaluates):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of normalised images ``[B, C, H, W]``."""
-        logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.model(images)
         return logits
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

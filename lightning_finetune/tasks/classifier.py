@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.tasks.arguments import choose
 from lightning_finetune.tasks.backbones import Stats, build_backbone
-from lightning_finetune.tasks.heads import HEADS, build_head
+from lightning_finetune.tasks.heads import HEADS, POOLING, build_head
 
 
 class Classifier(nn.Module):
@@ -28,17 +30,34 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = head
         self.normalization = normalization
+        self._pooling = sum(1 for _ in takewhile(lambda layer: isinstance(layer, POOLING), _layers(head)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, num_outputs]`` of images ``[B, C, H, W]``."""
-        logits: Tensor = self.head(self.backbone(images))
-        return logits
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Features of images ``[B, C, H, W]``, pooled: all that does not change while only the head trains."""
+        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        for layer in _layers(self.head)[: self._pooling]:
+            features = layer(features)
+        return features
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Logits ``[B, num_outputs]`` of features."""
+        for layer in _layers(self.head)[self._pooling :]:
+            features = layer(features)
+        return features
 
     def layer_groups(self) -> dict[str, LayerGroup]:
         """Groups of the backbone, then the head, from the input on."""
         groups = {group.name: group for group in layer_groups(self.backbone)}
         head = LayerGroup("head", tuple(self.head.parameters()))
         return {**groups, "head": head} if head.params else groups
+
+
+def _layers(head: nn.Module) -> list[nn.Module]:
+    return list(head) if isinstance(head, nn.Sequential) else [head]
 
 
 def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifier:

@@ -22,6 +22,10 @@ class ConcatPool2d(nn.Module):
         return torch.cat([features.amax((2, 3)), features.mean((2, 3))], dim=1)
 
 
+POOLING = (ConcatPool2d, nn.AdaptiveAvgPool2d, nn.Flatten)
+"""Layers that a head may begin with, which neither train nor draw."""
+
+
 def build_head(name: HeadName, channels: int, num_outputs: int, *, dropout: float, is_map: bool) -> nn.Sequential:
     """A head for features of ``channels`` channels.
 

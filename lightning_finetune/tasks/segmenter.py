@@ -7,6 +7,7 @@ from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
+import torch
 from torch import Tensor, nn
 
 from lightning_finetune.errors import FinetuneError, did_you_mean
@@ -37,14 +38,40 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, num_classes, H, W]`` of images ``[B, C, H, W]``."""
-        height, width = images.shape[-2:]
-        pad = (0, -width % self.stride, 0, -height % self.stride)
-        logits: Tensor = self.network(nn.functional.pad(images, pad, mode="replicate") if any(pad) else images)
-        return logits[..., :height, :width]
+        logits = self._logits(images)
+        return logits[..., : images.shape[-2], : images.shape[-1]]
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(self.padded(images))
+        return logits
+
+    def padded(self, images: Tensor) -> Tensor:
+        """Images of a size that ``stride`` divides, the last rows and columns repeated; channels last."""
+        pad = (0, -images.shape[-1] % self.stride, 0, -images.shape[-2] % self.stride)
+        padded = nn.functional.pad(images, pad, mode="replicate") if any(pad) else images
+        return padded.contiguous(memory_format=torch.channels_last)
 
     def layer_groups(self) -> dict[str, LayerGroup]:
         """Groups of the encoder, the decoder, the head."""
         return {group.name: group for group in layer_groups(self.network)}
+
+
+class EncoderDecoder(Segmenter):
+    """A segmenter whose encoder can be run apart from its decoder and head."""
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Any:
+        """What the encoder gives: all that does not change while only the decoder and the head train."""
+        network: Any = self.network
+        return network.encoder(self.padded(images))
+
+    def forward_head(self, features: Any) -> Tensor:
+        """Logits of padded images, from their features."""
+        network: Any = self.network
+        logits: Tensor = network.segmentation_head(network.decoder(features))
+        return logits
 
 
 def build_segmenter(arguments: Mapping[str, Any], num_classes: int) -> Segmenter:
@@ -77,7 +104,9 @@ def build_segmenter(arguments: Mapping[str, Any], num_classes: int) -> Segmenter
     if source:
         load_weights(_inner(network), source, part=True)
     stride = int(getattr(network.encoder, "output_stride", 32))
-    return Segmenter(network, stride, _statistics(encoder, channels))
+    # The one decoder whose network is more than encoder, decoder and head in a row.
+    kind = Segmenter if model == "dpt" else EncoderDecoder
+    return kind(network, stride, _statistics(encoder, channels))
 
 
 def encoder_name(backbone: str) -> str:

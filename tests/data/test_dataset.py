@@ -56,7 +56,7 @@ def test_a_batch_is_the_same_whatever_is_asked_beside(items: ImageItems):
 
 
 def test_crops_lie_anywhere_in_training_and_in_the_middle_otherwise(items: ImageItems):
-    data = items.datamodule(augment="none", num_workers=0)
+    data = items.datamodule(augment=Augment(do_flip=False), num_workers=0)
     train, valid = data.dataset(Split.TRAIN), data.dataset(Split.VALID)
     # The green channel of a picture is its place from left to right.
     lefts = [float(image[1].float().min()) for epoch in range(5) for image in train[key(epoch)]["image"]]
@@ -80,3 +80,11 @@ def test_masks_are_cropped_and_flipped_with_their_images(tmp_path: Path):
         batch = data.dataset(Split.TRAIN)[key(1, (30, 30), 6)]
         green = batch["image"][:, 1].float() / 26
         assert (green - 0.5 - batch["mask"]).abs().max() < 0.75
+
+
+def test_images_without_augmentation_are_those_that_validation_would_see(items: ImageItems):
+    data = items.datamodule(augment="none", num_workers=0)
+    train, as_valid = data.dataset(Split.TRAIN), data.dataset(Split.TRAIN)
+    as_valid.augment = None
+    for epoch in range(2):
+        assert torch.equal(train[key(epoch, (30, 24))]["image"], as_valid[key(0, (30, 24))]["image"])

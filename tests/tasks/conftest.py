@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_finetune.data.image_data import ImageData
+from lightning_finetune.data import Augment, ImageData
 
 
 def photo(kind: str, number: int, size: int = 72) -> Image.Image:
@@ -29,7 +29,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def data(folder):
-    return ImageData.from_folder(folder, size=64, batch_size=8, num_workers=0, augment="none")
+    crops = Augment(do_flip=False, p_affine=0.0, max_lighting=0.0)  # and nothing else
+    return ImageData.from_folder(folder, size=64, batch_size=8, num_workers=0, augment=crops)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, AdamW, RMSprop
 
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.layer_groups import layer_groups
@@ -53,3 +53,24 @@ def test_a_setting_given_twice_is_refused(setting, name):
 
 def test_the_same_setting_twice_is_no_conflict():
     make(partial(AdamW, lr=0.2, weight_decay=0.3), lr=0.2, weight_decay=0.3)
+
+
+def test_fused_kernels_are_taken_only_where_nothing_else_was_asked():
+    assert all(group["fused"] for group in make(fastai_adam).param_groups)
+    assert not any(group["fused"] for group in make(partial(AdamW, fused=False)).param_groups)
+    assert not any(group["fused"] for group in make(partial(AdamW, foreach=True)).param_groups)
+    assert all("fused" not in group for group in make(RMSprop).param_groups)
+
+
+def test_fused_kernels_step_as_the_plain_ones():
+    stepped = []
+    for optimizer in (fastai_adam, partial(AdamW, betas=(0.9, 0.99), eps=1e-5, fused=False)):
+        torch.manual_seed(0)
+        made = make(optimizer)
+        params = [param for group in made.param_groups for param in group["params"]]
+        for _ in range(5):
+            for param in params:
+                param.grad = torch.randn_like(param)
+            made.step()
+        stepped.append(torch.cat([param.detach().flatten() for param in params]))
+    torch.testing.assert_close(*stepped, rtol=1e-5, atol=1e-7)
