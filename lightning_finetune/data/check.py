@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch.distributed as dist
 
 from lightning_finetune.data.decode import ImageSource, MaskSource, decode_fully
+from lightning_finetune.data.draws import Ints
 from lightning_finetune.data.masks import mask_problem
 from lightning_finetune.errors import DataError, first_ten
 
@@ -22,16 +24,18 @@ def check_images(
     classes: int,
     channels: int = 3,
     *,
+    rows: Ints | None = None,
     threads: int,
     reports: Path,
 ) -> None:
-    """Read all images, and hold masks against them; each process reads its share and hears of all problems.
+    """Read images, and hold masks against them; each process reads its share and hears of all problems.
 
     Args:
         images: Those in memory are taken as they are.
         masks: One an image, if there are any.
         classes: How many ids masks may have.
         channels: That each image must give.
+        rows: Positions of those to read; by default all.
         threads: How many read at a time; decoding releases Python's lock.
         reports: Folder for the full list, where there are more than ten problems.
 
@@ -43,10 +47,10 @@ def check_images(
     def problem(row: int) -> str | None:
         return _problem(images[row], None if masks is None else masks[row], classes, channels)
 
-    def problems_of(rows: range) -> list[str]:
-        return [text for text in map(problem, rows) if text is not None]
+    def problems_of(rows: Ints) -> list[str]:
+        return [text for text in map(problem, rows.tolist()) if text is not None]
 
-    mine = range(rank, len(images), world)
+    mine = (np.arange(len(images)) if rows is None else rows)[rank::world]
     shares = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         found = [text for texts in pool.map(problems_of, shares) for text in texts]

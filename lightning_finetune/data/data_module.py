@@ -20,8 +20,8 @@ from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.labels import encode
 from lightning_finetune.data.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.mix import Mix, mix_labels, mixer
+from lightning_finetune.data.multi_hot import MultiHot
 from lightning_finetune.data.options import Stats
-from lightning_finetune.data.paths import select
 from lightning_finetune.data.pictures import Pictures
 from lightning_finetune.data.splits import Split
 from lightning_finetune.data.summary import Summary
@@ -287,15 +287,16 @@ class ImageDataModule(LightningDataModule):
 
     def _check(self, rows: Ints) -> None:
         """Images of somebody's dataset are left to it: to read them twice may cost much."""
-        images, masks = self.items.images, self.targets if self.kind == "mask" else None
+        images, masks = self.items.images, None if isinstance(self.targets, (np.ndarray, MultiHot)) else self.targets
         if isinstance(images, Pictures) or not len(rows):
             return
         log.info("Reading %d images once, to find broken ones before training.", len(rows))
         check_images(
-            select(images, rows),
-            None if masks is None else select(masks, rows),
+            images,
+            masks,
             self.num_classes,
             self.channels,
+            rows=rows,
             threads=self._workers(),
             reports=self._reports(),
         )

@@ -7,7 +7,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from typing_extensions import Unpack
@@ -20,11 +20,8 @@ from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.mix import Mix
 from lightning_finetune.data.options import Options, Stats
 from lightning_finetune.data.splits import Split, by_folder, by_pct
-from lightning_finetune.data.tables import read_table
+from lightning_finetune.data.tables import Table, read_table
 from lightning_finetune.data.transforms import Augmentation
-
-if TYPE_CHECKING:
-    import pandas as pd  # heavy, and only its name is needed
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +136,7 @@ class ImageData(ImageDataModule):
     @classmethod
     def from_df(
         cls,
-        table: pd.DataFrame,
+        table: Table,
         root: str | Path = ".",
         image_col: str | int = 0,
         label_col: str | int = 1,

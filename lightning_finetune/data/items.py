@@ -205,12 +205,14 @@ class ImageItems:
     def datamodule(self, **options: Unpack[Options]) -> ImageData:
         """The data module of these items; see :class:`~lightning_finetune.data.image_data.ImageData` for options.
 
+        The table of items that have one has done its part, and is not kept: it may be larger than all else.
+
         Raises:
             DataError: The items are not split or not labelled, or a split is empty.
         """
         from lightning_finetune.data.image_data import ImageData  # it depends on this module
 
-        return ImageData(self, **options)
+        return ImageData(dataclasses.replace(self, table=None), **options)
 
     def summary(self) -> Summary:
         """Counts, class balance and sizes, and warnings of what looks wrong; ``print`` it.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lightning_finetune.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Table: TypeAlias = "pd.DataFrame"
+"""For modules that the command line reads: it would load what stands under TYPE_CHECKING in them."""
 
 
 def read_table(path: Path) -> pd.DataFrame:

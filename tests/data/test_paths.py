@@ -124,6 +124,6 @@ def copied(paths: Iterable[Path | str]) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork workers")
 def test_a_forked_worker_that_looks_at_every_path_copies_nothing() -> None:
     names = names_of(100_000)
+    # As text: pathlib keeps a table of names, whose size is that of what else the process did with paths.
     assert copied(FilePaths(names).texts()) < 1e6
-    assert copied(FilePaths(names)) < 12e6  # pathlib's own table of names, which does not grow with the list
     assert copied(list(map(Path, names))) > 25e6  # what it would be
