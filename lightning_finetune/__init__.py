@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         OneCycle,
         PlotRun,
         ProgressiveResizing,
+        RunReport,
         TrainingDiagnosis,
         WatchModel,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "Phase",
     "PlotRun",
     "ProgressiveResizing",
+    "RunReport",
     "TrainingDiagnosis",
     "UNetSegmenter",
     "WatchModel",
@@ -59,6 +61,7 @@ _HOMES = {
         "OneCycle",
         "PlotRun",
         "ProgressiveResizing",
+        "RunReport",
         "TrainingDiagnosis",
         "WatchModel",
     ),

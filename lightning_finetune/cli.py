@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_finetune.__about__ import __version__
-from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, TrainingDiagnosis
+from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, RunReport, TrainingDiagnosis
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.commands import CommandTrainer
@@ -37,6 +37,7 @@ CALLBACKS = {
     "log_confusion": LogConfusion,
     "plot_run": PlotRun,
     "diagnosis": TrainingDiagnosis,
+    "report": RunReport,
     "best": BestCheckpoint,
     "last": LastCheckpoint,
 }

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, _trainer
+from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, RunReport, _trainer
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks._tables import show_table
 from lightning_finetune.callbacks.find_only import FindOnly
@@ -139,7 +139,7 @@ class CommandTrainer(Trainer):
         self, callback: Callback, epochs: int, model: LightningModule, datamodule: LightningDataModule | None
     ) -> None:
         """A fit in which ``callback`` takes the place of all that trains, validates or saves."""
-        dropped = (FineTune, LogPredictions, PlotRun, Checkpoint)
+        dropped = (FineTune, LogPredictions, PlotRun, RunReport, Checkpoint)
         kept = [one for one in _trainer.callbacks(self) if not isinstance(one, dropped)]
         self.callbacks: list[Callback] = [*kept, callback]
         self.fit_loop.max_epochs = epochs

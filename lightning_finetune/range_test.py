@@ -33,6 +33,8 @@ MIN_FALL = 0.2
 """The share of its whole fall by which the smoothed loss must have fallen, to be falling for good."""
 MIN_DESCENT = 0.05
 """The share by which the loss must fall below where it began, for a slope to be more than noise."""
+DIVIDED = {"minimum", "elbow"}
+"""Suggestions that are a tenth of the rate that was read off the curve."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
-from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle
+from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle, RunReport
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.data import ImageData
 from lightning_finetune.phases import Phase
@@ -78,6 +78,8 @@ def callbacks(which: str) -> list[pl.Callback]:
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", ("find", 1e-2))])]
     if which in ("exact", "off"):  # settings of the feature cache
         return [FineTune([Phase(3, "head", "find"), Phase(1, "all", (1e-3, 1e-2))], feature_cache=which)]
+    if which == "report":
+        return [FineTune([Phase(2, "head", 1e-2), Phase(2, "all", (1e-3, 1e-2))]), RunReport()]
     if which == "apart":
         return [GradualUnfreezing({0: "head", 1: 2, 2: "all"}), OneCycle(max_lr=(1e-3, 1e-2))]
     if which == "range_test":
@@ -137,7 +139,7 @@ def main() -> None:
     )
     extra = [Stop(args.stop, args.stop_rank)] if args.stop is not None else []
     trainer = quiet_trainer(
-        args.out,
+        args.out / f"rank{os.environ.get('LOCAL_RANK', 0)}",  # so that it is seen which process writes what
         callbacks=[*callbacks(args.which), counter, Agree(), *extra, saver],
         enable_checkpointing=True,
         max_epochs=4,

@@ -17,6 +17,7 @@ from PIL import Image
 from lightning_finetune import cli, load
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import RunLogger
+from tests.report.reading import Page
 
 SMALL = ["--data.size", "32", "--data.batch_size", "8", "--data.num_workers", "0", "--model.weights", "false"]
 SHORT = ["--fine_tune.head_epochs", "1", "--fine_tune.full_epochs", "1"]
@@ -72,6 +73,20 @@ def test_a_run_leaves_checkpoints_pictures_measures_and_its_configuration(done: 
         assert [row["epoch"] for row in csv.DictReader(file) if row["val_loss"]] == ["0", "1"]
     assert yaml.safe_load((run / "config.yaml").read_text())["fine_tune"]["head_epochs"] == 1
     assert [path.name for path in run.parents[1].iterdir()] == ["lightning_logs"], "nothing lies about"
+
+
+def test_a_run_leaves_a_report_with_its_command_and_its_configuration(done: tuple[Path, str], photos: Path) -> None:
+    run, said = done
+    page = Page((run / "report.html").read_text())
+    assert "The report of this run is lightning_logs/version_0/report.html" in said
+    assert page.says(f"lightning-finetune fit \\ --data.root {photos} \\ --data.size 32", "command")
+    assert (run / "config.yaml").read_text().strip() in page.texts["command"]
+    with (run / "metrics.csv").open() as file:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(file) if row["val_loss"]]
+    assert page.rows("losses")["val_loss"][:2] == [f"{losses[-1]:.4g}", f"{min(losses):.4g}"]
+    assert page.says("3 classes: blue, green, red", "")
+    assert len(page.images["predictions"]) == 12
+    assert len(page.images["top-losses"]) == 9
 
 
 def test_it_says_what_it_will_do_and_what_came_out(done: tuple[Path, str]) -> None:
@@ -162,9 +177,11 @@ def test_modules_that_know_nothing_of_the_package_keep_their_own_schedule(here: 
     boring = "lightning.pytorch.demos.boring_classes.Boring"
     alone = "[{epochs: 2, train: null, lr: null}]"
     words = ["--model", f"{boring}Model", "--data", f"{boring}DataModule", "--fine_tune.phases", alone]
+    words += ["--report.enabled", "false"]
     with pytest.warns(UserWarning, match="LogPredictions shows nothing"):
         made = cli.run(["fit", *words, *QUIET, "--trainer.limit_train_batches", "2", "--log_predictions.num", "3"])
     assert made.trainer.current_epoch == 2
+    assert not list(Path().rglob("report.html"))
     assert [path.name for path in Path("lightning_logs/version_0/checkpoints").iterdir()] == ["last.ckpt"]
 
 
@@ -178,6 +195,9 @@ def test_ctrl_c_within_an_epoch_leaves_what_continues_to_the_same_bits(here: Pat
     run = "cut/version_0"
     advice = f"lightning-finetune fit --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
     assert advice in caplog.text
+    page = Page(Path(f"{run}/report.html").read_text())
+    assert page.says("Stopped by hand after 1 of 2 epochs and 5 optimizer steps.", "")
+    assert page.says(f"To continue {advice}", "command")
     again = cli.run([*words, "--trainer.logger.name", "rest", "--ckpt_path", f"{run}/checkpoints/last.ckpt"])
     assert again.trainer.global_step == whole.trainer.global_step
     for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
@@ -239,7 +259,11 @@ def test_without_a_logger_the_files_lie_in_the_root_directory(here: Path, photos
     cli.run([*words, "--trainer.default_root_dir", "out"])
     pictures = {"run.png", "predictions.png", "confusion.png"}
     tables = {"plan.csv", "confusion.csv", "diagnosis.csv"}
-    assert {path.name for path in Path("out").iterdir()} == {"checkpoints", "config.yaml"} | pictures | tables
+    assert {path.name for path in Path("out").iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "report.html",
+    } | pictures | tables
 
 
 def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:
@@ -259,6 +283,7 @@ def test_the_plan_is_shown_without_a_step(here: Path, photos: Path, capfd) -> No
     assert made.trainer.global_step == 0
     assert {path.name for path in Path("lightning_logs/version_0").iterdir()} >= {"plan.png", "config.yaml"}
     assert not Path("lightning_logs/version_0/checkpoints").exists()
+    assert not Path("lightning_logs/version_0/report.html").exists()
 
 
 def test_a_flag_may_be_bare_or_have_its_value() -> None:

@@ -36,7 +36,7 @@ def test_importing_the_package_loads_neither_torch_nor_lightning() -> None:
 
 
 def test_engines_do_not_need_lightning() -> None:
-    engines = "phases plan schedules layer_groups param_groups freezing history pictures errors"
+    engines = "phases plan schedules layer_groups param_groups freezing history phase_diagnosis pictures report errors"
     loaded = python(
         "-c",
         "import sys\nfor e in sys.argv[1:]: __import__('lightning_finetune.' + e)\nprint(*sys.modules)",
@@ -57,7 +57,10 @@ def test_the_wheel_holds_the_package_once_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     own = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lightning_finetune").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == own
-    assert "lightning_finetune/py.typed" in names
+    assert set(names) >= {
+        f"lightning_finetune/{name}"
+        for name in ("py.typed", "report/page.html", "report/parts.html", "report/style.css")
+    }
     assert all(
         name.startswith(("lightning_finetune/", f"lightning_finetune-{lightning_finetune.__version__}"))
         for name in names

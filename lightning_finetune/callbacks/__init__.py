@@ -8,6 +8,7 @@ from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.callbacks.one_cycle import OneCycle
 from lightning_finetune.callbacks.plot_run import PlotRun
 from lightning_finetune.callbacks.progressive_resizing import ProgressiveResizing
+from lightning_finetune.callbacks.run_report import RunReport
 from lightning_finetune.callbacks.training_diagnosis import TrainingDiagnosis
 from lightning_finetune.callbacks.watch_model import WatchModel
 
@@ -20,6 +21,7 @@ __all__ = [
     "OneCycle",
     "PlotRun",
     "ProgressiveResizing",
+    "RunReport",
     "TrainingDiagnosis",
     "WatchModel",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from lightning_finetune.callbacks._run_dir import run_dir
@@ -78,6 +79,5 @@ def _wandb_image(item: Shown, classes: Sequence[str]) -> Any:
     names = dict(enumerate(classes))
     layers = zip(("truth", "prediction"), item.masks, strict=True)
     # What is no class (Void) has no name, and its id must fit a byte.
-    return wandb.Image(
-        item.image, masks={key: {"mask_data": mask.clip(0, 255), "class_labels": names} for key, mask in layers}
-    )
+    ids = {key: np.where(mask < 0, 255, mask).clip(max=255) for key, mask in layers}
+    return wandb.Image(item.image, masks={key: {"mask_data": mask, "class_labels": names} for key, mask in ids.items()})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import lightning.pytorch as pl
+from torch.nn import Parameter
 
 from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._phased import PhasedCallback
@@ -11,11 +14,39 @@ from lightning_finetune.plan import Plan
 from lightning_finetune.resize import Size
 
 
+def _followed(trainer: pl.Trainer) -> list[PhasedCallback]:
+    return [callback for callback in _trainer.callbacks(trainer) if isinstance(callback, PhasedCallback)]
+
+
+def plans_of(trainer: pl.Trainer) -> list[Plan]:
+    """The plans that the run follows, the one with the most phases first."""
+    plans = [callback._plan for callback in _followed(trainer) if callback._plan is not None]
+    return sorted(plans, key=lambda plan: -len(plan.phases))
+
+
 def plan_of(trainer: pl.Trainer) -> Plan | None:
     """The plan with the most phases that the run follows, if it follows any."""
-    followed = [callback for callback in _trainer.callbacks(trainer) if isinstance(callback, PhasedCallback)]
-    plans = [callback._plan for callback in followed if callback._plan is not None]
-    return max(plans, key=lambda plan: len(plan.phases), default=None)
+    return next(iter(plans_of(trainer)), None)
+
+
+def layers_of(trainer: pl.Trainer) -> dict[str, list[Parameter]]:
+    """The parameters of each layer group that the optimizer holds; empty where no callback made layer groups."""
+    grouping = next((found._grouping for found in _followed(trainer) if found._grouping is not None), None)
+    names = [] if grouping is None else [group.name for group in grouping.groups]
+    return {} if grouping is None else dict(zip(names, grouping.layers, strict=True))
+
+
+def size_on_device(trainer: pl.Trainer) -> Size | None:
+    """Height and width that batches are resized to on their way into ``training_step``, where they are."""
+    resizers = [found._resizer for found in _followed(trainer) if found._resizer is not None]
+    return next((resizer.size for resizer in resizers if resizer.data is None), None)
+
+
+def seed_of(trainer: pl.Trainer) -> int | None:
+    """The seed that the run's draws come from; None where nobody set or drew one."""
+    drawn = next((found._seed for found in _followed(trainer) if found._seed is not None), None)
+    given = os.environ.get("PL_GLOBAL_SEED")
+    return drawn if drawn is not None or given is None else int(given)
 
 
 def ends_phase(trainer: pl.Trainer) -> bool:
@@ -44,7 +75,8 @@ def phase_label(plan: Plan, phase: int) -> str:
         trains = "all layers"
     else:
         trains = "head" if count == plan.num_head else f"last {count} groups"
-    return f"{phase + 1}: " + ", ".join(part for part in (trains, _size_label(plan.phases[phase].size)) if part)
+    parts = ", ".join(part for part in (trains, _size_label(plan.phases[phase].size)) if part)
+    return f"{phase + 1}: {parts}" if parts else f"{phase + 1}"
 
 
 def _size_label(size: int | Size | None) -> str:

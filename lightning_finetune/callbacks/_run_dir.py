@@ -27,3 +27,10 @@ def shown(path: Path) -> str:
     """A path as short as it can be typed: relative to the working directory where it lies inside."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
+
+
+def resume_command(trainer: pl.Trainer, checkpoint: Path) -> str:
+    """What to type to go on from ``checkpoint``, with the configuration that the command has saved."""
+    config = run_dir(trainer) / "config.yaml"
+    given = f"--config {shown(config)}" if config.is_file() else "…"
+    return f"lightning-finetune fit {given} --ckpt_path {shown(checkpoint)}"

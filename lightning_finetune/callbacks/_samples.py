@@ -1,21 +1,18 @@
-"""A fixed sample of a stream of batches, and its images in words for a person."""
+"""A fixed sample of a stream of batches, such as those of validation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightning_finetune.callbacks._describe import describe
 from lightning_finetune.errors import DataError
 from lightning_finetune.pictures import Shown
-
-_THRESHOLD = 0.5
-"""From which probability on a label counts, where the task does not say."""
+from lightning_finetune.tasks.batch import images_of, target_of
 
 
 class Sample:
@@ -66,95 +63,59 @@ class Sample:
         return torch.stack(self._targets)
 
 
-def describe(trainer: pl.Trainer, module: pl.LightningModule, sample: Sample, logits: Any) -> list[Shown]:
-    """Each image of the sample with truth and prediction in words.
+class ValidationSample:
+    """The same few images of each validation, taken from the first process in the first validation epoch.
 
     Args:
-        trainer: Whose data module may know the classes' names and how images were normalised.
-        module: May know the same, and how logits become probabilities.
-        sample: Images and targets.
-        logits: What the module gave for the images.
+        num: How many images.
+        seed: Of their choice.
 
-    Raises:
-        DataError: Logits and targets are not those of a classifier or of a segmenter.
+    Attributes:
+        missing: Why there are none, where there are none.
     """
-    targets = sample.targets
-    if not isinstance(logits, Tensor) or logits.ndim not in (2, 4):
-        raise DataError("expected logits [B, C] or [B, C, H, W] from the module's `forward`.")
-    pixels = to_pixels(sample.images, *_statistics(trainer, module))
-    names = class_names(trainer, module, logits.shape[1])
-    if logits.ndim == 4 and targets.shape == (len(logits), *logits.shape[2:]):
-        return _with_masks(pixels, targets, logits.argmax(1))
-    probabilities = _probabilities(module, logits)
-    if logits.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
-        return _with_label(pixels, targets, probabilities, names)
-    if targets.shape == logits.shape:
-        return _with_labels(pixels, targets, probabilities, names)
-    raise DataError(f"logits of shape {list(logits.shape)} do not fit targets of shape {list(targets.shape)}.")
 
+    def __init__(self, num: int, seed: int) -> None:
+        self.num, self.seed = num, seed
+        self.missing = "There was no validation."
+        self._sample: Sample | None = None
+        self._complete = False
 
-def _with_label(pixels: Sequence[Any], targets: Tensor, probabilities: Tensor, names: Sequence[str]) -> list[Shown]:
-    best = probabilities.max(1)
-    rows = zip(pixels, targets.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
-    return [Shown(image, names[true], f"{names[said]} {share:.0%}", true != said) for image, true, said, share in rows]
+    def begin(self) -> None:
+        """Take the sample from the validation that starts, unless an earlier one gave it."""
+        if not self._complete:
+            self._sample = Sample(self.num, self.seed)
 
+    def take(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, dataloader_idx: int) -> None:
+        """Take a validation batch into account.
 
-def _with_labels(pixels: Sequence[Any], targets: Tensor, probabilities: Tensor, names: Sequence[str]) -> list[Shown]:
-    rows = zip(pixels, targets > _THRESHOLD, probabilities > _THRESHOLD, strict=True)
-    return [
-        Shown(image, _listed(true, names), _listed(said, names), not torch.equal(true, said))
-        for image, true, said in rows
-    ]
+        Raises:
+            DataError: It holds no images or no targets; from then on there is no sample.
+        """
+        if self._complete or self._sample is None or dataloader_idx or not trainer.is_global_zero:
+            return
+        try:
+            self._sample.offer(images_of(batch), target_of(batch, getattr(module, "target_key", "label")))
+        except DataError as error:
+            self._give_up(str(error))
+            raise
 
+    def end(self) -> None:
+        """Keep what was taken from now on."""
+        self._complete = self._sample is not None or self._complete
 
-def _listed(flags: Tensor, names: Sequence[str]) -> str:
-    return ", ".join(name for name, flag in zip(names, flags.tolist(), strict=True) if flag) or "none"
+    def describe(self, trainer: pl.Trainer, module: pl.LightningModule) -> tuple[list[Shown], list[str]]:
+        """What :func:`describe` says of the sample; nothing where there is none, or on another than the first process.
 
+        Raises:
+            DataError: The module cannot be asked; from then on there is no sample.
+        """
+        if self._sample is None or not trainer.is_global_zero:
+            return [], []
+        try:
+            return describe(trainer, module, self._sample.images, self._sample.targets)
+        except DataError as error:
+            self._give_up(str(error))
+            raise
 
-def _with_masks(pixels: Sequence[Any], targets: Tensor, said: Tensor) -> list[Shown]:
-    share = (targets == said).float().mean((1, 2)).tolist()
-    masks = zip(targets.cpu().numpy(), said.cpu().numpy(), strict=True)
-    rows = zip(pixels, masks, share, strict=True)
-    return [Shown(image, "", f"truth | prediction, {same:.0%} equal", None, pair) for image, pair, same in rows]
-
-
-def _probabilities(module: nn.Module, logits: Tensor) -> Tensor:
-    own = getattr(module, "probabilities", None)
-    found: Tensor = own(logits) if callable(own) else logits.softmax(1)
-    return found.float().cpu()
-
-
-def class_names(trainer: pl.Trainer, module: nn.Module, count: int) -> list[str]:
-    """The names of ``count`` classes: the module's, else the data module's, else numbers."""
-    for owner in (module, getattr(trainer, "datamodule", None)):
-        names = getattr(owner, "classes", None)
-        if names is not None and len(names) == count:
-            return [str(name) for name in names]
-    return [str(number) for number in range(count)]
-
-
-def _statistics(trainer: pl.Trainer, module: nn.Module) -> tuple[Any, Any] | tuple[None, None]:
-    """Mean and standard deviation that the images were normalised with, where someone knows."""
-    for owner in (getattr(trainer, "datamodule", None), module):
-        known = getattr(owner, "normalization", None)
-        if known is not None:
-            return known[0], known[1]
-    return None, None
-
-
-def to_pixels(images: Tensor, mean: Any, std: Any) -> list[npt.NDArray[np.uint8]]:
-    """Images as they can be shown, ``[h, w, 3]`` each; without statistics each is spread over the whole range.
-
-    Args:
-        images: ``[B, C, H, W]``, normalised; of more than three channels the first three are shown.
-        mean: Of the channels, or None.
-        std: Of the channels, or None.
-    """
-    images = images.detach().float().cpu()
-    if mean is not None and len(mean) == images.shape[1]:
-        images = images * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
-    else:
-        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-        images = (images - low) / (high - low).clamp_min(1e-6)
-    images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
-    return list((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy())
+    def _give_up(self, why: str) -> None:
+        self._sample, self._complete, self.missing = None, True, why

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from lightning_finetune.callbacks._run_dir import run_dir, shown
+from lightning_finetune.callbacks._run_dir import resume_command
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -127,6 +127,4 @@ class LastCheckpoint(ModelCheckpoint):
             and trainer.is_global_zero
             and self.path.is_file()
         ):
-            config = run_dir(trainer) / "config.yaml"
-            given = f"--config {shown(config)}" if config.is_file() else "…"
-            rank_zero_info(f"To continue: lightning-finetune fit {given} --ckpt_path {shown(self.path)}")
+            rank_zero_info(f"To continue: {resume_command(trainer, self.path)}")

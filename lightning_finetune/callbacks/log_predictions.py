@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,9 +14,9 @@ from typing_extensions import override
 
 from lightning_finetune.callbacks._figures import save_figure, save_samples
 from lightning_finetune.callbacks._phase_ends import ends_phase
-from lightning_finetune.callbacks._samples import Sample, class_names, describe
+from lightning_finetune.callbacks._samples import ValidationSample
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks.batch import images_of, target_of
+from lightning_finetune.pictures import Shown
 
 
 class LogPredictions(Callback):
@@ -37,15 +38,11 @@ class LogPredictions(Callback):
     def __init__(self, num: int = 16, seed: int = 42) -> None:
         if num < 1:
             raise FinetuneError(f"Expected `num` of LogPredictions to be at least 1, got {num}.")
-        self.num = num
-        self.seed = seed
-        self._sample: Sample | None = None
-        self._complete = False
+        self._sample = ValidationSample(num, seed)
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self._complete:
-            self._sample = Sample(self.num, self.seed)
+        self._sample.begin()
 
     @override
     def on_validation_batch_end(
@@ -57,36 +54,30 @@ class LogPredictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._complete or self._sample is None or dataloader_idx or not trainer.is_global_zero:
-            return
-        key = getattr(pl_module, "target_key", "label")
-        try:
-            self._sample.offer(images_of(batch), target_of(batch, key))
-        except DataError as error:
-            self._give_up(str(error))
+        with self._told_once():
+            self._sample.take(trainer, pl_module, batch, dataloader_idx)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or self._sample is None or not trainer.is_global_zero:
+        if trainer.sanity_checking:
             return
-        self._complete = True
-        if trainer.state.fn == TrainerFn.FITTING and not ends_phase(trainer):
-            return
+        self._sample.end()
+        if trainer.state.fn != TrainerFn.FITTING or ends_phase(trainer):
+            with self._told_once():
+                self._show(trainer, *self._sample.describe(trainer, pl_module))
+
+    def _show(self, trainer: pl.Trainer, shown: Sequence[Shown], classes: Sequence[str]) -> None:
+        if shown:
+            from lightning_finetune.pictures import draw_predictions  # only now, as it loads matplotlib
+
+            figure = draw_predictions(shown, f"after epoch {trainer.current_epoch}")
+            save_figure(trainer, "predictions", figure, dpi=90)
+            save_samples(trainer, "samples", shown, classes)
+
+    @contextmanager
+    def _told_once(self) -> Iterator[None]:
+        """The sample complains but once."""
         try:
-            self._show(trainer, pl_module, self._sample)
+            yield
         except DataError as error:
-            self._give_up(str(error))
-
-    def _show(self, trainer: pl.Trainer, module: pl.LightningModule, sample: Sample) -> None:
-        from lightning_finetune.pictures import draw_predictions  # only now, as it loads matplotlib
-
-        with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            logits = module(sample.images)
-        shown = describe(trainer, module, sample, logits)
-        figure = draw_predictions(shown, f"after epoch {trainer.current_epoch}")
-        save_figure(trainer, "predictions", figure, dpi=90)
-        save_samples(trainer, "samples", shown, class_names(trainer, module, logits.shape[1]))
-
-    def _give_up(self, why: str) -> None:
-        rank_zero_warn(f"LogPredictions shows nothing: {why}")
-        self._sample, self._complete = None, True
+            rank_zero_warn(f"LogPredictions shows nothing: {error}")

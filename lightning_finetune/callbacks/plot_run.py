@@ -10,11 +10,9 @@ from typing_extensions import override
 from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._figures import save_figure
 from lightning_finetune.callbacks._phase_ends import bands_of, ends_phase, plan_of
-from lightning_finetune.callbacks._recording import RecordingCallback, rates
+from lightning_finetune.callbacks._recording import RecordingCallback, image_size, rates
 from lightning_finetune.diagnosis import less_is_better
-from lightning_finetune.errors import DataError
 from lightning_finetune.history import History
-from lightning_finetune.tasks.batch import images_of
 
 
 class PlotRun(RecordingCallback):
@@ -64,17 +62,15 @@ def _log(trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int)
     """Rates by layer group, what trains, and what the plan says of the step, to every logger."""
     values = {f"lr/{name}": rate for name, rate in rates(trainer).items()}
     values["trained_fraction"] = _trained_fraction(module)
-    size = _image_size(batch)
+    size = image_size(trainer, batch)
+    if size is not None:
+        values["image_size"] = min(size)
     plan = plan_of(trainer)
     if plan is not None:
         state = plan.at(trainer.current_epoch, step)
         values["phase"] = state.phase + 1
         if state.momentum is not None:
             values["momentum"] = state.momentum
-        if state.size is not None:
-            size = min(state.size) if isinstance(state.size, (tuple, list)) else state.size
-    if size is not None:
-        values["image_size"] = size
     for logger in trainer.loggers:
         logger.log_metrics(values, step=step)
 
@@ -82,14 +78,6 @@ def _log(trainer: pl.Trainer, module: pl.LightningModule, batch: Any, step: int)
 def _trained_fraction(module: pl.LightningModule) -> float:
     sizes = [(param.numel(), param.requires_grad) for param in module.parameters()]
     return sum(count for count, trains in sizes if trains) / max(sum(count for count, _ in sizes), 1)
-
-
-def _image_size(batch: Any) -> int | None:
-    """Shorter side of the images of a batch, where it has any."""
-    try:
-        return min(images_of(batch).shape[-2:])
-    except DataError:
-        return None
 
 
 def _log_best(trainer: pl.Trainer, history: History) -> None:

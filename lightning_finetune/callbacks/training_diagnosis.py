@@ -10,13 +10,8 @@ from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._figures import save_table
 from lightning_finetune.callbacks._phase_ends import ends_phase, plan_of
 from lightning_finetune.callbacks._recording import RecordingCallback
-from lightning_finetune.diagnosis import Curves, Finding, diagnose, longer_first
-
-OF_THE_RUN = ("learning rate too low", "too few epochs", "dead head")
-"""What is not asked of a phase: a later one has little left to lose, and an earlier one is gone on with."""
-
-FLOOR = 0.25
-"""Part of the run's first loss that the first loss of a later phase counts as at least."""
+from lightning_finetune.diagnosis import Curves, Finding
+from lightning_finetune.phase_diagnosis import diagnose_phase, diagnose_run
 
 
 class TrainingDiagnosis(RecordingCallback):
@@ -46,14 +41,8 @@ class TrainingDiagnosis(RecordingCallback):
         plan = plan_of(trainer)
         if plan is not None and len(plan.phases) > 1 and ends_phase(trainer):
             phase = plan.phase_of(trainer.current_epoch)
-            start = plan.start(phase)
-            now = self.curves.between(start, start + plan.steps[phase])
-            floor = FLOOR * self.history.losses[0] if phase else 0.0
-            found = [finding for finding in diagnose(now, floor=floor) if finding.name not in OF_THE_RUN]
-            if phase and (plan.trained(phase - 1) or plan.num_groups) < (plan.trained(phase) or plan.num_groups):
-                healthy = not any(finding.fault for finding in self.findings.get(phase, ()))
-                found += longer_first(self.curves.between(plan.start(phase - 1), start), now) if healthy else []
-            self._tell(phase + 1, found, f"phase {phase + 1}")
+            self.findings[phase + 1] = diagnose_phase(self.curves, plan, phase)
+            self._tell(phase + 1, f"phase {phase + 1}")
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,8 +61,8 @@ class TrainingDiagnosis(RecordingCallback):
     def _conclude(self, trainer: pl.Trainer) -> None:
         if not self.history.steps or _trainer.is_dev_run(trainer):
             return
-        told = {finding.name for phase, found in self.findings.items() if phase for finding in found}
-        self._tell(0, [finding for finding in diagnose(self.curves) if finding.name not in told], "the run")
+        self.findings = diagnose_run(self.curves, plan_of(trainer), trainer.current_epoch)
+        self._tell(0, "the run")
         rows = [
             [phase or "all", "fault" if finding.fault else "note", finding.name, finding.evidence, finding.advice]
             for phase, found in sorted(self.findings.items())
@@ -82,7 +71,6 @@ class TrainingDiagnosis(RecordingCallback):
         if trainer.is_global_zero:
             save_table(trainer, "diagnosis", ("phase", "kind", "finding", "evidence", "try"), rows)
 
-    def _tell(self, key: int, found: list[Finding], where: str) -> None:
-        self.findings[key] = found
-        for finding in found:
+    def _tell(self, key: int, where: str) -> None:
+        for finding in self.findings[key]:
             rank_zero_info(f"Diagnosis of {where}: {finding}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from matplotlib.figure import Figure
 
-from lightning_finetune.history import LIMIT, History
+from lightning_finetune.history import LIMIT, planned
 from lightning_finetune.pictures.run import draw_rates, finish
 from lightning_finetune.pictures.shown import Band
 from lightning_finetune.plan import Plan
@@ -22,16 +21,11 @@ def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure
         names: Of the layer groups, from the input to the head.
         bands: The phases, in order.
     """
-    history, momentum = History(), []
-    for step in range(0, len(plan), math.ceil(len(plan) / LIMIT)):
-        state = plan[step]
-        lrs = state.lrs or (0.0,) * len(names)
-        history.add(step, dict(zip(names, lrs, strict=True)), torch.zeros(()))
-        momentum.append(state.momentum)
+    history = planned([plan], names, range(0, len(plan), math.ceil(len(plan) / LIMIT)))
     figure = Figure(figsize=(9, 6), layout="constrained")
     rates, moms = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     draw_rates(rates, history)
-    known = [float("nan") if value is None else value for value in momentum]
+    known = [float("nan") if value is None else value for value in history.momentum]
     moms.plot(history.steps, known, color="#4477aa")
     moms.set_ylabel("momentum")
     finish([rates, moms], bands)

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lightning_finetune.pictures.shown import Pixels, Shown
 
+_PALETTE = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]  # a list of 20 triples
 _RIGHT, _WRONG, _NEUTRAL = "#228833", "#cc3311", "#444444"
 
 
@@ -62,8 +64,12 @@ def overlay(image: Pixels, mask: npt.NDArray[np.int64], opacity: float = 0.55) -
         mask: Class ids ``[h, w]``.
         opacity: Of the colours.
     """
-    palette = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]  # a list of 20 triples
-    colors = palette[mask % len(palette)] * 255
+    colors = _PALETTE[mask % len(_PALETTE)] * 255
     share = np.where(mask >= 0, opacity, 0.0)[..., None]
     mixed: Pixels = (image * (1 - share) + colors * share).astype(np.uint8)
     return mixed
+
+
+def class_colour(number: int) -> str:
+    """The colour of a class in an :func:`overlay`, as ``#rrggbb``."""
+    return str(to_hex(_PALETTE[number % len(_PALETTE)]))

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lightning_finetune.range_test import SKIP_END, Curve
+from lightning_finetune.range_test import DIVIDED, SKIP_END, Curve
 
 _RAW, _SMOOTH, _CHOSEN = "#bbbbbb", "#4477aa", "#ccbb44"
 _COLOURS = {"steep": "#cc3311", "valley": "#228833", "slide": "#aa3377", "minimum": "#66ccee", "elbow": "#ee7733"}
-_DIVIDED = {"minimum", "elbow"}  # suggested is a tenth of the rate that was read off the curve
 
 
 def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
@@ -28,9 +27,9 @@ def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
     panel.plot(lrs, curve.losses, ".", color=_RAW, markersize=4, label="loss of a step")
     panel.plot(lrs[: len(shown)], shown, color=_SMOOTH, linewidth=2, label="smoothed")
     for name, lr in curve.suggestions.items():
-        where = lr * 10 if name in _DIVIDED else lr
+        where = lr * 10 if name in DIVIDED else lr
         height = np.interp(np.log(where), np.log(lrs), smoothed)
-        label = f"{name} {lr:.1e}" + (" (a tenth of here)" if name in _DIVIDED else "")
+        label = f"{name} {lr:.1e}" + (" (a tenth of here)" if name in DIVIDED else "")
         panel.plot(where, height, "o", color=_COLOURS[name], markersize=8, markeredgecolor="white", label=label)
     if chosen:
         low, high = min(chosen), max(chosen)

@@ -47,19 +47,26 @@ def finish(panels: Sequence[Axes], bands: Sequence[Band]) -> None:
 
 
 def _draw_losses(panel: Axes, history: History, measured: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    import pandas as pd  # only now, as it takes half a second to load
-
     panel.plot(history.steps, history.losses, color=_TRAIN, alpha=0.25, linewidth=0.8)
-    smooth = pd.Series(history.losses, dtype=float).ewm(alpha=0.1).mean()
+    smooth = smoothed(history.losses)
     panel.plot(history.steps, smooth, color=_TRAIN, label="train_loss, smoothed")
     for name, points in measured.items():
         panel.plot(*zip(*points, strict=True), color=_VALID, marker="o", markersize=4, label=name)
-    seen = [value for points in measured.values() for _, value in points] + smooth.dropna().tolist()
+    seen = [value for points in measured.values() for _, value in points] + smooth
     finite = [value for value in seen if np.isfinite(value)]
     if finite:  # single batches may lie far above; they must not flatten the curve
         margin = 0.08 * (max(finite) - min(finite)) or 0.1
         panel.set_ylim(min(finite) - margin, max(finite) + margin)
     panel.set_ylabel("loss")
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """A running mean that reaches back over an eighth of the run, at most 19 steps; NaN where a loss is not finite."""
+    import pandas as pd  # only now, as it takes half a second to load
+
+    series = pd.Series(losses, dtype=float).where(np.isfinite)
+    means = series.ewm(span=min(max(len(series) / 8, 1), 19), ignore_na=True).mean()
+    return [float(value) for value in means.where(series.notna())]
 
 
 def _draw_metrics(panel: Axes, metrics: Mapping[str, Sequence[tuple[int, float]]]) -> None:

@@ -38,9 +38,8 @@ class Evaluates(LightningModule, ABC):
         """Raise a ``DataError`` if ``target`` cannot belong to this model."""
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Add one batch to loss and metrics; its ``probabilities`` and ``target``, for callbacks."""
-        probabilities, target = self._measure(self.val_measures, batch)
-        return {"probabilities": probabilities, "target": target}
+        """Add one batch to loss and metrics; its ``logits``, ``probabilities`` and ``target``, for callbacks."""
+        return self._measure(self.val_measures, batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to loss and metrics."""
@@ -62,14 +61,14 @@ class Evaluates(LightningModule, ABC):
         """Log loss and metrics of the whole set."""
         self._log_measures(self.test_measures)
 
-    def _measure(self, measures: Measures, batch: Any) -> tuple[Tensor, Tensor]:
-        """Add a batch to ``measures``; its probabilities and targets."""
+    def _measure(self, measures: Measures, batch: Any) -> dict[str, Tensor]:
+        """Add a batch to ``measures``; what the model says of it, and its targets."""
         target = target_of(batch, self.target_key)
         self.check_target(target)
         logits = self(images_of(batch))
         loss, probabilities = self.criterion(logits, target), self.probabilities(logits)
         measures.update(loss, probabilities, target.long())
-        return probabilities, target
+        return {"logits": logits, "probabilities": probabilities, "target": target}
 
     def _log_measures(self, measures: Measures) -> None:
         for place, (name, value) in enumerate(measures.compute(self.classes).items()):

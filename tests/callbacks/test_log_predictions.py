@@ -1,11 +1,13 @@
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune.callbacks import FineTune, LogPredictions
-from lightning_finetune.callbacks._samples import Sample, to_pixels
+from lightning_finetune.callbacks._describe import describe, to_pixels
+from lightning_finetune.callbacks._samples import Sample
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.phases import Phase
 from tests.foreign import ForeignNet, loader, quiet_trainer
@@ -48,11 +50,11 @@ class Recorder(LogPredictions):
 
     def __init__(self, num: int = 6) -> None:
         super().__init__(num)
-        self.shown: list[tuple[int, torch.Tensor]] = []
+        self.shown: list[tuple[int, np.ndarray]] = []
 
-    def _show(self, trainer, module, sample):
-        self.shown.append((trainer.current_epoch, sample.images.clone()))
-        super()._show(trainer, module, sample)
+    def _show(self, trainer, shown, classes):
+        self.shown.append((trainer.current_epoch, np.stack([item.image for item in shown])))
+        super()._show(trainer, shown, classes)
 
 
 def test_the_same_images_at_the_end_of_each_phase(tmp_path) -> None:
@@ -61,7 +63,7 @@ def test_the_same_images_at_the_end_of_each_phase(tmp_path) -> None:
     trainer = quiet_trainer(tmp_path, callbacks=[phases, recorder], max_epochs=3, num_sanity_val_steps=1)
     trainer.fit(ForeignNet(), loader(), loader(40, batch_size=8, seed=1))
     assert [epoch for epoch, _ in recorder.shown] == [1, 2]
-    assert torch.equal(recorder.shown[0][1], recorder.shown[1][1])
+    assert (recorder.shown[0][1] == recorder.shown[1][1]).all()
     assert len(recorder.shown[0][1]) == 6, "the sanity check saw 8 images only; the sample must be of all"
     with Image.open(tmp_path / "predictions.png") as picture:
         picture.load()
@@ -121,6 +123,34 @@ def test_several_labels(tmp_path) -> None:
     tags = DataLoader(TensorDataset(torch.randn(8, 3, 8, 8), torch.randint(0, 2, (8, 4)).float()), 4)
     quiet_trainer(tmp_path, callbacks=[LogPredictions(4)]).validate(Tagger(), tags)
     assert (tmp_path / "predictions.png").is_file()
+
+
+def test_labels_count_from_the_thresholds_of_the_task_on(tmp_path) -> None:
+    class Tagger(ForeignNet):
+        thresholds = (0.2, 0.9, 0.2, 0.9)
+
+        def forward(self, x):
+            return torch.logit(torch.tensor([[0.3, 0.8, 0.1, 0.95]]))
+
+        def probabilities(self, logits):
+            return logits.sigmoid()
+
+    images, targets = torch.randn(1, 3, 8, 8), torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    [shown], names = describe(quiet_trainer(tmp_path), Tagger(), images, targets)
+    assert (shown.truth, shown.prediction, shown.wrong, names) == ("0, 3", "0, 3", False, ["0", "1", "2", "3"])
+
+
+def test_pixels_that_count_for_nothing_are_left_bare(tmp_path) -> None:
+    class Segmenter(ForeignNet):
+        def forward(self, x):
+            return torch.stack([torch.zeros(1, 2, 4), torch.ones(1, 2, 4)], 1)
+
+    module, images = Segmenter(), torch.randn(1, 3, 2, 4)
+    masks = torch.tensor([[[1, 1, 1, 0], [255, 255, 255, 255]]])
+    module.arguments = {"ignore_index": 255}
+    [shown], _ = describe(quiet_trainer(tmp_path), module, images, masks)
+    assert shown.prediction == "truth | prediction, 75% equal"
+    assert shown.masks[0].tolist() == [[1, 1, 1, 0], [-1] * 4]
 
 
 def test_pixels_are_those_before_normalisation() -> None:

@@ -1,13 +1,18 @@
+import math
+
+import pytest
 import torch
 
-from lightning_finetune.history import History
+from lightning_finetune.history import History, Settings
 from lightning_finetune.pictures import Band, draw_run
+from lightning_finetune.pictures.run import smoothed
 
 
 def history() -> History:
     recorded = History()
     for step in range(20):
-        recorded.add(step, {"stem": 1e-5 if step >= 10 else 0.0, "head": 1e-3}, torch.tensor(1.0 / (step + 1)))
+        rates = {"stem": 1e-5 if step >= 10 else 0.0, "head": 1e-3}
+        recorded.add(step, Settings(rates), torch.tensor(1.0 / (step + 1)))
     recorded.measure(10, {"val_loss": 0.5, "val_error_rate": 0.2})
     recorded.measure(20, {"val_loss": 0.3, "val_error_rate": 0.1})
     recorded.flush()
@@ -45,3 +50,11 @@ def test_a_loss_that_is_not_finite_is_drawn_without_error(tmp_path) -> None:
     recorded.losses[3:] = [float("nan")] * 17
     recorded.measure(20, {"val_loss": float("inf")})
     draw_run(recorded).savefig(tmp_path / "run.png")
+
+
+def test_a_short_run_is_smoothed_less_and_what_is_not_finite_leaves_a_gap() -> None:
+    falling = [1.0 - step / 20 for step in range(20)]
+    lag = [mean - loss for mean, loss in zip(smoothed(falling), falling, strict=True)]
+    assert 0 < lag[-1] < 0.1
+    assert smoothed([1.0] * 400 + [2.0])[-1] == pytest.approx(1.1)
+    assert [math.isnan(value) for value in smoothed([1.0, math.inf, math.nan, 1.0])] == [False, True, True, False]

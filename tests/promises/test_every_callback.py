@@ -25,6 +25,7 @@ CALLBACKS = {
     "LogConfusion": lambda: callbacks.LogConfusion(),
     "LogPredictions": lambda: callbacks.LogPredictions(),
     "PlotRun": lambda: callbacks.PlotRun(),
+    "RunReport": lambda: callbacks.RunReport(),
     "TrainingDiagnosis": lambda: callbacks.TrainingDiagnosis(),
     "WatchModel": lambda: callbacks.WatchModel(),
     "BestCheckpoint": lambda: BestCheckpoint(),
