@@ -3,9 +3,9 @@
     python benchmarks/classes.py [--classes 10 1000 10000] [--images 2000] [--out classes.json]
 
 A small network trains two epochs on noise under all callbacks of the command and validates after each; each line is a
-process of its own. Given are the CPU time to make the model, of a training step, of a validation batch and of the end of
-a validation (metrics, tables and pictures), the medians, and the most memory beyond the imports. Then the CPU time that
-the plan and the history take at one step, after so many steps and phases.
+process of its own. Given are the CPU time to make the model, of a training step, of a validation batch and of the end
+of a validation (metrics, tables and pictures), the medians, and the most memory beyond the imports. Then the CPU time
+that the plan and the history take at one step, after so many steps and phases.
 
 Needs psutil.
 """
