@@ -22,7 +22,7 @@ test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(VENV)-lowest/bin/python -m pip install --quiet --editable ".[wandb,tensorboard,demo,sweep]" --constraint tests/lowest.txt
-	$(VENV)-lowest/bin/python -m pip install --quiet "pytest>=8.2" "hypothesis>=6.100" "scikit-learn>=1.4"
+	$(VENV)-lowest/bin/python -m pip install --quiet "pytest>=8.2" "hypothesis>=6.100" "psutil>=5.9" "scikit-learn>=1.4"
 	$(VENV)-lowest/bin/python -m pytest
 
 test-all: lint

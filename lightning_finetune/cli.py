@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,8 @@ from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions,
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.commands import CommandTrainer
-from lightning_finetune.deployment import diagnose_file, export_checkpoint, predict_files
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import stay_offline_without_key
-from lightning_finetune.sweep import sweep
 from lightning_finetune.tasks import BaseTask
 from lightning_finetune.usage import ShortErrorsParser
 
@@ -52,6 +51,14 @@ SUBJECTS = {
 
 RESUME = ("ckpt_path", "weights_only")
 """Arguments that not every subcommand has: where they say nothing, a saved configuration leaves them out."""
+
+OWN = {
+    "export": "lightning_finetune.deployment.export_checkpoint",
+    "diagnose": "lightning_finetune.deployment.diagnose_file",
+    "predict": "lightning_finetune.deployment.predict_files",
+    "sweep": "lightning_finetune.sweep.sweep",
+}
+"""Commands that need no Trainer."""
 
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
@@ -160,6 +167,16 @@ def bare_flags(words: list[str]) -> Iterator[str]:
         yield "--unfrozen=true" if word == "--unfrozen" and after.startswith("--") else word
 
 
+def own_command(words: list[str]) -> Callable[..., None] | None:
+    """The function behind a command that needs no Trainer; what it needs is loaded only where it is asked for."""
+    name = words[0] if words else ""
+    if name not in OWN or (name == "predict" and not any(word.startswith("--images") for word in words)):
+        return None
+    module, _, function = OWN[name].rpartition(".")
+    command: Callable[..., None] = getattr(import_module(module), function)
+    return command
+
+
 def main() -> None:
     """Entry of the console script; an error of this package ends it with its message alone."""
     for words in _NOISE:
@@ -170,14 +187,8 @@ def main() -> None:
         sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
     given = sys.argv[1:] = list(bare_flags(sys.argv[1:]))
     try:
-        if given[:1] == ["export"]:
-            auto_cli(export_checkpoint, args=given[1:], as_positional=False)
-        elif given[:1] == ["diagnose"]:
-            auto_cli(diagnose_file, args=given[1:])
-        elif given[:1] == ["sweep"]:
-            auto_cli(sweep, args=given[1:], as_positional=False)
-        elif given[:1] == ["predict"] and any(word.startswith("--images") for word in given):
-            auto_cli(predict_files, args=given[1:], as_positional=False)
+        if command := own_command(given):
+            auto_cli(command, args=given[1:], as_positional=given[0] == "diagnose")
         else:
             run()
     except FinetuneError as error:

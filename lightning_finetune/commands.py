@@ -19,7 +19,6 @@ from lightning_finetune.callbacks.plan_only import PlanOnly
 from lightning_finetune.data.data_module import ImageDataModule
 from lightning_finetune.errors import CheckpointError, FinetuneError
 from lightning_finetune.inference import load
-from lightning_finetune.interpretation import interpret
 from lightning_finetune.phases import DEFAULT_LR
 from lightning_finetune.plan import Plan
 from lightning_finetune.range_test import Found, known_high
@@ -122,11 +121,13 @@ class CommandTrainer(Trainer):
             raise FinetuneError("interpret needs a trained model. Give --ckpt_path …/best.ckpt")
         if not isinstance(datamodule, ImageDataModule):
             raise FinetuneError(f"interpret needs an ImageData, got {type(datamodule).__name__}.")
+        from lightning_finetune.interpretation import interpret  # only now, as it loads pandas and matplotlib
+
         found = interpret(load(ckpt_path), datamodule)
         folder = run_dir(self) / "interpretation" if out is None else Path(out)
         found.save(folder)
         show_table("Worst classes", found.report().sort_values("f1").head(TOP).reset_index(names="class"))
-        if found.counts.ndim == 2:
+        if found.task.kind != "multi":
             show_table("Most confused", found.most_confused().head(TOP))
         rank_zero_info(f"Judged at {found.size[0]} x {found.size[1]} pixels. Tables and figures are in {shown(folder)}")
         return folder

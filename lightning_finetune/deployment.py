@@ -16,7 +16,6 @@ from rich.progress import track
 from lightning_finetune.data.decode import load_image, visible
 from lightning_finetune.diagnosis import diagnose, read_csv
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
-from lightning_finetune.export import export
 from lightning_finetune.inference import load
 from lightning_finetune.pictures.predictions import overlay
 from lightning_finetune.tasks.base import BaseTask
@@ -34,6 +33,8 @@ def export_checkpoint(ckpt_path: str, out: str) -> None:
         ckpt_path: Checkpoint of a task of this package.
         out: File to write; ends in .onnx, or in .pt2 for torch.export.
     """
+    from lightning_finetune.export import export  # only now, as it loads timm
+
     path = export(ckpt_path, out)
     print(f"{path} and {path.with_suffix('.json')} are written; the file gives the model's own probabilities.")  # noqa: T201
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 
 class FinetuneError(ValueError):
@@ -38,6 +39,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def first_ten(names: Iterable[object]) -> str:
     """The first ten of ``names``, one a line, and how many more there are."""
-    rows = [str(name) for name in names]
-    more = [f"… and {len(rows) - 10} more"] if len(rows) > 10 else []
-    return "\n  ".join(["", *rows[:10], *more])
+    rest = iter(names)
+    rows = [str(name) for name in islice(rest, 10)]
+    left = sum(1 for _ in rest)
+    return "\n  ".join(["", *rows, *([f"… and {left} more"] if left else [])])

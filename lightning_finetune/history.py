@@ -105,8 +105,10 @@ class History:
     def measure(self, step: int, values: Mapping[str, float]) -> None:
         """Record what was measured after ``step`` optimizer steps; anew where the step was measured before."""
         for name, value in values.items():
-            points = [point for point in self.measured.get(name, []) if point[0] != step]
-            self.measured[name] = [*points, (step, value)]
+            points = self.measured.setdefault(name, [])
+            if points and step <= points[-1][0]:
+                points[:] = [point for point in points if point[0] != step]
+            points.append((step, value))
 
     def flush(self) -> None:
         """Bring the losses from their device, all at once, and thin what is too long."""

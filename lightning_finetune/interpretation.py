@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_finetune.data.data_module import ImageDataModule
@@ -20,12 +18,16 @@ from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.decode import visible
 from lightning_finetune.data.splits import Split
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.pictures import Shown, draw_confusion, draw_predictions
+from lightning_finetune.pictures import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.batch import check_data
-from lightning_finetune.tasks.confusion import Confusion
+from lightning_finetune.tasks.confusion import MATRIX, Confusion, Counts, Pairs, drawable, pairs_of, rates
 from lightning_finetune.tasks.multilabel import MultiLabelClassifier
 from lightning_finetune.tasks.prediction import known_preprocessing, normalize
+
+if TYPE_CHECKING:
+    import pandas as pd  # heavy, as matplotlib is, and only their names are needed
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,15 @@ class Interpretation:
         items: One row an image, by its position: ``file``, ``loss``, ``prediction``, ``truth`` and ``probability`` (of
             the predicted class; of several labels the least that a true answer got); for masks ``file``, ``loss`` and
             ``pixel_accuracy``.
-        counts: True by predicted class ``[C, C]``, in images or pixels; of labels ``[L, 2, 2]``, absent before present.
+        counts: True by predicted class ``[C, C]``, in images or pixels; of labels ``[L, 2, 2]``, absent before present;
+            of more than 1,000 classes those pairs that occurred.
     """
 
     task: BaseTask
     images: ImageDataset
     size: tuple[int, int]
     items: pd.DataFrame
-    counts: npt.NDArray[np.int64]
+    counts: Counts
 
     def top_losses(self, k: int = 9) -> pd.DataFrame:
         """The rows of :attr:`items` with the ``k`` largest losses, the largest first."""
@@ -55,21 +58,37 @@ class Interpretation:
 
     def plot_top_losses(self, k: int = 9) -> Figure:
         """The images of :meth:`top_losses`, read again, under prediction, loss and probability; masks: true, found."""
+        from lightning_finetune.pictures import draw_predictions  # only now, as it loads matplotlib
+
         rows = self.top_losses(k)
         return draw_predictions([self._shown(int(place), row) for place, row in rows.iterrows()], "Top losses")  # type: ignore[call-overload]  # the index is of positions
 
     def confusion_matrix(self) -> pd.DataFrame:
-        """Images, or pixels, by true class (rows) and predicted class; of labels the four counts of each."""
+        """Images, or pixels, by true class (rows) and predicted class; of labels the four counts of each.
+
+        Raises:
+            FinetuneError: There are more than 1,000 classes.
+        """
         names = self.task.classes
+        if isinstance(self.counts, Pairs):
+            raise FinetuneError(
+                f"Expected at most {MATRIX} classes for a matrix, got {len(names)}. Use most_confused() or report()."
+            )
         if self.counts.ndim == 3:
             columns = ["true_negative", "false_positive", "false_negative", "true_positive"]
-            counts: pd.DataFrame = pd.DataFrame(self.counts.reshape(-1, 4), index=names, columns=columns)
-        else:
-            counts = pd.DataFrame(self.counts, index=names, columns=names)
-        return counts
+            return _frame(self.counts.reshape(-1, 4), index=names, columns=columns)
+        return _frame(self.counts, index=names, columns=names)
 
     def plot_confusion_matrix(self) -> Figure:
-        """:meth:`confusion_matrix` as a figure; of labels one small matrix each."""
+        """:meth:`confusion_matrix` as a figure; of labels one small matrix each.
+
+        Raises:
+            FinetuneError: There are more than 1,000 classes, or more than 100 labels.
+        """
+        from lightning_finetune.pictures import draw_confusion  # only now, as it loads matplotlib
+
+        if not drawable(self.counts):
+            raise FinetuneError(f"Expected fewer classes for a picture, got {len(self.task.classes)}. Use report().")
         return draw_confusion(self.counts, self.task.classes)
 
     def most_confused(self, min_val: int = 1) -> pd.DataFrame:
@@ -78,42 +97,37 @@ class Interpretation:
         Raises:
             FinetuneError: The task finds labels, which do not exclude each other.
         """
-        if self.counts.ndim == 3:
+        if self.task.kind == "multi":
             raise FinetuneError("Expected classes that exclude each other, got labels. Use report() instead.")
-        wrong = self.counts * (1 - np.eye(len(self.counts), dtype=np.int64))
-        true, found = np.nonzero(wrong >= max(min_val, 1))
-        names = np.array(self.task.classes)
-        pairs = pd.DataFrame({"truth": names[true], "prediction": names[found], "count": wrong[true, found]})
-        ranked: pd.DataFrame = pairs.sort_values("count", ascending=False, kind="stable", ignore_index=True)
-        return ranked
+        pairs, names = pairs_of(self.counts).confused(max(min_val, 1)), np.array(self.task.classes)
+        return _frame({"truth": names[pairs.true], "prediction": names[pairs.found], "count": pairs.times})
 
     def report(self) -> pd.DataFrame:
         """Precision, recall, F1, IoU and support of each class, by scikit-learn's definitions; NaN for 0 / 0."""
-        if self.counts.ndim == 3:
-            hits, false, missed = self.counts[:, 1, 1], self.counts[:, 0, 1], self.counts[:, 1, 0]
-        else:
-            hits = self.counts.diagonal()
-            false, missed = self.counts.sum(0) - hits, self.counts.sum(1) - hits
-        table: pd.DataFrame = pd.DataFrame(index=self.task.classes)
+        hits, false, missed = rates(self.counts, self.task.num_classes)
         with np.errstate(invalid="ignore"):
-            table["precision"] = hits / (hits + false)
-            table["recall"] = hits / (hits + missed)
-            table["f1"] = 2 * hits / (2 * hits + false + missed)
-            table["iou"] = hits / (hits + false + missed)
-        table["support"] = hits + missed
-        return table
+            columns = {
+                "precision": hits / (hits + false),
+                "recall": hits / (hits + missed),
+                "f1": 2 * hits / (2 * hits + false + missed),
+                "iou": hits / (hits + false + missed),
+                "support": hits + missed,
+            }
+        return _frame(columns, index=self.task.classes)
 
     def save(self, folder: str | Path) -> None:
-        """Write all tables (CSV) and figures (PNG) to a folder, which is made."""
+        """Write all tables (CSV) and figures (PNG) that there are to a folder, which is made."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         self.items.sort_values("loss", ascending=False).to_csv(target / "losses.csv", index=False)
-        self.confusion_matrix().to_csv(target / "confusion_matrix.csv")
         self.report().to_csv(target / "report.csv", index_label="class")
-        if self.counts.ndim == 2:
-            self.most_confused().to_csv(target / "most_confused.csv", index=False)
         self.plot_top_losses().savefig(target / "top_losses.png", dpi=100)
-        self.plot_confusion_matrix().savefig(target / "confusion_matrix.png", dpi=100)
+        if self.task.kind != "multi":
+            self.most_confused().to_csv(target / "most_confused.csv", index=False)
+        if not isinstance(self.counts, Pairs):
+            self.confusion_matrix().to_csv(target / "confusion_matrix.csv")
+        if drawable(self.counts):
+            self.plot_confusion_matrix().savefig(target / "confusion_matrix.png", dpi=100)
 
     def _shown(self, place: int, row: pd.Series[Any]) -> Shown:
         batch = self.images[BatchKey(np.array([place]), 0, self.size)]
@@ -154,9 +168,17 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
         for batch in data.val_dataloader():
             rows += _judge(model, batch, counts)
     files = [_name(images.images[row]) for row in images.rows]
-    items = pd.DataFrame(rows)
+    items = _frame(rows)
     items.insert(0, "file", files)
-    return Interpretation(model, images, data.size, items, counts.compute().numpy())
+    return Interpretation(model, images, data.size, items, counts.compute())
+
+
+def _frame(data: Any, **names: Any) -> pd.DataFrame:
+    """A data frame."""
+    import pandas as pd  # only now, as it takes half a second to load
+
+    frame: pd.DataFrame = pd.DataFrame(data, **names)
+    return frame
 
 
 @contextmanager

@@ -56,6 +56,9 @@ def test_a_measurement_of_the_same_step_replaces_the_first() -> None:
     history.measure(3, {"val_loss": 1.0})
     history.measure(3, {"val_loss": 0.5})
     assert history.measured == {"val_loss": [(3, 0.5)]}
+    history.measure(6, {"val_loss": 0.4})
+    history.measure(3, {"val_loss": 0.3})
+    assert history.measured == {"val_loss": [(6, 0.4), (3, 0.3)]}
 
 
 @pytest.mark.parametrize("done", [10, 3 * LIMIT])

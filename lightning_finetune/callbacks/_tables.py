@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.table import Table
 from lightning_finetune.layer_groups import LayerGroup
 from lightning_finetune.plan import Plan
 from lightning_finetune.range_test import Found
+
+if TYPE_CHECKING:
+    import pandas as pd  # heavy, and only its name is needed
 
 _MOST_METRICS = 3  # what 80 columns hold
 

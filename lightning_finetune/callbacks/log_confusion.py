@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -13,9 +14,11 @@ from typing_extensions import override
 
 from lightning_finetune.callbacks._figures import save_figure, save_table
 from lightning_finetune.callbacks._phase_ends import ends_phase
+from lightning_finetune.tasks import BaseTask
+from lightning_finetune.tasks.confusion import Confusion, Counts, Pairs, drawable
 
-if TYPE_CHECKING:
-    from lightning_finetune.tasks.confusion import Confusion
+MOST = 1000
+"""Rows of a table of pairs."""
 
 
 class LogConfusion(Callback):
@@ -23,8 +26,9 @@ class LogConfusion(Callback):
 
     Writes ``confusion.png`` and ``confusion.csv`` into the run's directory and gives both to the loggers: counts of
     true by predicted class over the whole validation set and all processes, of masks over pixels, of labels absent by
-    present. Costs no further pass: it counts what validation computed. For the tasks of this package; with other
-    modules it says so once and shows nothing.
+    present. Of more than 1,000 classes the table holds the most confused pairs in place of the matrix; of those and of
+    more than 100 labels there is no picture. Costs no further pass: it counts what validation computed. For the tasks
+    of this package; with other modules it says so once and shows nothing.
     """
 
     def __init__(self) -> None:
@@ -32,16 +36,11 @@ class LogConfusion(Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        from lightning_finetune.tasks import BaseTask
-
         if not isinstance(pl_module, BaseTask):
             rank_zero_info(f"LogConfusion shows nothing: {type(pl_module).__name__} is no task of lightning_finetune.")
 
     @override
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from lightning_finetune.tasks import BaseTask
-        from lightning_finetune.tasks.confusion import Confusion
-
         wanted = trainer.state.fn != TrainerFn.FITTING or ends_phase(trainer)
         shown = isinstance(pl_module, BaseTask) and wanted and not trainer.sanity_checking
         self._counts = Confusion(pl_module) if shown and isinstance(pl_module, BaseTask) else None
@@ -64,15 +63,26 @@ class LogConfusion(Callback):
         if self._counts is None:
             return
         counts, self._counts = self._counts.compute(), None
-        if trainer.is_global_zero:
-            from lightning_finetune.pictures import draw_confusion
+        if not trainer.is_global_zero:
+            return
+        classes: list[str] = pl_module.classes  # type: ignore[assignment]
+        save_table(trainer, "confusion", *_table(counts, classes))
+        if drawable(counts):
+            from lightning_finetune.pictures import draw_confusion  # only now, as it loads matplotlib
 
-            classes: list[str] = pl_module.classes  # type: ignore[assignment]
-            save_figure(trainer, "confusion", draw_confusion(counts.numpy(), classes))
-            if counts.ndim == 3:
-                cells = ("true absent", "false present", "missed", "true present")
-                rows = [[name, *table.flatten().tolist()] for name, table in zip(classes, counts, strict=True)]
-                save_table(trainer, "confusion", ("label", *cells), rows)
-            else:
-                rows = [[name, *row.tolist()] for name, row in zip(classes, counts, strict=True)]
-                save_table(trainer, "confusion", ("actual \\ predicted", *classes), rows)
+            save_figure(trainer, "confusion", draw_confusion(counts, classes))
+        else:
+            rank_zero_info(f"LogConfusion: {len(classes)} classes are too many for a picture; see confusion.csv.")
+
+
+def _table(counts: Counts, classes: Sequence[str]) -> tuple[Sequence[str], list[list[object]]]:
+    """Columns and rows: a matrix, the four counts of each label, or the most confused pairs."""
+    if isinstance(counts, Pairs):
+        pairs = np.stack(counts.confused(), axis=1)[:MOST].tolist()
+        return ("actual", "predicted", "count"), [
+            [classes[true], classes[found], count] for true, found, count in pairs
+        ]
+    rows: list[list[object]] = [[name, *row.flatten().tolist()] for name, row in zip(classes, counts, strict=True)]
+    if counts.ndim == 3:
+        return ("label", "true absent", "false present", "missed", "true present"), rows
+    return ("actual \\ predicted", *classes), rows

@@ -16,7 +16,7 @@ from lightning_finetune.callbacks._figures import save_figure, save_samples
 from lightning_finetune.callbacks._phase_ends import ends_phase
 from lightning_finetune.callbacks._samples import ValidationSample
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.pictures import Shown, draw_predictions
+from lightning_finetune.pictures import Shown
 
 
 class LogPredictions(Callback):
@@ -68,6 +68,8 @@ class LogPredictions(Callback):
 
     def _show(self, trainer: pl.Trainer, shown: Sequence[Shown], classes: Sequence[str]) -> None:
         if shown:
+            from lightning_finetune.pictures import draw_predictions  # only now, as it loads matplotlib
+
             figure = draw_predictions(shown, f"after epoch {trainer.current_epoch}")
             save_figure(trainer, "predictions", figure, dpi=90)
             save_samples(trainer, "samples", shown, classes)

@@ -13,7 +13,6 @@ from lightning_finetune.callbacks._phase_ends import bands_of
 from lightning_finetune.callbacks._phased import PhasedCallback
 from lightning_finetune.callbacks._run_dir import run_dir, shown
 from lightning_finetune.phases import Phase
-from lightning_finetune.pictures import draw_plan
 
 
 class PlanOnly(PhasedCallback):
@@ -40,6 +39,8 @@ class PlanOnly(PhasedCallback):
         super().on_train_start(trainer, pl_module)
         trainer.should_stop = True
         if trainer.is_global_zero:
+            from lightning_finetune.pictures import draw_plan  # only now, as it loads matplotlib
+
             plan, groups = self.plan_of_run, self.grouping.groups
             _tables.show_plan(plan, groups)
             path = run_dir(trainer) / "plan.png"

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch.distributed as dist
 
 from lightning_finetune.data.decode import ImageSource, MaskSource, decode_fully
+from lightning_finetune.data.draws import Ints
 from lightning_finetune.data.masks import mask_problem
 from lightning_finetune.errors import DataError, first_ten
+
+_AT_ONCE = 256
+"""Files that a thread takes at a time: what the pool notes of each task would else outweigh a million files."""
 
 
 def check_images(
@@ -19,16 +24,18 @@ def check_images(
     classes: int,
     channels: int = 3,
     *,
+    rows: Ints | None = None,
     threads: int,
     reports: Path,
 ) -> None:
-    """Read all images, and hold masks against them; each process reads its share and hears of all problems.
+    """Read images, and hold masks against them; each process reads its share and hears of all problems.
 
     Args:
         images: Those in memory are taken as they are.
         masks: One an image, if there are any.
         classes: How many ids masks may have.
         channels: That each image must give.
+        rows: Positions of those to read; by default all.
         threads: How many read at a time; decoding releases Python's lock.
         reports: Folder for the full list, where there are more than ten problems.
 
@@ -40,13 +47,18 @@ def check_images(
     def problem(row: int) -> str | None:
         return _problem(images[row], None if masks is None else masks[row], classes, channels)
 
+    def problems_of(rows: Ints) -> list[str]:
+        return [text for text in map(problem, rows.tolist()) if text is not None]
+
+    mine = (np.arange(len(images)) if rows is None else rows)[rank::world]
+    shares = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        found = [text for text in pool.map(problem, range(rank, len(images), world)) if text is not None]
-    shares: list[list[str]] = [found] * world
+        found = [text for texts in pool.map(problems_of, shares) for text in texts]
+    everywhere: list[list[str]] = [found] * world
     if world > 1:
-        dist.all_gather_object(shares, found)
+        dist.all_gather_object(everywhere, found)
     # Names of files need not be UTF-8, but what is printed and written must.
-    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for share in shares for text in share)
+    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for texts in everywhere for text in texts)
     if problems:
         raise DataError(_text(problems, reports / "bad_images.txt", write=rank == 0))
 

@@ -5,30 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
-from matplotlib.figure import Figure
 
 from lightning_finetune.data.check import check_images
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset, Kind
 from lightning_finetune.data.decode import Resize, Size
-from lightning_finetune.data.draws import permutation
+from lightning_finetune.data.draws import Ints, permutation
 from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.labels import encode
 from lightning_finetune.data.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.mix import Mix, mix_labels, mixer
+from lightning_finetune.data.multi_hot import MultiHot
 from lightning_finetune.data.options import Stats
 from lightning_finetune.data.pictures import Pictures
-from lightning_finetune.data.show import batch_figure
 from lightning_finetune.data.splits import Split
 from lightning_finetune.data.summary import Summary
 from lightning_finetune.data.transforms import Augmentation, augmenter
 from lightning_finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # heavy, and only its name is needed
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class ImageDataModule(LightningDataModule):
         """
         wanted = (Split.TRAIN, Split.VALID) if stage == "fit" else (self._held_out(stage),)
         new = [split for split in wanted if split not in self._checked]
-        self._check(np.flatnonzero(np.isin(self.splits, new)).tolist())
+        self._check(np.flatnonzero(np.isin(self.splits, new)))
         self._checked.update(new)
 
     def teardown(self, stage: str) -> None:
@@ -202,6 +203,8 @@ class ImageDataModule(LightningDataModule):
             split: Which of them; only training images are augmented.
             epoch: Whose order and augmentation.
         """
+        from lightning_finetune.data.show import batch_figure  # only now, as it loads matplotlib
+
         train = split == "train"
         images = self.dataset(Split[split.upper()])
         size = self._train_size if train else self.size
@@ -282,17 +285,18 @@ class ImageDataModule(LightningDataModule):
             raise DataError("Expected test images, such as a folder 'test', got none. Use validate instead of test.")
         return Split.TEST if self._has(Split.TEST) else Split.VALID
 
-    def _check(self, rows: Sequence[int]) -> None:
+    def _check(self, rows: Ints) -> None:
         """Images of somebody's dataset are left to it: to read them twice may cost much."""
-        images, masks = self.items.images, self.targets if self.kind == "mask" else None
-        if isinstance(images, Pictures) or not rows:
+        images, masks = self.items.images, None if isinstance(self.targets, (np.ndarray, MultiHot)) else self.targets
+        if isinstance(images, Pictures) or not len(rows):
             return
         log.info("Reading %d images once, to find broken ones before training.", len(rows))
         check_images(
-            [images[row] for row in rows],
-            None if masks is None else [masks[row] for row in rows],
+            images,
+            masks,
             self.num_classes,
             self.channels,
+            rows=rows,
             threads=self._workers(),
             reports=self._reports(),
         )

@@ -25,6 +25,7 @@ from lightning_finetune.data.decode import (
 )
 from lightning_finetune.data.draws import Ints, Stream, uniforms
 from lightning_finetune.data.mix import Mixer
+from lightning_finetune.data.multi_hot import MultiHot
 from lightning_finetune.data.transforms import Augmenter
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -57,7 +58,7 @@ class ImageDataset(Dataset[Batch]):
 
     Args:
         images: Sources of the images of all splits.
-        targets: int64 ``[M]`` for one label an image, float32 ``[M, L]`` for several, mask files for masks.
+        targets: int64 ``[M]`` for one label an image, 0/1 rows ``[M, L]`` for several, mask files for masks.
         rows: The images of this split, positions in the former two, ``[N]``.
         resize: How an image gets its size.
         seed: Of crops and augmentation.
@@ -69,7 +70,7 @@ class ImageDataset(Dataset[Batch]):
     def __init__(
         self,
         images: Sequence[ImageSource],
-        targets: npt.NDArray[Any] | Sequence[MaskSource],
+        targets: npt.NDArray[Any] | MultiHot | Sequence[MaskSource],
         rows: Ints,
         *,
         resize: Resize,
@@ -94,7 +95,7 @@ class ImageDataset(Dataset[Batch]):
         """The batch of a key: uint8 images ``[B, 3, h, w]``, targets, indices and the plan of augmentation."""
         rows = self.rows[key.items]
         batch = self._seen(rows, key) if key.pixels else {"image": self._unseen(key)}
-        if isinstance(self.targets, np.ndarray):
+        if isinstance(self.targets, (np.ndarray, MultiHot)):
             batch["label"] = torch.from_numpy(self.targets[rows])
         batch["index"] = torch.from_numpy(key.items)
         return batch
@@ -104,7 +105,7 @@ class ImageDataset(Dataset[Batch]):
         places = self._places(key)
         batch = {"image": _stacked(self._pixels(row, key.size, place) for row, place in zip(rows, places, strict=True))}
         batch["image"] = batch["image"].permute(0, 3, 1, 2)
-        if not isinstance(self.targets, np.ndarray):
+        if not isinstance(self.targets, (np.ndarray, MultiHot)):
             batch["mask"] = _stacked(self._mask(row, key.size, place) for row, place in zip(rows, places, strict=True))
         if self.augment is not None:
             batch["plan"] = self.augment.plan(self.seed, key.epoch, key.items, key.size)

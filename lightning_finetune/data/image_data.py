@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from typing_extensions import Unpack
 
 from lightning_finetune.data.data_module import ImageDataModule
@@ -20,8 +19,8 @@ from lightning_finetune.data.foreign import items_of
 from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.mix import Mix
 from lightning_finetune.data.options import Options, Stats
-from lightning_finetune.data.splits import Split
-from lightning_finetune.data.tables import read_table
+from lightning_finetune.data.splits import Split, by_folder, by_pct
+from lightning_finetune.data.tables import Table, read_table
 from lightning_finetune.data.transforms import Augmentation
 
 log = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ class ImageData(ImageDataModule):
     @classmethod
     def from_df(
         cls,
-        table: pd.DataFrame,
+        table: Table,
         root: str | Path = ".",
         image_col: str | int = 0,
         label_col: str | int = 1,
@@ -247,9 +246,8 @@ def _split_folder(items: ImageItems, train: str, valid: str, valid_pct: float | 
         return items.split_by_folder(train, valid)
     if valid_pct is None:
         log.info("%s has no folder %r: a random fifth of its images validates (seed %d).", items.root, train, seed)
-    tests = np.array([file.relative_to(items.root).parts[0] == "test" for file in items.files])
-    rest = [file for file, test in zip(items.files, tests, strict=True) if not test]
-    splits = np.full(len(tests), Split.TEST, dtype=np.int8)
-    chosen = dataclasses.replace(items, images=rest).split_by_pct(valid_pct or 0.2, seed).splits
-    splits[~tests] = chosen if chosen is not None else Split.TRAIN
+    tests, _ = by_folder(items.files, items.root, {"test": Split.TEST})
+    splits = np.full(len(items.files), Split.TEST, dtype=np.int8)
+    rest = np.setdiff1d(np.arange(len(splits)), tests)
+    splits[rest] = by_pct(len(rest), valid_pct or 0.2, seed)
     return dataclasses.replace(items, splits=splits)

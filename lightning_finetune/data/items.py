@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 from typing_extensions import Unpack
 
 from lightning_finetune.data import labels as labelling
 from lightning_finetune.data import splits as splitting
 from lightning_finetune.data.decode import ImageSource
+from lightning_finetune.data.draws import Ints
 from lightning_finetune.data.files import image_files
 from lightning_finetune.data.labels import Labels
 from lightning_finetune.data.masks import mask_finder, read_codes
 from lightning_finetune.data.options import Options
+from lightning_finetune.data.paths import FilePaths, select
 from lightning_finetune.data.pictures import Pictures
 from lightning_finetune.data.splits import Split, Splits
 from lightning_finetune.data.summary import Summary, summarize
@@ -27,6 +29,8 @@ from lightning_finetune.data.tables import column_of
 from lightning_finetune.errors import DataError, first_ten
 
 if TYPE_CHECKING:
+    import pandas as pd  # heavy, and only its name is needed
+
     from lightning_finetune.data.image_data import ImageData
 
 log = logging.getLogger(__name__)
@@ -65,7 +69,7 @@ class ImageItems:
         files = image_files(root, skip=skip)
         if not files:
             raise DataError(f"{root}: expected images (such as .jpg or .png), found none.")
-        return cls(tuple(files), root)
+        return cls(files, root)
 
     @classmethod
     def from_df(
@@ -83,8 +87,8 @@ class ImageItems:
         Raises:
             DataError: The column or files are missing, or a name leads out of ``root``.
         """
-        names = [f"{name}{suffix}" for name in column_of(table, column)]
-        return cls.from_lists([Path(folder, name) for name in names], root).with_table(table)
+        names = (Path(folder, f"{name}{suffix}") for name in column_of(table, column))
+        return cls.from_lists(names, root).with_table(table)
 
     @classmethod
     def from_lists(cls, files: Iterable[str | Path], root: str | Path = ".") -> ImageItems:
@@ -93,19 +97,25 @@ class ImageItems:
         Raises:
             DataError: Files are missing, or a relative one leads out of ``root``.
         """
-        root, paths = Path(root), [Path(file) for file in files]
-        unnamable = [repr(str(path)) for path in paths if "\0" in str(path)]
+        root, found = Path(root), FilePaths()
+        unnamable, escaped, missing = list[str](), list[Path](), list[Path]()
+        for path in map(Path, files):
+            file = root / path
+            if "\0" in str(path):
+                unnamable.append(repr(str(path)))
+            # By its name alone: a link within the data set is its owner's to set.
+            elif not path.is_absolute() and os.path.normpath(path).startswith(".."):
+                escaped.append(path)
+            elif not file.is_file():
+                missing.append(file)
+            found.append(file)
         if unnamable:
             raise DataError(f"Expected names of files; these hold a null byte:{first_ten(unnamable)}")
-        # By its name alone: a link within the data set is its owner's to set.
-        escaped = [path for path in paths if not path.is_absolute() and os.path.normpath(path).startswith("..")]
         if escaped:
             raise DataError(f"Expected files under {root}; these lead out of it:{first_ten(escaped)}")
-        found = [root / path for path in paths]
-        missing = [file for file in found if not file.is_file()]
         if missing or not found:
             raise DataError(f"Expected {len(found)} images; {len(missing)} are not there:{first_ten(missing)}")
-        return cls(tuple(found), root)
+        return cls(found, root)
 
     # --- splits -----------------------------------------------------------------------------------------------------
 
@@ -118,7 +128,7 @@ class ImageItems:
         split_of = {train: Split.TRAIN, valid: Split.VALID, test: Split.TEST}
         files = self.files
         used, splits = splitting.by_folder(files, self.root, split_of)
-        unused = sorted(set(files) - {files[row] for row in used})
+        unused = sorted(set(files.take(np.setdiff1d(np.arange(len(files)), used))))
         if unused:
             log.warning("%d images lie in none of %s and are left out:%s", len(unused), [*split_of], first_ten(unused))
         return self._only(used)._split(splits)
@@ -155,7 +165,7 @@ class ImageItems:
 
     def label_from_re(self, pattern: str, name_only: bool = False) -> ImageItems:
         """By the first group of a regular expression, searched in the path (with ``/``) or only the name of a file."""
-        names = [file.name if name_only else file.as_posix() for file in self.files]
+        names = (file.name if name_only else file.as_posix() for file in self.files)
         return self._label(labelling.from_re(names, pattern))
 
     def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> ImageItems:
@@ -195,12 +205,14 @@ class ImageItems:
     def datamodule(self, **options: Unpack[Options]) -> ImageData:
         """The data module of these items; see :class:`~lightning_finetune.data.image_data.ImageData` for options.
 
+        The table of items that have one has done its part, and is not kept: it may be larger than all else.
+
         Raises:
             DataError: The items are not split or not labelled, or a split is empty.
         """
         from lightning_finetune.data.image_data import ImageData  # it depends on this module
 
-        return ImageData(self, **options)
+        return ImageData(dataclasses.replace(self, table=None), **options)
 
     def summary(self) -> Summary:
         """Counts, class balance and sizes, and warnings of what looks wrong; ``print`` it.
@@ -230,24 +242,27 @@ class ImageItems:
         return dataclasses.replace(self, table=table)
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> FilePaths:
         """The paths of the images.
 
         Raises:
             DataError: Images that are not files have no path.
         """
-        files = tuple(image for image in self.images if isinstance(image, Path))
-        if len(files) != len(self.images):
+        if isinstance(self.images, FilePaths):
+            return self.images
+        if not all(isinstance(image, Path) for image in self.images):
             raise DataError("Expected images in files, because their paths are asked for; got images in memory.")
-        return files
+        return FilePaths(self.images)  # type: ignore[arg-type]  # they are
 
-    def _only(self, rows: Sequence[int]) -> ImageItems:
+    def _only(self, rows: Ints) -> ImageItems:
         """The items at some positions."""
-        table = None if self.table is None else self.table.iloc[list(rows)]
+        if len(rows) == len(self.images):
+            return self
+        table = None if self.table is None else self.table.iloc[rows]
         labels = self.labels
         if labels is not None:
-            labels = dataclasses.replace(labels, values=tuple(labels.values[row] for row in rows))
-        return dataclasses.replace(self, images=[self.images[row] for row in rows], table=table, labels=labels)
+            labels = dataclasses.replace(labels, values=select(labels.values, rows))
+        return dataclasses.replace(self, images=select(self.images, rows), table=table, labels=labels)
 
     def _split(self, splits: Splits) -> ImageItems:
         return dataclasses.replace(self, splits=splits)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,10 +15,12 @@ import numpy.typing as npt
 
 from lightning_finetune.data.dataset import Kind
 from lightning_finetune.data.decode import MaskSource
+from lightning_finetune.data.multi_hot import MultiHot
+from lightning_finetune.data.paths import FilePaths
 from lightning_finetune.data.splits import Split, Splits
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
-Targets: TypeAlias = "npt.NDArray[Any] | tuple[MaskSource, ...]"
+Targets: TypeAlias = "npt.NDArray[np.int64] | MultiHot | Sequence[MaskSource]"
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,17 @@ class Labels:
     """
 
     kind: Kind
-    values: tuple[Any, ...]
+    values: Sequence[Any]
     classes: tuple[str, ...] | None = None
 
 
-def from_folder(files: Sequence[Path]) -> Labels:
+def from_folder(files: FilePaths) -> Labels:
     """Each image is labelled with the name of the folder it lies in."""
-    return Labels("single", tuple(file.parent.name for file in files))
+    names = {folder: Path(folder).name for folder in set(files.folders())}
+    return Labels("single", tuple(map(names.__getitem__, files.folders())))
 
 
-def from_re(names: Sequence[str], pattern: str) -> Labels:
+def from_re(names: Iterable[str], pattern: str) -> Labels:
     """Each image is labelled with the first group of ``pattern``, searched in its name.
 
     Raises:
@@ -51,11 +56,18 @@ def from_re(names: Sequence[str], pattern: str) -> Labels:
         raise DataError(f"Pattern {pattern!r}: expected a regular expression; {error}.") from error
     if compiled.groups < 1:
         raise DataError(f"Pattern {pattern!r}: expected a group (…) around the label, as in r'^(.*)_\\d+.jpg$'.")
-    matches = [(name, compiled.search(name)) for name in names]
-    missed = [name for name, match in matches if match is None]
+    found: list[str] = []
+    missed: list[str] = []
+    for name in names:
+        match = compiled.search(name)
+        if match is None or match[1] is None:
+            missed.append(name)
+        else:
+            found.append(sys.intern(match[1]))
     if missed:
-        raise DataError(f"Pattern {pattern!r} does not match {len(missed)} of {len(names)} names:{first_ten(missed)}")
-    return Labels("single", tuple(match[1] for _, match in matches if match is not None))
+        count = len(found) + len(missed)
+        raise DataError(f"Pattern {pattern!r} does not match {len(missed)} of {count} names:{first_ten(missed)}")
+    return Labels("single", tuple(found))
 
 
 def from_values(values: Iterable[Any], label_delim: str | None = None) -> Labels:
@@ -69,11 +81,12 @@ def from_values(values: Iterable[Any], label_delim: str | None = None) -> Labels
     if missing and label_delim is None:
         raise DataError(f"Expected a label for each item; rows without one:{first_ten(missing)}")
     if label_delim is not None:
-        texts = ["" if _is_missing(value) else str(value) for value in values]
-        return Labels("multi", tuple(tuple(filter(None, map(str.strip, text.split(label_delim)))) for text in texts))
+        texts = ("" if _is_missing(value) else str(value) for value in values)
+        parts = (filter(None, map(str.strip, text.split(label_delim))) for text in texts)
+        return Labels("multi", _shared(tuple(map(sys.intern, names)) for names in parts))
     if values and isinstance(values[0], (list, tuple, set, frozenset)):
-        return Labels("multi", tuple(tuple(map(str, value)) for value in values))
-    return Labels("single", tuple(map(str, values)))
+        return Labels("multi", _shared(tuple(map(_name, value)) for value in values))
+    return Labels("single", tuple(map(_name, values)))
 
 
 def from_masks(items: Sequence[Path], mask_of: Callable[[Path], str | Path], codes: Sequence[str]) -> Labels:
@@ -84,7 +97,7 @@ def from_masks(items: Sequence[Path], mask_of: Callable[[Path], str | Path], cod
     """
     if not codes:
         raise DataError("codes: expected the names of the classes in the order of their ids, got none.")
-    masks = tuple(Path(mask_of(item)) for item in items)
+    masks = FilePaths(Path(mask_of(item)) for item in items)
     missing = [f"{mask} (for {item})" for item, mask in zip(items, masks, strict=True) if not mask.is_file()]
     if missing:
         raise DataError(
@@ -101,21 +114,25 @@ def encode(labels: Labels, splits: Splits) -> tuple[tuple[str, ...], Targets]:
     """
     if labels.kind == "mask":
         return labels.classes or (), labels.values
-    named = [(value,) if labels.kind == "single" else value for value in labels.values]
-    classes = labels.classes or tuple(
-        sorted({name for i in np.flatnonzero(splits == Split.TRAIN) for name in named[i]})
-    )
-    _check_known(classes, named)
+    classes = labels.classes or tuple(sorted(_names(labels.kind, compress(labels.values, splits == Split.TRAIN))))
+    number = {name: k for k, name in enumerate(classes)}
+    _check_known(number, _names(labels.kind, labels.values))
     least = 2 if labels.kind == "single" else 1
     if len(classes) < least:
         raise DataError(f"Expected at least {least} classes among the training images, got {list(classes)}.")
-    number = {name: k for k, name in enumerate(classes)}
     if labels.kind == "single":
-        return classes, np.array([number[names[0]] for names in named], dtype=np.int64)
-    targets = np.zeros((len(named), len(classes)), dtype=np.float32)
-    for row, names in enumerate(named):
-        targets[row, [number[name] for name in names]] = 1
-    return classes, targets
+        return classes, np.fromiter((number[name] for name in labels.values), np.int64, len(labels.values))
+    return classes, MultiHot(([number[name] for name in names] for names in labels.values), len(classes))
+
+
+def _names(kind: Kind, values: Iterable[Any]) -> set[str]:
+    """The different names among values."""
+    return set(values if kind == "single" else chain.from_iterable(values))
+
+
+def _name(value: object) -> str:
+    """The one object of all labels of this name."""
+    return sys.intern(str(value))
 
 
 def _is_missing(value: Any) -> bool:
@@ -123,12 +140,17 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
 
 
-def _check_known(classes: Sequence[str], named: Sequence[Sequence[str]]) -> None:
-    known = set(classes)
-    unknown = sorted({name for names in named for name in names if name not in known})
+def _check_known(classes: Collection[str], names: set[str]) -> None:
+    unknown = sorted(names.difference(classes))
     if unknown:
         hint = did_you_mean(unknown[0], classes)
         raise DataError(
             f"Expected the labels of the training images, {list(classes)[:10]}; others have labels that no training "
             f"image has:{first_ten(unknown)}{hint}"
         )
+
+
+def _shared(values: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Equal values as one object, so that a million items take the memory of the different ones."""
+    seen: dict[tuple[str, ...], tuple[str, ...]] = {}
+    return tuple(seen.setdefault(value, value) for value in values)

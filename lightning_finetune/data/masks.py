@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,15 +29,17 @@ def mask_finder(root: Path, name: str | Path) -> Callable[[Path], Path]:
     Raises:
         DataError: There is no such folder under ``root``.
     """
-    found = {(file.parent, file.stem): file for folder in _folders(root, name) for file in image_files(folder)}
+    masks = (file for folder in _folders(root, name) for file in image_files(folder).texts())
+    # As text: `Path` objects of a million masks would take a gigabyte.
+    found = {stem: sys.intern(suffix) for stem, suffix in map(os.path.splitext, masks)}
     if not found:
         raise DataError(f"masks: expected a folder {str(name)!r} with masks under {root}, found none.")
 
     def mask_of(image: Path) -> Path:
-        places = _places(root, Path(name), image)
+        likely = [place / image.stem for place in _places(root, Path(name), image)]
         return next(
-            (found[place, image.stem] for place in places if (place, image.stem) in found),
-            places[0] / f"{image.stem}.png",
+            (Path(f"{stem}{found[str(stem)]}") for stem in likely if str(stem) in found),
+            likely[0].with_name(f"{image.stem}.png"),
         )
 
     return mask_of

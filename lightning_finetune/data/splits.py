@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from lightning_finetune.data.draws import Stream, permutation
+from lightning_finetune.data.draws import Ints, Stream, permutation
+from lightning_finetune.data.paths import FilePaths
 from lightning_finetune.data.tables import column_of
 from lightning_finetune.errors import DataError, first_ten
 
+if TYPE_CHECKING:
+    import pandas as pd  # heavy, and only its name is needed
+
 Splits: TypeAlias = npt.NDArray[np.int8]
+
+_UNUSED = -1
 
 
 class Split(IntEnum):
@@ -38,11 +43,12 @@ def by_pct(count: int, valid_pct: float, seed: int) -> Splits:
     return splits
 
 
-def by_folder(files: Sequence[Path], root: Path, split_of: Mapping[str, Split]) -> tuple[list[int], Splits]:
+def by_folder(files: FilePaths, root: Path, split_of: Mapping[str, Split]) -> tuple[Ints, Splits]:
     """By the first folder under ``root``: the positions of items in one of the named folders, and their splits."""
-    folders = [file.relative_to(root).parts[0] for file in files]
-    used = [row for row, folder in enumerate(folders) if folder in split_of]
-    return used, np.array([split_of[folders[row]] for row in used], dtype=np.int8)
+    folders = {folder: (*Path(folder).relative_to(root).parts, "")[0] for folder in set(files.folders())}
+    found = np.fromiter((split_of.get(folders[folder], _UNUSED) for folder in files.folders()), np.int8, len(files))
+    used = np.flatnonzero(found != _UNUSED)
+    return used, found[used]
 
 
 def by_column(table: pd.DataFrame, column: str) -> Splits:
@@ -61,14 +67,17 @@ def by_column(table: pd.DataFrame, column: str) -> Splits:
 
 def by_names(files: Sequence[Path], root: Path, names: Sequence[str]) -> Splits:
     """Items whose path under ``root``, or whose bare name, is listed validate."""
-    listed = set(names)
-    chosen = [{file.name, _under(file, root)} & listed for file in files]
-    missing = sorted(listed - set().union(*chosen))
-    if missing:
+    listed, seen = set(names), set[str]()
+    splits = np.full(len(files), Split.TRAIN, dtype=np.int8)
+    for row, file in enumerate(files):
+        if found := {file.name, _under(file, root)} & listed:
+            splits[row] = Split.VALID
+            seen |= found
+    if missing := sorted(listed - seen):
         raise DataError(
             f"Expected every listed validation image among the items; these are not there:{first_ten(missing)}"
         )
-    return np.array([Split.VALID if names else Split.TRAIN for names in chosen], dtype=np.int8)
+    return splits
 
 
 def by_index(count: int, valid: Sequence[int]) -> Splits:

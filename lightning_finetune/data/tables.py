@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lightning_finetune.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table: TypeAlias = "pd.DataFrame"
+"""For modules that the command line reads: it would load what stands under TYPE_CHECKING in them."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -16,6 +20,8 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         DataError: There is no such file, or it is empty, malformed or not UTF-8.
     """
+    import pandas as pd  # only now, as it takes half a second to load
+
     if not path.is_file():
         raise DataError(f"{path}: expected a table, but there is no such file.")
     try:

@@ -7,8 +7,6 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional
 
 from lightning_finetune.data.augment import Augment, Preset
 from lightning_finetune.data.draws import Ints, Stream, hashes
@@ -81,6 +79,9 @@ class EachImage:
         return torch.stack(pixels), None if masks is None else torch.stack([mask for mask in ids if mask is not None])
 
     def _one(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        from torchvision import tv_tensors  # only now: most augment without it
+        from torchvision.transforms.v2 import functional
+
         if mask is None:
             changed = self.transform(tv_tensors.Image(image))
         else:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from lightning_finetune.history import LIMIT, planned
-from lightning_finetune.pictures.run import Band, draw_rates, finish
+from lightning_finetune.pictures.run import draw_rates, finish
+from lightning_finetune.pictures.shown import Band
 from lightning_finetune.plan import Plan
 
 

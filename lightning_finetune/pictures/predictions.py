@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-Pixels = npt.NDArray[np.uint8]
+from lightning_finetune.pictures.shown import Pixels, Shown
+
 _PALETTE = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]  # a list of 20 triples
 _RIGHT, _WRONG, _NEUTRAL = "#228833", "#cc3311", "#444444"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One image of the grid.
-
-    Attributes:
-        image: ``[h, w, 3]``.
-        truth: In words.
-        prediction: In words.
-        wrong: Whether they disagree; None where that is a matter of degree.
-        masks: True and predicted class ids, ``[h, w]`` each, laid over the image side by side.
-    """
-
-    image: Pixels
-    truth: str
-    prediction: str
-    wrong: bool | None = None
-    masks: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
 
 
 def draw_predictions(shown: Sequence[Shown], title: str = "") -> Figure:

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_finetune.history import History
+from lightning_finetune.pictures.shown import Band
 
 _TRAIN, _VALID, _SHADE = "#4477aa", "#cc3311", "#f0f2f5"
 _OTHERS = ("#228833", "#aa3377", "#ccbb44", "#66ccee")
 _DECADES = 5  # of learning rates: as far as one cycle falls
-
-
-@dataclass(frozen=True)
-class Band:
-    """A phase behind the curves.
-
-    Attributes:
-        start: First optimizer step.
-        end: One past the last.
-        label: What it is called.
-    """
-
-    start: int
-    end: int
-    label: str
 
 
 def draw_run(history: History, bands: Sequence[Band] = ()) -> Figure:
@@ -78,6 +62,8 @@ def _draw_losses(panel: Axes, history: History, measured: Mapping[str, Sequence[
 
 def smoothed(losses: Sequence[float]) -> list[float]:
     """A running mean that reaches back over an eighth of the run, at most 19 steps; NaN where a loss is not finite."""
+    import pandas as pd  # only now, as it takes half a second to load
+
     series = pd.Series(losses, dtype=float).where(np.isfinite)
     means = series.ewm(span=min(max(len(series) / 8, 1), 19), ignore_na=True).mean()
     return [float(value) for value in means.where(series.notna())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,15 @@ from lightning_finetune.errors import CheckpointError
 from lightning_finetune.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.tasks import record
 from lightning_finetune.tasks.arguments import check_num_classes, plain
-from lightning_finetune.tasks.backbones import Stats
 from lightning_finetune.tasks.batch import check_data, images_of, target_of
 from lightning_finetune.tasks.evaluation import Evaluates
 from lightning_finetune.tasks.finite import CHECK_EVERY, FiniteLoss
 from lightning_finetune.tasks.metrics import Measures, MetricsArgument, collect
 from lightning_finetune.tasks.optimizers import build_optimizer
 from lightning_finetune.tasks.prediction import Predicts
+
+if TYPE_CHECKING:
+    from lightning_finetune.tasks.backbones import Stats  # it loads timm
 
 
 class BaseTask(Predicts, Evaluates):

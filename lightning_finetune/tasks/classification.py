@@ -14,7 +14,6 @@ from lightning_finetune.data.decode import ImageSource
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.arguments import check_class_weights, not_plain
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.classifier import build_classifier
 from lightning_finetune.tasks.heads import HeadName
 from lightning_finetune.tasks.metrics import ErrorRate, MetricsArgument
 from lightning_finetune.tasks.optimizers import OptimizerCallable, fastai_adam
@@ -89,6 +88,8 @@ class ImageClassifier(BaseTask):
 
     def configure_models(self) -> nn.Module:
         """Backbone and head."""
+        from lightning_finetune.tasks.classifier import build_classifier  # only now, as it loads timm
+
         return build_classifier(self.arguments, self.num_classes)
 
     def configure_losses(self) -> nn.Module:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAveragePrecision
@@ -16,7 +17,6 @@ from lightning_finetune.data.decode import ImageSource
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.arguments import choose, not_plain
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.classifier import build_classifier
 from lightning_finetune.tasks.heads import HeadName
 from lightning_finetune.tasks.losses import LabelLoss, MultiLabelLoss
 from lightning_finetune.tasks.metrics import MetricsArgument
@@ -28,6 +28,12 @@ Tuning: TypeAlias = Literal["tuned", "tuned_per_label"]
 
 THRESHOLD = 0.2
 """The lessons' threshold for satellite images: with F2, to miss a label costs more than to invent one."""
+
+NAMED = 100
+"""Labels up to which each has a metric of its own in the loggers."""
+
+RANKED = 1000
+"""Labels up to which mean average precision is measured: it keeps every probability of the whole validation set."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,9 @@ class MultiLabelClassifier(BaseTask):
         lr: Learning rate; a schedule's callback sets its own.
         weight_decay: Decoupled, of all parameters but norms and biases.
         optimizer: Makes an optimizer from parameter groups.
-        metrics: Replace F2 over samples, accuracy, mean average precision and accuracy of each label: one or several
-            of torchmetrics, of probabilities ``[B, L]`` and targets ``[B, L]``.
+        metrics: Replace F2 over samples, accuracy, mean average precision (of at most 1,000 labels) and accuracy of
+            each label (of at most 100): one or several of torchmetrics, of probabilities ``[B, L]`` and targets
+            ``[B, L]``.
 
     Raises:
         FinetuneError: Arguments that contradict each other or are out of range.
@@ -101,6 +108,8 @@ class MultiLabelClassifier(BaseTask):
 
     def configure_models(self) -> nn.Module:
         """Backbone and head."""
+        from lightning_finetune.tasks.classifier import build_classifier  # only now, as it loads timm
+
         return build_classifier(self.arguments, self.num_classes)
 
     def configure_losses(self) -> nn.Module:
@@ -114,14 +123,19 @@ class MultiLabelClassifier(BaseTask):
         return loss
 
     def configure_metrics(self) -> dict[str, Metric]:
-        """F2 over samples, accuracy, mean average precision, and accuracy of each label."""
-        thresholds = self._fixed_thresholds()
-        return {
-            "f2": SampleFBeta(self.num_classes, 2.0, thresholds),
-            "accuracy": LabelAccuracy(self.num_classes, thresholds),
-            "map": MultilabelAveragePrecision(self.num_classes),
-            "label_accuracy": LabelAccuracy(self.num_classes, thresholds, average=None),
+        """F2 over samples, accuracy, mean average precision, and accuracy of each label; the first two of very many."""
+        count, thresholds = self.num_classes, self._fixed_thresholds()
+        metrics: dict[str, Metric] = {
+            "f2": SampleFBeta(count, 2.0, thresholds),
+            "accuracy": LabelAccuracy(count, thresholds),
         }
+        if count <= RANKED:
+            metrics["map"] = MultilabelAveragePrecision(count)
+        if count <= NAMED:
+            metrics["label_accuracy"] = LabelAccuracy(count, thresholds, average=None)
+        else:
+            rank_zero_info(f"{count} labels are too many to measure each: {' and '.join(metrics)} alone are measured.")
+        return metrics
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Sigmoid of logits ``[B, L]``: of raw ones torchmetrics would guess whether they are probabilities."""

@@ -15,11 +15,11 @@ from lightning_finetune.data.decode import ImageSource, Size
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.arguments import not_plain
 from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.decoders import Decoder
 from lightning_finetune.tasks.losses import MaskLoss, SegmentationLoss
 from lightning_finetune.tasks.metrics import ClassIoU, MetricsArgument
 from lightning_finetune.tasks.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.prediction import original_size
-from lightning_finetune.tasks.segmenter import Decoder, build_segmenter
 from lightning_finetune.tasks.weights import Weights
 
 
@@ -91,6 +91,8 @@ class UNetSegmenter(BaseTask):
 
     def configure_models(self) -> nn.Module:
         """Encoder, decoder and head."""
+        from lightning_finetune.tasks.segmenter import build_segmenter  # only now, as it loads timm and more
+
         return build_segmenter(self.arguments, self.num_classes)
 
     def configure_losses(self) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -14,23 +14,8 @@ from lightning_finetune.errors import FinetuneError, did_you_mean
 from lightning_finetune.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.tasks.arguments import choose
 from lightning_finetune.tasks.backbones import IMAGENET, Stats, from_hub, normalization_of, packaged_weights
+from lightning_finetune.tasks.decoders import DECODERS
 from lightning_finetune.tasks.weights import load_weights
-
-Decoder: TypeAlias = Literal[
-    "unet",
-    "unetplusplus",
-    "manet",
-    "linknet",
-    "fpn",
-    "pspnet",
-    "deeplabv3",
-    "deeplabv3plus",
-    "pan",
-    "upernet",
-    "segformer",
-    "dpt",
-]
-DECODERS: tuple[str, ...] = get_args(Decoder)
 
 TIMM = "tu-"
 """How segmentation-models-pytorch marks an encoder of timm."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from lightning_finetune.errors import CheckpointError, first_ten
@@ -88,6 +87,8 @@ def load_weights(module: nn.Module, weights: str | Path | StateDict, *, part: bo
 
 def _with_input_channels(given: StateDict, expected: StateDict) -> StateDict:
     """``given`` with its first convolution adapted to the input channels of ``expected``, where only they differ."""
+    from timm.models import adapt_input_conv  # only now, as timm takes a second to load
+
     source = next((name for name, tensor in given.items() if tensor.ndim == 4), None)
     target = next((tensor for tensor in expected.values() if tensor.ndim == 4), None)
     if source is None or target is None:

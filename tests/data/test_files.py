@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lightning_finetune.data.files import check_class_folders, image_files, is_image
+from lightning_finetune.data.paths import FilePaths
 from lightning_finetune.errors import DataError
 from tests.data.conftest import fill
 
@@ -32,7 +33,7 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
 
 
 def test_class_folders_without_images_are_named(tmp_path: Path):
-    files = [*fill(tmp_path / "train/ant", 1), *fill(tmp_path / "valid/ant/deep", 1)]
+    files = FilePaths([*fill(tmp_path / "train/ant", 1), *fill(tmp_path / "valid/ant/deep", 1)])
     check_class_folders(files)
     (tmp_path / "train/logs/version_0").mkdir(parents=True)
     check_class_folders(files)

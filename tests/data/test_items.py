@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from lightning_finetune.data import ImageItems
+from lightning_finetune.data.pictures import Pictures
 from lightning_finetune.data.splits import Split
 from lightning_finetune.errors import DataError
 
@@ -72,3 +75,43 @@ def test_a_linked_folder_is_part_of_the_data_set(insects, tmp_path):
     assert [file.name for file in found.files] == names
     with pytest.raises(DataError, match="lead out of it"):
         ImageItems.from_lists(["images/../../x.jpg"], tmp_path)
+
+
+def test_every_wrong_name_of_a_list_is_told_by_what_is_wrong_with_it(insects, tmp_path):
+    with pytest.raises(DataError, match="null byte") as caught:
+        ImageItems.from_lists(["a\0b", "../x.jpg", "absent.jpg"], tmp_path)
+    assert "x.jpg" not in str(caught.value)
+    with pytest.raises(DataError, match="Expected 2 images; 1 are not there") as caught:
+        ImageItems.from_lists(["train/ant/000.jpg", "absent.jpg"], insects)
+    assert str(insects / "absent.jpg") in str(caught.value)
+
+
+def test_a_folder_left_out_takes_its_images_its_rows_and_its_labels_along(insects):
+    items = ImageItems.from_folder(insects).label_from_folder()
+    table = pd.DataFrame({"name": [file.name for file in items.files]})
+    kept = items.with_table(table).split_by_folder(train="train", valid="elsewhere")
+    assert [file.name for file in kept.files] == kept.table["name"].tolist()
+    assert list(kept.labels.values) == [file.parent.name for file in kept.files]
+    assert {file.parent.parent.name for file in kept.files} == {"train"}
+
+
+def test_paths_that_somebody_gives_are_files_as_those_that_were_found(insects):
+    found = ImageItems.from_folder(insects)
+    given = ImageItems([*found.files], insects)
+    assert given.files == found.files
+    assert given.split_by_folder().label_from_folder().datamodule().num_classes == 3
+
+
+def test_images_in_memory_have_no_paths_and_none_is_read_to_see_it():
+    class Pairs:
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, item):
+            reads.append(item)
+            return np.zeros((8, 8, 3), np.uint8), 0
+
+    reads: list[int] = []
+    with pytest.raises(DataError, match="in memory"):
+        _ = ImageItems(Pictures(Pairs()), Path()).files
+    assert len(reads) == 1

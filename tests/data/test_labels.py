@@ -7,6 +7,7 @@ import pytest
 
 from lightning_finetune.data import labels
 from lightning_finetune.data.labels import Labels, encode
+from lightning_finetune.data.paths import FilePaths
 from lightning_finetune.data.splits import Split
 from lightning_finetune.errors import DataError
 
@@ -23,8 +24,8 @@ def test_classes_are_sorted_and_taken_from_training_items():
 def test_several_labels_become_noughts_and_ones():
     classes, targets = encode(labels.from_values(["b a", "", "a"], label_delim=" "), SPLITS)
     assert classes == ("a", "b")
-    assert targets.tolist() == [[1, 1], [0, 0], [1, 0]]
-    assert targets.dtype == np.float32
+    assert np.asarray(targets).tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert np.asarray(targets).dtype == np.float32
 
 
 def test_given_classes_keep_their_order():
@@ -68,3 +69,22 @@ def test_absent_masks_are_all_named(tmp_path: Path):
         labels.from_masks([Path("1.jpg"), Path("2.jpg"), Path("3.jpg")], lambda p: tmp_path / f"{p.stem}.png", ["a"])
     assert "2.png" in str(caught.value)
     assert "3.png" in str(caught.value)
+
+
+def test_equal_labels_are_one_object_however_they_were_read() -> None:
+    texts = ["red big", "big red", "red big"] * 5
+    single = labels.from_values([text.split()[0] for text in texts]).values
+    several = labels.from_values(texts, " ").values
+    listed = labels.from_values([text.split() for text in texts]).values
+    found = labels.from_re(texts, "^([a-z]+)").values
+    folders = labels.from_folder(FilePaths(f"root/{text.split()[0]}/{number}.jpg" for number, text in enumerate(texts)))
+    assert single == found == folders.values == ("red", "big", "red") * 5
+    assert several == listed == (("red", "big"), ("big", "red"), ("red", "big")) * 5
+    for values in (single, several, listed, found, folders.values):
+        assert len({id(value) for value in values}) == 2
+    assert len({id(name) for names in several for name in names}) == 2
+
+
+def test_an_optional_group_that_is_absent_is_no_label() -> None:
+    with pytest.raises(DataError, match="1 of 2 names"):
+        labels.from_re(["ant_1.jpg", "1.jpg"], r"^(ant)?_?\d+")

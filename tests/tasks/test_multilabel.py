@@ -41,6 +41,14 @@ def test_numbers_are_scikit_learns(trainer):
     assert values["val_accuracy"] == pytest.approx(each.mean().item())
 
 
+@pytest.mark.parametrize(("labels", "others"), [(100, {"map", "label_accuracy"}), (101, {"map"}), (1001, set())])
+def test_of_very_many_labels_only_what_is_one_number_is_measured_and_said(labels, others, caplog):
+    with caplog.at_level("INFO"):
+        classifier = MultiLabelClassifier(nn.Flatten(), num_classes=labels, head="linear", weights=False)
+    assert set(classifier.val_measures.metrics.keys(keep_base=True)) == {"f2", "accuracy", *others}
+    assert (f"{labels} labels are too many to measure each" in caplog.text) == (labels > 100)
+
+
 def test_progress_bar_shows_loss_and_f2(trainer):
     run = trainer()
     run.fit(task(), loader(), loader())

@@ -1,0 +1,51 @@
+"""How long do the command and the package take to start, beside Lightning alone?
+
+    python benchmarks/startup.py [--pairs 9]
+
+Each contender is a process of its own, started in turns with one that imports Lightning and does nothing. The ratio is
+the median over the pairs. The first turn is not counted: it reads the files into memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+LIGHTNING = ["-c", "import lightning.pytorch"]
+COMMAND = ["-m", "lightning_finetune"]
+CONTENDERS = {
+    "lightning-finetune --help": [*COMMAND, "--help"],
+    "lightning-finetune fit --help": [*COMMAND, "fit", "--help"],
+    "lightning-finetune fit with a wrong option": [*COMMAND, "fit", "--fine_tune.lrr=1"],
+    "lightning-finetune diagnose --help": [*COMMAND, "diagnose", "--help"],
+    "from lightning_finetune import FineTune": ["-c", "from lightning_finetune import FineTune"],
+    "from lightning_finetune import ImageData": ["-c", "from lightning_finetune import ImageData"],
+    "from lightning_finetune import ImageClassifier": ["-c", "from lightning_finetune import ImageClassifier"],
+    "import lightning_finetune": ["-c", "import lightning_finetune"],
+}
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=9)
+    pairs = parser.parse_args().pairs
+    print("| command | seconds | beside Lightning alone |\n|---|---|---|")
+    for name, words in CONTENDERS.items():
+        turns = [(seconds(words), seconds(LIGHTNING)) for _ in range(pairs + 1)][1:]
+        ratio = statistics.median(ours / lightning for ours, lightning in turns)
+        print(f"| `{name}` | {statistics.median(ours for ours, _ in turns):.2f} | {ratio:.2f} |", flush=True)
+
+
+def seconds(words: list[str]) -> float:
+    """From the start of a process to its end."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
