@@ -79,14 +79,13 @@ class RunCharts:
         peak = max((rate for column in self._all_rates() for rate in column), default=0.0)
         if peak <= 0:
             return None
-        names = list(self.history.rates)
-        lines = [
-            Line(name, self._over_steps(column), "wide", shade(place, len(names)))
+        plan, count = self.planned, len(self.history.rates)
+        columns = {} if plan is None else plan.rates
+        lines = [Line("", self._over_steps(column, plan), "planned") for column in columns.values()]
+        lines += [
+            Line(name, self._over_steps(column), "wide", shade(place, count))
             for place, (name, column) in enumerate(self.history.rates.items())
         ]
-        plan = self.planned
-        columns = {} if plan is None else plan.rates
-        lines += [Line("", self._over_steps(column, plan), "planned") for column in columns.values()]
         return self._chart("Learning rate of each layer group", Axis(peak / 10**_DECADES, 2 * peak, log=True), lines)
 
     def momentum(self) -> Chart | None:
@@ -118,7 +117,7 @@ class RunCharts:
         values = [value for _, value in [*actual, *planned] if math.isfinite(value)]
         if not values:
             return None
-        lines = [Line("", actual, "c1 wide"), Line("", planned, "planned")]
+        lines = [Line("", planned, "planned"), Line("", actual, "c1 wide")]
         return self._chart(title, around(values, 0.15), lines, low=True)
 
     def _over_steps(self, column: Iterable[float | None], of: History | None = None) -> list[tuple[float, float]]:
