@@ -33,7 +33,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_finetune import FineTune, LogConfusion, LogPredictions, Phase, PlotRun, TrainingDiagnosis
+from lightning_finetune import FineTune, LogConfusion, LogPredictions, Phase, PlotRun, RunReport, TrainingDiagnosis
 from lightning_finetune.layer_groups import layer_groups
 from lightning_finetune.param_groups import build
 
@@ -141,7 +141,7 @@ def fine_tune() -> list[Callback]:
 
 def everything() -> list[Callback]:
     """What ``lightning-finetune fit`` adds, but checkpoints."""
-    return [*fine_tune(), LogPredictions(), LogConfusion(), PlotRun(), TrainingDiagnosis()]
+    return [*fine_tune(), LogPredictions(), LogConfusion(), PlotRun(), RunReport(), TrainingDiagnosis()]
 
 
 WAYS: dict[str, Callable[[int], Steps]] = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -18,6 +18,9 @@ from lightning_finetune.history import History, Settings
 from lightning_finetune.resize import Size
 from lightning_finetune.tasks.batch import images_of
 
+Sizes: TypeAlias = dict[str, list[tuple[Parameter, int]]]
+"""Parameters and how many numbers each holds, by the name of their group."""
+
 
 class RecordingCallback(Callback):
     """Keeps a :class:`~lightning_finetune.history.History`, also over a resume; one for all such callbacks of a run.
@@ -30,11 +33,13 @@ class RecordingCallback(Callback):
         self.history = History()
         self._records = True
         self._settings = Settings({})
+        self._sizes: Sizes | None = None
         self._step = 0
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
+            self._sizes = None
             first = next(each for each in _trainer.callbacks(trainer) if isinstance(each, RecordingCallback))
             self._records = first is self
             if self._records and trainer.global_step == 0:  # else a second `fit` goes on with the first
@@ -51,7 +56,10 @@ class RecordingCallback(Callback):
     ) -> None:
         self._step = trainer.global_step
         if self._records and self.history.wants(self._step):
-            self._settings = Settings(rates(trainer), _momentum(trainer), image_size(trainer, batch), _trained(trainer))
+            if self._sizes is None:
+                self._sizes = _sizes(trainer)
+            size, trained = image_size(trainer, batch), _shares(self._sizes)
+            self._settings = Settings(rates(trainer), _momentum(trainer), size, trained)
 
     @override
     def on_train_batch_end(
@@ -108,20 +116,20 @@ def _momentum(trainer: pl.Trainer) -> float | None:
     return None if value is None else float(value)
 
 
-def _trained(trainer: pl.Trainer) -> dict[str, float]:
-    """Share of the parameters that train, by layer group, or by parameter group where nobody made layer groups."""
-    layers = layers_of(trainer)
-    if layers:
-        return {name: _share(params) for name, params in layers.items()}
-    held: dict[str, list[Parameter]] = {}
-    for name, group in _named_groups(trainer):
+def _sizes(trainer: pl.Trainer) -> Sizes:
+    """By layer group, or by parameter group where nobody made layer groups."""
+    held: dict[str, list[Parameter]] = dict(layers_of(trainer))
+    for name, group in () if held else _named_groups(trainer):
         held.setdefault(name, []).extend(group["params"])
-    return {name: _share(params) for name, params in held.items()}
+    return {name: [(param, param.numel()) for param in params] for name, params in held.items()}
 
 
-def _share(params: Iterable[Parameter]) -> float:
-    sizes = [(param.numel(), param.requires_grad) for param in params]
-    return sum(count for count, trains in sizes if trains) / max(sum(count for count, _ in sizes), 1)
+def _shares(sizes: Sizes) -> dict[str, float]:
+    """The part of each group's numbers that train now."""
+    return {
+        name: sum(count for param, count in params if param.requires_grad) / max(sum(count for _, count in params), 1)
+        for name, params in sizes.items()
+    }
 
 
 def _named_groups(trainer: pl.Trainer) -> list[tuple[str, dict[str, Any]]]:
