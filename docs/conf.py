@@ -1,6 +1,8 @@
 """Configuration of Sphinx, which `make docs` runs."""
 
+import os
 import re
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
@@ -24,20 +26,30 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!lightning_finetune\.).*")]
 
-_HOMES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+_LINK = re.compile(r"\]\((?!https?:|#)([^)]+)\)")
+_TEXTS = {
+    "index": "README.md",
+    "examples": "examples/README.md",
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+}
+"""Pages that begin with a file of the project, whose links lead from where that file lies."""
 
 
-def _begin_with_readme(app: Sphinx, page: str, source: list[str]) -> None:
-    """The first page is the README, with its links as they lead from here."""
-    if page == "index":
-        readme = (app.srcdir.parent / "README.md").read_text(encoding="utf-8")
-        source[0] = re.sub(r"\]\((?!https?:|#)([^)]+)\)", lambda link: f"]({_from_docs(link[1])})", readme) + source[0]
+def _begin_with_text(app: Sphinx, page: str, source: list[str]) -> None:
+    if page in _TEXTS:
+        path = app.srcdir.parent / _TEXTS[page]
+        source[0] = _LINK.sub(lambda link: f"]({_from_docs(page, link[1])})", path.read_text("utf-8")) + source[0]
 
 
-def _from_docs(link: str) -> str:
-    return link.removeprefix("docs/") if link.startswith("docs/") else _HOMES.get(link, f"../{link}")
+def _from_docs(page: str, link: str) -> str:
+    path = os.path.normpath(Path(_TEXTS[page]).parent / link)
+    for other, text in _TEXTS.items():
+        if path == text:
+            return f"{other}.md"
+    return path.removeprefix("docs/") if path.startswith("docs/") else f"../{path}"
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", _begin_with_readme)
+    app.connect("source-read", _begin_with_text)

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-SHELLS = {DOCS / name for name in ("index.md", "changelog.md", "contributing.md")}
+SHELLS = {DOCS / name for name in ("index.md", "changelog.md", "contributing.md", "examples.md")}
 """Pages of the site alone: they hold the README and the files of the same names."""
 
 
