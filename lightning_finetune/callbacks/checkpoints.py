@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_finetune.callbacks._run_dir import resume_command
+
+_REQUEUE: int | None = getattr(signal, "SIGUSR1", None)
+"""SLURM's signal, on systems that have it."""
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -38,8 +42,10 @@ class LastCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` for one ``last.ckpt`` after each epoch, from which a run resumes.
 
     In a run of one process, Ctrl-C, or the SIGTERM of a machine that is taken away or of a sweep that gives a trial up,
-    ends the step, saves, and stops; a second Ctrl-C does not wait. In a distributed run, whose processes could not
-    agree on a step, the checkpoint of the last epoch is what remains.
+    ends the step, saves, and stops; a second Ctrl-C does not wait. SLURM's SIGUSR1, for which Lightning would save and
+    requeue the job in the middle of a step, which no run can resume from, waits for the end of the step or of the
+    validation batch. In a distributed run, whose processes could not agree on a step, the checkpoint of the last epoch
+    is what remains.
 
     Args:
         every_n_train_steps: Save this often too, in optimizer steps; for epochs that take long.
@@ -54,8 +60,8 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,  # the same file each time
         )
         self._within_epochs = every_n_train_steps is not None
-        self._asked = False
-        self._before: Any = None
+        self._asked: set[int] = set()
+        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     @property
     def path(self) -> Path:
@@ -83,18 +89,31 @@ class LastCheckpoint(ModelCheckpoint):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._asked = False
+        self._asked = set()
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            for number in filter(None, (signal.SIGINT, _REQUEUE)):
+                self._hold(number)
+
+    def _hold(self, signum: int) -> None:
+        handler = signal.getsignal(signum)
+        if callable(handler):  # Lightning's, Python's; a signal that is ignored, or kills, goes on to do so
+            self._before[signum] = handler
+            signal.signal(signum, self._ask)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        self._release()
-        self._asked = True
+        self._asked.add(signum)
+        if signum == signal.SIGINT:
+            self._release()
 
     def _release(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _requeue(self) -> None:
+        if _REQUEUE is not None and _REQUEUE in self._asked:
+            self._asked.remove(_REQUEUE)
+            self._before[_REQUEUE](_REQUEUE, None)
 
     @override
     def on_train_batch_end(
@@ -102,17 +121,24 @@ class LastCheckpoint(ModelCheckpoint):
     ) -> None:
         if not trainer.is_last_batch:  # what is saved then resumes without the validation that follows
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._asked or (trainer.received_sigterm and trainer.world_size == 1):
+            self._requeue()
+        interrupted = signal.SIGINT in self._asked
+        if interrupted or (trainer.received_sigterm and trainer.world_size == 1):
             trainer.save_checkpoint(self.path)
-        if self._asked:
+        if interrupted:
             raise KeyboardInterrupt
         # Lightning itself stops after a SIGTERM.
+
+    @override
+    def on_validation_batch_end(self, *args: Any) -> None:
+        self._requeue()  # a validation may take longer than SLURM waits, and leaves the model as it is
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if self._within_epochs:
             trainer.save_checkpoint(self.path)
+        self._requeue()
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

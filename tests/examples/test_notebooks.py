@@ -126,17 +126,17 @@ def test_the_primer_runs_as_a_notebook(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_data
 def test_lesson_1_runs_on_a_few_images(tmp_path: Path) -> None:
-    """Ants and bees under names as the pets have them."""
+    """Ants and bees under names as the pets have them; half of the guesses of an untrained head are wrong."""
     (tmp_path / "images").mkdir()
     for label in ("ants", "bees"):
-        for number, path in enumerate(sorted((DATA / "ants_bees/train" / label).iterdir())[:50]):
+        for number, path in enumerate(sorted((DATA / "ants_bees/train" / label).iterdir())):
             shutil.copy(path, tmp_path / "images" / f"some_{label}_{number}.jpg")
-    short = "SIZE, BATCH, EPOCHS = 64, 8, (1, 1)"
+    short = "SIZE, BATCH, EPOCHS = 128, 16, (3, 1)"
     text = run(ROOT / "examples/lesson1_pets.py", tmp_path, short, PETS=str(tmp_path / "images"))
     assert "some_ants" in text
     assert "head (1 of 9)" in text
     assert (tmp_path / "runs/lesson1/version_0/lr_range_phase_2.png").is_file()
-    assert min(measured(tmp_path, "val_error_rate")) < 0.4
+    assert min(measured(tmp_path, "val_error_rate")) < 0.3
 
 
 @pytest.mark.slow

@@ -1,0 +1,89 @@
+"""What a signal saves is what the run resumes from, to the same bits, wherever the signal comes."""
+
+import os
+import signal
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
+from lightning_finetune.callbacks.checkpoints import LastCheckpoint
+from tests.test_cli import photos
+
+__all__ = ["photos"]  # a fixture
+
+PHASES = [Phase(1, train="head", lr=3e-3), Phase(2, train="all", lr=1e-3)]
+
+
+class Signal(pl.Callback):
+    """Sends SLURM's signal to this process in ``hook``, once, when ``step`` steps have been made."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        self.sent = 0
+
+        def send(trainer, *rest):
+            if trainer.global_step == step and not self.sent:
+                self.sent += 1
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+        setattr(self, hook, send)
+
+
+@pytest.fixture
+def job(monkeypatch, tmp_path: Path) -> Path:
+    """A SLURM job of one process, whose requeues are written to the file."""
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
+    scontrol.chmod(0o755)
+    environment = {"JOB_ID": "77", "NTASKS": "1", "LOCALID": "0", "NODEID": "0", "PROCID": "0", "JOB_NAME": "train"}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    return tmp_path / "requeued"
+
+
+def trained(photos: Path, root: Path, *callbacks: pl.Callback, begin: Path | None = None):
+    """The trainer and weights of a run of nine steps."""
+    pl.seed_everything(0, verbose=False)
+    data = ImageData.from_folder(photos, size=32, batch_size=8)
+    module = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes, weights=False)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(
+        callbacks=[FineTune(PHASES), LastCheckpoint(), *callbacks],
+        plugins=[SLURMEnvironment()],
+        default_root_dir=root,
+        **quiet,
+    )
+    trainer.fit(module, data, ckpt_path=begin)
+    return trainer, module.state_dict()
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "on_train_epoch_start",
+        "on_train_batch_start",
+        "on_before_optimizer_step",
+        "on_validation_epoch_start",
+        "on_validation_end",
+    ],
+)
+def test_a_job_that_slurm_requeues_resumes_to_the_same_bits(photos: Path, tmp_path: Path, job: Path, hook: str):
+    sender = Signal(hook, step=6)
+    whole, weights = trained(photos, tmp_path, sender)
+    assert sender.sent == 1
+    assert job.read_text().split() == ["requeue", "77"]
+    (kept,) = tmp_path.glob("hpc_ckpt_*.ckpt")
+    again, rest = trained(photos, tmp_path / "again", begin=kept)
+    assert again.global_step == whole.global_step == 9
+    assert all(torch.equal(weights[name], rest[name]) for name in weights)
+
+
+def test_handlers_are_given_back(photos: Path, tmp_path: Path, job: Path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)]
+    trained(photos, tmp_path)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)] == before
