@@ -43,9 +43,12 @@ def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list
 def show_results(
     plan: Plan, groups: Sequence[LayerGroup], results: Sequence[dict[str, float]], found: Mapping[int, Found]
 ) -> None:
-    """Print one row a phase: what trained, and the metrics at its last epoch, losses first; then why which rate."""
+    """Print one row a phase: what trained, and the metrics at its last epoch; then why which rate.
+
+    Of more metrics than fit, losses and what validation measured stay.
+    """
     seen = dict.fromkeys(name for metrics in results for name in metrics)
-    names = sorted(seen, key=lambda name: "loss" not in name)[:_MOST_METRICS]  # stable: as they were logged
+    names = sorted(seen, key=_importance)[:_MOST_METRICS]  # stable: else as they were logged
     table = _table("Phases and their results", "phase", "epochs", "trained", *names)
     for index, metrics in enumerate(results):
         values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
@@ -54,6 +57,10 @@ def show_results(
     console.print(table)
     for phase, what in sorted(found.items()):
         console.print(f"Phase {phase + 1} at {rates(plan, phase)}: {what.reason}.", highlight=False)
+
+
+def _importance(name: str) -> int:
+    return 0 if "loss" in name else 2 if name.startswith("train") else 1
 
 
 def show_suggestions(found: Found) -> None:

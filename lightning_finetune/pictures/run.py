@@ -14,6 +14,7 @@ from lightning_finetune.pictures.shown import Band
 
 _TRAIN, _VALID, _SHADE = "#4477aa", "#cc3311", "#f0f2f5"
 _OTHERS = ("#228833", "#aa3377", "#ccbb44", "#66ccee")
+_LETTER, _MOST_LINES = 0.011, 4  # of the width of a panel
 _DECADES = 5  # of learning rates: as far as one cycle falls
 
 
@@ -40,10 +41,23 @@ def finish(panels: Sequence[Axes], bands: Sequence[Band]) -> None:
     """Put the phases behind panels that share their steps, with their names above the first."""
     for panel in panels:
         dress(panel, bands)
-    for band in bands:
-        where = ((band.start + band.end) / 2, 1.02)
+    lines = _lines(bands)
+    for place, band in enumerate(bands):
+        where = ((band.start + band.end) / 2, 1.02 + 0.08 * (place % lines))
         panels[0].text(*where, band.label, transform=panels[0].get_xaxis_transform(), ha="center", va="bottom")
     panels[-1].set_xlabel("optimizer step")
+
+
+def _lines(bands: Sequence[Band]) -> int:
+    """On how many lines the names must stand so that those of short phases do not touch."""
+    steps = max(bands[-1].end - bands[0].start, 1) if bands else 1
+
+    def touch(one: Band, other: Band) -> bool:
+        apart = (other.start + other.end - one.start - one.end) / 2
+        return apart / steps < _LETTER * (len(one.label) + len(other.label)) / 2
+
+    fitting = (lines for lines in range(1, _MOST_LINES) if not any(map(touch, bands, bands[lines:])))
+    return next(fitting, _MOST_LINES)
 
 
 def _draw_losses(panel: Axes, history: History, measured: Mapping[str, Sequence[tuple[int, float]]]) -> None:

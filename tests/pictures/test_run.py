@@ -1,7 +1,9 @@
+import itertools
 import math
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lightning_finetune.history import History, Settings
 from lightning_finetune.pictures import Band, draw_run
@@ -58,3 +60,15 @@ def test_a_short_run_is_smoothed_less_and_what_is_not_finite_leaves_a_gap() -> N
     assert 0 < lag[-1] < 0.1
     assert smoothed([1.0] * 400 + [2.0])[-1] == pytest.approx(1.1)
     assert [math.isnan(value) for value in smoothed([1.0, math.inf, math.nan, 1.0])] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("ends", [(0, 10, 20), (0, 1, 2, 3, 20), (0, 2, 18, 20)])
+def test_the_names_of_short_phases_do_not_touch(ends) -> None:
+    spans = itertools.pairwise(ends)
+    bands = [Band(start, end, f"{place}: all, 128 px") for place, (start, end) in enumerate(spans)]
+    figure = draw_run(history(), bands)
+    canvas = FigureCanvasAgg(figure)
+    figure.draw(canvas.get_renderer())
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    assert len(boxes) == len(bands)
+    assert [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])] == []
