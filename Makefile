@@ -40,13 +40,17 @@ docs: $(STAMP)
 # Speed, as docs/performance.md reports it; DATA holds `satellite` and `ants_bees`. Takes hours: see each file's options.
 DATA ?= data
 bench: $(STAMP)
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/classes.py
+	$(BIN)/python benchmarks/growth.py $(DATA)/satellite/images
 	$(BIN)/python benchmarks/frozen.py time $(DATA)
 	$(BIN)/python benchmarks/frozen.py views $(DATA)
 	$(BIN)/python benchmarks/parts.py $(DATA)
 	$(BIN)/python benchmarks/rate.py $(DATA)
 	$(BIN)/python benchmarks/resizing.py run $(DATA)
 	$(BIN)/python benchmarks/resizing.py table
+	$(BIN)/python benchmarks/resizing.py plot docs/pictures/resizing.png
 	$(BIN)/python benchmarks/end_to_end.py run $(DATA)
 	$(BIN)/python benchmarks/end_to_end.py table
 

@@ -3,7 +3,7 @@
     python benchmarks/end_to_end.py run DATA [--ways ours cached fastai backbone scheduler] [--seeds 3]
     python benchmarks/end_to_end.py table
 
-DATA holds ``satellite``: 21 classes of land use, 1,344 training images, 128 px, batch 32, two workers. All start from
+DATA holds ``satellite``: 21 classes of land use, 1,343 training images, 128 px, batch 32, two workers. All start from
 the packaged ImageNet weights of EfficientNet-Lite0 and train the head for three epochs at 3e-3, then all layers for
 three:
 

@@ -182,7 +182,6 @@ def plain_task(classes: int) -> Any:
             super().__init__()
             self.backbone, self.head = network.backbone, network.head
             self.normalization = network.normalization
-            self.seen = self.wrong = 0
 
         def forward(self, pixels: Any) -> Any:
             return self.head(self.backbone(pixels.contiguous()))
@@ -191,8 +190,11 @@ def plain_task(classes: int) -> Any:
             return torch.nn.functional.cross_entropy(self(batch["image"]), batch["label"])
 
         def validation_step(self, batch: Any, batch_idx: int) -> None:
-            said = self(batch["image"]).argmax(1)
-            self.log("val_error_rate", (said != batch["label"]).float().mean(), batch_size=len(said))
+            said = self(batch["image"])
+            loss = torch.nn.functional.cross_entropy(said, batch["label"])
+            self.log("val_loss", loss, batch_size=len(said))  # what the scheduler's checkpoints look at
+            wrong = said.argmax(1) != batch["label"]
+            self.log("val_error_rate", wrong.float().mean(), batch_size=len(said))
 
         def configure_optimizers(self) -> Any:
             trained = [param for param in self.parameters() if param.requires_grad]
@@ -224,7 +226,7 @@ def scheduler(root: Path, seed: int, epochs: int) -> Result:
         file = Path(folder, "schedule.yaml")
         phases = {
             0: {"params": ["head.*"], "max_transition_epoch": epochs},
-            1: {"params": ["backbone.*"], "lr": 9e-4},
+            1: {"params": ["backbone.*"], "max_transition_epoch": 2 * epochs, "lr": 9e-4},
         }
         file.write_text(yaml.safe_dump(phases))
         callback = FinetuningScheduler(ft_schedule=str(file), epoch_transitions_only=True, restore_best=False)

@@ -2,7 +2,7 @@
 
     python benchmarks/resizing.py run DATA [--seeds 3]
     python benchmarks/resizing.py table
-    python benchmarks/resizing.py plot docs/progressive-resizing.png
+    python benchmarks/resizing.py plot docs/pictures/resizing.png
 
 DATA holds ``satellite``: land use, 21 classes. EfficientNet-Lite0 with packaged weights, batch 32, two workers.
 ``fixed`` trains the head, then all layers, at 128 px; ``progressive`` does the same at 64 px and ends with a few
@@ -23,11 +23,11 @@ from lightning_finetune import FineTune, ImageClassifier, Phase
 RESULTS = Path(__file__).with_suffix(".json")
 FULL = (1e-5, 9e-4)
 RECIPES = {
-    "fixed": [Phase(3, "head", 3e-3, size=128), Phase(5, "all", FULL, size=128)],
+    "fixed": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", FULL, size=128)],
     "progressive": [
         Phase(3, "head", 3e-3, size=64),
-        Phase(3, "all", FULL, size=64),
-        Phase(2, "all", FULL, size=128),
+        Phase(7, "all", FULL, size=64),
+        Phase(4, "all", FULL, size=128),
     ],
 }
 

@@ -183,6 +183,7 @@ def main() -> None:
         warnings.filterwarnings("ignore", words)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
     stay_offline_without_key()
+    sys.path.append(str(Path.cwd()))  # where a configuration's own functions and modules lie, as for `python -m`
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
         sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
     given = sys.argv[1:] = list(bare_flags(sys.argv[1:]))

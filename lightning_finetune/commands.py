@@ -51,7 +51,8 @@ class CommandTrainer(Trainer):
         if ckpt is not None:
             load_weights(model, ckpt)
         plans = self._plans()
-        find = FindOnly(unfrozen, _upper_rate(plans), plans[0].groups if plans else None)
+        groups, train_norm = (plans[0].groups, plans[0].train_norm) if plans else (None, False)
+        find = FindOnly(unfrozen, _upper_rate(plans), groups, train_norm)
         self._fit_only(find, 1, model, datamodule)
         if find.found is None:
             raise CheckpointError("The range test did not run: the data gave no training batch.")

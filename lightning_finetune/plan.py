@@ -128,7 +128,7 @@ class Plan(Sequence[State]):
             return None
         count = {"head": self.num_head, "all": self.num_groups}.get(train) if isinstance(train, str) else train
         if count is None or count > self.num_groups:
-            raise PhaseError(f"Phase {phase} trains {train} layer groups, but the model has {self.num_groups}.")
+            raise PhaseError(f"Phase {phase + 1} trains {train} layer groups, but the model has {self.num_groups}.")
         return count
 
     def rates(self, phase: int) -> tuple[float, ...] | None:
@@ -221,7 +221,7 @@ def _steps(phases: Sequence[Phase], per_epoch: int | Sequence[int], max_steps: i
             steps.append(planned if left is None else min(planned, left))
             epoch += phase.epochs
         if steps[-1] <= 0:
-            raise PhaseError(f"Phase {len(steps) - 1} would never be reached: the run ends at step {sum(steps[:-1])}.")
+            raise PhaseError(f"Phase {len(steps)} would never be reached: the run ends at step {sum(steps[:-1])}.")
     return steps
 
 

@@ -74,7 +74,7 @@ def test_what_a_phase_leaves_alone_stays_alone():
 
 
 def test_more_groups_than_the_model_has_are_refused():
-    with pytest.raises(PhaseError, match="Phase 1 trains 4 layer groups, but the model has 3"):
+    with pytest.raises(PhaseError, match="Phase 2 trains 4 layer groups, but the model has 3"):
         make_plan([Phase(1), Phase(1, 4)], 5, num_groups=3)
 
 
@@ -92,8 +92,8 @@ def test_an_open_phase_ends_with_the_run():
         ([], {}, "at least one phase"),
         ([Phase(None), Phase(1)], {}, "Only the last"),
         ([Phase(2), Phase(None)], {"max_epochs": 2}, "begins at epoch 2.*max_epochs=2"),
-        ([Phase(2), Phase(None)], {"max_steps": 10}, "Phase 1 would never be reached"),
-        ([Phase(2), Phase(2)], {"max_steps": 10}, "Phase 1 would never be reached"),
+        ([Phase(2), Phase(None)], {"max_steps": 10}, "Phase 2 would never be reached"),
+        ([Phase(2), Phase(2)], {"max_steps": 10}, "Phase 2 would never be reached"),
         ([Phase(1), Phase(None)], {}, "neither `max_epochs` nor `max_steps`"),
     ],
 )

@@ -33,7 +33,10 @@ def describe(
         DataError: The module's ``forward`` is not that of a classifier or of a segmenter, or does not fit the targets.
     """
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
-        logits = module(images)
+        try:
+            logits = module(images)
+        except (NotImplementedError, TypeError) as error:
+            raise DataError(f"expected a `forward` that takes images alone: {error}") from error
     if not isinstance(logits, Tensor) or logits.ndim not in (2, 4):
         raise DataError("expected logits [B, C] or [B, C, H, W] from the module's `forward`.")
     if logits.shape == (len(targets), 1) and not targets.is_floating_point():

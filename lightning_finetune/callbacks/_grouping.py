@@ -55,8 +55,9 @@ class Grouping:
             empty = [group.name for group, params in held if not params]
             if empty:
                 raise PhaseError(
-                    f"Phase {phase} trains the layer groups {empty}, but the optimizer holds none of their parameters. "
-                    f"Give all parameters to the optimizer in `configure_optimizers` of {type(self.module).__name__}; "
+                    f"Phase {phase + 1} trains the layer groups {empty}, but the optimizer holds none of their "
+                    "parameters. Give all parameters to the optimizer in `configure_optimizers` of "
+                    f"{type(self.module).__name__}; "
                     "frozen ones are skipped while they are frozen."
                 )
 

@@ -22,6 +22,7 @@ from lightning_finetune.data.options import Options, Stats
 from lightning_finetune.data.splits import Split, by_folder, by_pct
 from lightning_finetune.data.tables import Table, read_table
 from lightning_finetune.data.transforms import Augmentation
+from lightning_finetune.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -213,14 +214,21 @@ class ImageData(ImageDataModule):
 
 
 def _function_or_folder(root: Path, masks: Masks) -> Masks:
-    """The function that a configuration names by its dotted name, where no folder is called so."""
+    """The function that a configuration names by its dotted name, where no folder is called so.
+
+    Raises:
+        DataError: It is neither.
+    """
     if not isinstance(masks, str) or "." not in masks or (root / masks).exists() or Path(masks).exists():
         return masks
     module, _, name = masks.rpartition(".")
     try:
         function: Masks = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return masks  # which is then named as a folder that is missing
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"masks: expected a folder under {root}, or the dotted name of a function, got {masks!r}: there is no such "
+            f"folder, and {error}."
+        ) from error
     return function
 
 

@@ -15,6 +15,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.decode import Size
 from lightning_finetune.data.draws import Ints, permutation
+from lightning_finetune.data.memory import release_freed
 from lightning_finetune.errors import DataError
 
 
@@ -174,6 +175,8 @@ class ImageLoader:
         self._state = LoaderState(epoch=epoch, batch=start)
         features = None if self.features is None else self.features()
         self.sampler.start, self.sampler.pixels = start, features is None
+        if self._loader.num_workers and self._loader._iterator is None:
+            release_freed()
         for batch in self._loader if features is None else self._without_pixels(features):
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
             yield batch

@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import pytest
 from PIL import Image
 
+from lightning_finetune import FineTune, Phase
 from lightning_finetune.callbacks.find_only import FindOnly
 from tests.callbacks.test_resume import assert_same_bits
 from tests.foreign import ForeignNet, loader, quiet_trainer
@@ -27,3 +28,14 @@ def test_it_ends_before_the_first_step_with_its_findings_on_disk(tmp_path, capsy
     assert isinstance(written["lr"], list) is unfrozen
     assert Image.open(tmp_path / "lr_range_phase_1.png").size[0] > 500
     assert "valley" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("train_norm", [False, True])
+def test_it_sweeps_as_the_run_would(tmp_path, train_norm):
+    curves = []
+    for callback in (FindOnly(train_norm=train_norm), FineTune([Phase(1, "head", "find")], train_norm=train_norm)):
+        pl.seed_everything(3, verbose=False)
+        quiet_trainer(tmp_path, max_epochs=1, callbacks=[callback]).fit(ForeignNet(), loader())
+        found = callback.found if isinstance(callback, FindOnly) else callback.found[0]
+        curves.append(found.curve.losses)
+    assert curves[0] == curves[1]

@@ -95,7 +95,7 @@ def test_one_cycle_beside_it_is_refused(tmp_path):
 
 
 def test_a_number_of_groups_the_model_has_not_is_refused_before_the_first_batch(tmp_path):
-    with pytest.raises(PhaseError, match="Phase 1 trains 9 layer groups, but the model has 4"):
+    with pytest.raises(PhaseError, match="Phase 2 trains 9 layer groups, but the model has 4"):
         fit(tmp_path, FineTune([Phase(1), Phase(1, 9)]), module=Untrained())
 
 

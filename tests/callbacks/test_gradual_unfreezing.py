@@ -130,7 +130,7 @@ class Untrained(ForeignNet):
     [
         (lambda: GradualUnfreezing({0: "head", 3: "all"}), {"max_epochs": 3}, "begins at epoch 3.*max_epochs=3"),
         (lambda: GradualUnfreezing({0: "head", 3: 2, 5: "all"}), {"max_epochs": 4}, "epoch 5"),
-        (lambda: GradualUnfreezing({0: "head", 2: "all"}), {"max_steps": 12}, "Phase 1 would never be reached"),
+        (lambda: GradualUnfreezing({0: "head", 2: "all"}), {"max_steps": 12}, "Phase 2 would never be reached"),
         (lambda: GradualUnfreezing({0: "head", 1: 5}), {"max_epochs": 2}, "5 layer groups, but the model has 4"),
         (lambda: GradualUnfreezing({0: 1}, groups=["nack"]), {"max_epochs": 1}, "'nack'.*Did you mean 'neck"),
     ],

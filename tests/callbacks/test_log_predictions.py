@@ -98,6 +98,21 @@ def test_says_once_that_a_module_without_images_has_nothing_to_show(tmp_path) ->
     assert not (tmp_path / "predictions.png").exists()
 
 
+def test_says_that_a_module_without_forward_has_nothing_to_show(tmp_path) -> None:
+    class Inner(ForeignNet):
+        forward = pl.LightningModule.forward
+
+        def training_step(self, batch, batch_idx):
+            return self.head(self.stem(batch[0]).mean((2, 3))).sum()
+
+        def validation_step(self, batch, batch_idx): ...
+
+    trainer = quiet_trainer(tmp_path, callbacks=[LogPredictions()], max_epochs=1)
+    with pytest.warns(UserWarning, match="LogPredictions shows nothing: expected a `forward` that takes images alone"):
+        trainer.fit(Inner(), loader(), loader(16, seed=1))
+    assert trainer.global_step > 0
+
+
 def test_masks_of_a_segmenter(tmp_path) -> None:
     class Segmenter(ForeignNet):
         def __init__(self) -> None:

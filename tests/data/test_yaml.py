@@ -1,5 +1,6 @@
 """Data that is described by functions, in the YAML of the command."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from lightning_finetune import cli
 from lightning_finetune.data.splits import Split
+from lightning_finetune.errors import DataError
 
 FUNCTIONS = """
 from pathlib import Path
@@ -54,6 +56,21 @@ def test_a_data_block_of_ones_own(data_of, insects: Path):
     data = data_of("my_functions.block", root=insects)
     assert data.classes == ["ant", "bee", "wasp"]
     assert (len(data.dataset(Split.TRAIN)), len(data.dataset(Split.VALID))) == (19, 11)
+
+
+def test_the_console_script_finds_functions_in_the_working_directory(insects: Path, tmp_path: Path):
+    (tmp_path / "my_functions.py").write_text(FUNCTIONS)
+    words = ["plan", "--data", "lightning_finetune.ImageData.from_name_func", "--data.root", str(insects)]
+    words += ["--data.func", "my_functions.label", "--model.weights", "false", "--trainer.accelerator", "cpu"]
+    script = Path(sys.executable).with_name("lightning-finetune")
+    done = subprocess.run([script, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Plan of the run" in done.stdout
+
+
+def test_masks_that_are_neither_a_folder_nor_a_function_say_why(data_of, tmp_path: Path):
+    with pytest.raises(DataError, match=r"dotted name of a function, got 'my_functions.mist'.* no attribute 'mist'"):
+        data_of("lightning_finetune.ImageData.from_folder", "UNetSegmenter", root=tmp_path, masks="my_functions.mist")
 
 
 @pytest.mark.parametrize("masks", ["my_functions.mask", "truth"])
