@@ -137,7 +137,7 @@ found.plot_top_losses(4)
 # A prediction is a mask at the size of the file. On the left is what people drew, on the right what the model found.
 # It never finds Void, which it was never asked for.
 
-# %%
+# %% tags=["photos"]
 task = load("runs/lesson3_camvid/street.ckpt")
 
 

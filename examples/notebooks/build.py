@@ -18,7 +18,10 @@ from PIL import Image, ImageSequence
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LESSONS = ("sgd_primer", "lesson1_pets", "lesson3_satellite", "lesson3_camvid")
-NOT_OURS = "The picture is left out here, as its photos are not the project's to give on. Run the cell to see it."
+NOT_OURS = (
+    "The picture is left out here, as the photos or masks in it are not the project's to give on. "
+    "Run the cell to see it."
+)
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WIDTH, COLOURS = 800, 128  # of a picture, so that a notebook stays small
 
