@@ -5,8 +5,8 @@
     python benchmarks/resizing.py plot docs/pictures/resizing.png
 
 DATA holds ``satellite``: land use, 21 classes. EfficientNet-Lite0 with packaged weights, batch 32, two workers.
-``fixed`` trains the head, then all layers, at 128 px; ``progressive`` does the same at 64 px and ends with a few
-epochs at 128. Both are validated at 128 px after each epoch. Runs are added to ``resizing.json``; one that is there is
+``fixed`` trains the head, then all layers, at 128 px; the others do the same at a smaller size and end with a few
+epochs at 128. All are validated at 128 px after each epoch. Runs are added to ``resizing.json``; one that is there is
 not made again.
 """
 
@@ -24,7 +24,12 @@ RESULTS = Path(__file__).with_suffix(".json")
 FULL = (1e-5, 9e-4)
 RECIPES = {
     "fixed": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", FULL, size=128)],
-    "progressive": [
+    "from 96": [
+        Phase(2, "head", 3e-3, size=96),
+        Phase(4, "all", FULL, size=96),
+        Phase(3, "all", FULL, size=128),
+    ],
+    "from 64": [
         Phase(3, "head", 3e-3, size=64),
         Phase(7, "all", FULL, size=64),
         Phase(4, "all", FULL, size=128),
@@ -39,6 +44,7 @@ def main() -> None:
     run = commands.add_parser("run")
     run.add_argument("data", type=Path)
     run.add_argument("--seeds", type=int, default=3)
+    run.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     commands.add_parser("table")
     commands.add_parser("plot").add_argument("out", type=Path)
     options = parser.parse_args()
@@ -48,7 +54,7 @@ def main() -> None:
         plot(load(), options.out)
     else:
         for seed in range(options.seeds):
-            for name in RECIPES:
+            for name in options.recipes:
                 run_once(options.data, name, seed)
 
 
@@ -75,33 +81,25 @@ def run_once(root: Path, name: str, seed: int) -> None:
     print(rows[-1], flush=True)
 
 
-def pairs(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The fixed and the progressive run of each seed."""
-    found = {(row["recipe"], row["seed"]): row for row in rows}
-    seeds = sorted({row["seed"] for row in rows})
-    return [
-        (found["fixed", seed], found["progressive", seed])
-        for seed in seeds
-        if all((recipe, seed) in found for recipe in RECIPES)
-    ]
-
-
 def table(rows: list[dict[str, Any]]) -> str:
-    """One row a seed, and their mean, in Markdown."""
-    lines = ["| seed | fixed: error, time | progressive: error, time | time to the fixed error, of fixed |"]
-    lines.append("|---|---|---|---|")
-    shares = []
-    for fixed, small in pairs(rows):
-        (end, error), (total, reached) = fixed["timeline"][-1], small["timeline"][-1]
-        when = next((seconds for seconds, found in small["timeline"] if found <= error), float("inf"))
-        shares.append(when / end)
-        share = "never" if when == float("inf") else f"{when / end:.2f}"
-        lines.append(f"| {fixed['seed']} | {error:.4f}, {end:.0f} s | {reached:.4f}, {total:.0f} s | {share} |")
-    ends = [[run["timeline"][-1] for run in pair] for pair in pairs(rows)]
-    errors = [statistics.fmean(pair[side][1] for pair in ends) for side in (0, 1)]
-    times = [statistics.fmean(pair[side][0] for pair in ends) for side in (0, 1)]
-    means = [f"{error:.4f}, {time:.0f} s" for error, time in zip(errors, times, strict=True)]
-    return "\n".join([*lines, f"| mean | {means[0]} | {means[1]} | whole run: {times[1] / times[0]:.2f} |"])
+    """A row for each recipe: its error and time, and when it had the error of `fixed`, in Markdown."""
+    found = {(row["recipe"], row["seed"]): row["timeline"] for row in rows}
+    lines = ["| recipe | error | time, of fixed | time to the error of fixed, of fixed |", "|---|---|---|---|"]
+    for name in RECIPES:
+        seeds = [seed for recipe, seed in found if recipe == name]
+        errors = [found[name, seed][-1][1] for seed in seeds]
+        times = [found[name, seed][-1][0] / found["fixed", seed][-1][0] for seed in seeds]
+        shares = [reached(found[name, seed], found["fixed", seed]) for seed in seeds]
+        listed = ", ".join(f"{error:.4f}" for error in errors)
+        means = f"{statistics.fmean(errors):.4f} ({listed}) | {statistics.fmean(times):.2f}"
+        lines.append(f"| {name} | {means} | {', '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def reached(timeline: list[list[float]], fixed: list[list[float]]) -> str:
+    """The share of the time of ``fixed`` after which a run had its last error."""
+    end, error = fixed[-1]
+    return next((f"{seconds / end:.2f}" for seconds, had in timeline if had <= error), "never")
 
 
 def plot(rows: list[dict[str, Any]], out: Path) -> None:
@@ -111,8 +109,10 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for row in rows:
-        color = {"fixed": "#4477aa", "progressive": "#cc3311"}[row["recipe"]]
-        label = {"fixed": "128 px throughout", "progressive": "64 px, then 128"}[row["recipe"]]
+        color = {"fixed": "#4477aa", "from 96": "#cc3311", "from 64": "#ccbb44"}[row["recipe"]]
+        label = {"fixed": "128 px throughout", "from 96": "96 px, then 128", "from 64": "64 px, then 128"}[
+            row["recipe"]
+        ]
         axes.plot(*zip(*row["timeline"], strict=True), color=color, marker="o", markersize=3, label=label)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
@@ -120,6 +120,8 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
     axes.set_xlabel("seconds of training, validation included")
     axes.set_ylabel("validation error at 128 px")
     axes.set_yscale("log")
+    axes.set_yticks([0.05, 0.1, 0.2, 0.4], ["5 %", "10 %", "20 %", "40 %"])
+    axes.yaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=110)
