@@ -134,7 +134,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {statistics.fmean(row['timeline'][-1][0] for row in runs.values()):.0f} s "
             f"| {', '.join('never' if share == float('inf') else f'{share:.2f}' for share in shares)} "
             f"| {statistics.fmean(row['rate'] for row in runs.values()):.1f} "
-            f"| {statistics.fmean(row['peak_mb'] for row in runs.values()):.0f} MB |"
+            f"| {statistics.fmean(row['peak_mb'] for row in runs.values() if 'peak_mb' in row):.0f} MB |"
         )
     return "\n".join(lines)
 

@@ -59,6 +59,8 @@ def bits(learn: Learner) -> torch.Tensor:
 class Rates(Callback):
     """The rates of all groups at each step, and how many fits there were."""
 
+    order = 70  # after the schedules, which are at 60
+
     def __init__(self) -> None:
         self.rates: list[list[float]] = []
         self.fits = 0
@@ -152,8 +154,14 @@ def norms(root: Path) -> Seen:
 
 
 def _replica(rank: int, root: str) -> None:
-    from fastai.distributed import DistributedTrainer
+    from fastai.distributed import DistributedDL, DistributedTrainer
 
+    def broadcast(loader: Any, values: Any, source: int) -> Any:
+        sent = torch.as_tensor(list(values))
+        torch.distributed.broadcast(sent, source)
+        return sent.tolist()
+
+    DistributedDL._broadcast = broadcast  # its own sends the order of the data by way of a GPU
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29631", "ACCELERATE_USE_CPU": "true"}
     learn = learner(Path(root), cbs=DistributedTrainer(sync_bn=False, cpu=True))
@@ -241,7 +249,8 @@ def plan(root: Path) -> Seen:
 
     with contextlib.redirect_stdout(said):
         learner(root, cbs=Look()).fine_tune(1)
-    return "no", f"before the first batch it prints {before[0].strip()!r}"
+    shown = [word for word in ("phase", "freeze", "lr", "rate") if word in before[0]]
+    return ("partly" if shown else "no"), f"printed before the first batch of phases and rates: {shown or 'nothing'}"
 
 
 def diagnosis(root: Path) -> Seen:
@@ -254,7 +263,8 @@ def options(root: Path) -> Seen:
     scripts = [
         entry.name for entry in importlib.metadata.distribution("fastai").entry_points if "script" in entry.group
     ]
-    return ("no" if not scripts else "partly"), f"commands that it installs: {', '.join(scripts) or 'none'}"
+    training = [name for name in scripts if "fit" in name or "train" in name]
+    return ("partly" if training else "no"), f"commands that it installs: {', '.join(scripts) or 'none'}"
 
 
 def mistakes(root: Path) -> Seen:

@@ -175,7 +175,7 @@ def rates(library: str, root: Path) -> Seen:
         options = {"ft_schedule": schedule}
 
     def look(trainer: pl.Trainer, module: Any) -> None:
-        ids = {id(param) for param in module.backbone.parameters()}
+        ids = {id(param) for layer in (0, 3) for param in module.backbone[layer].parameters()}  # without the norm
         groups = trainer.optimizers[0].param_groups
         found.append(sorted({group["lr"] for group in groups if ids & {id(param) for param in group["params"]}}))
 
@@ -250,10 +250,15 @@ def range_trace(library: str, root: Path) -> Seen:
 
 
 def _norm_moved(callback: pl.Callback, root: Path) -> bool:
-    task = Task()
-    before = {name: value.clone() for name, value in task.backbone[1].state_dict().items() if "num" not in name}
-    fit(task, [callback], root, max_epochs=HEAD)
-    return any(not torch.equal(value, task.backbone[1].state_dict()[name]) for name, value in before.items())
+    task, epochs = Task(), []
+    norm = task.backbone[1]
+    before = {name: value.clone() for name, value in norm.state_dict().items() if "num" not in name}
+
+    def look(trainer: pl.Trainer, module: Any) -> None:
+        epochs.append(any(not torch.equal(value, norm.state_dict()[name]) for name, value in before.items()))
+
+    fit(task, [callback, Each("on_train_epoch_end", look)], root)
+    return epochs[0]  # frozen
 
 
 def norms(library: str, root: Path) -> Seen:
