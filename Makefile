@@ -41,13 +41,13 @@ docs: $(STAMP)
 DATA ?= data
 bench: $(STAMP)
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/classes.py
-	$(BIN)/python benchmarks/growth.py $(DATA)/satellite/images
-	$(BIN)/python benchmarks/frozen.py time $(DATA)
-	$(BIN)/python benchmarks/frozen.py views $(DATA)
-	$(BIN)/python benchmarks/parts.py $(DATA)
-	$(BIN)/python benchmarks/rate.py $(DATA)
+	$(BIN)/python benchmarks/overhead.py --out benchmarks/overhead.json
+	$(BIN)/python benchmarks/classes.py --out benchmarks/classes.json
+	$(BIN)/python benchmarks/growth.py $(DATA)/satellite/images --out benchmarks/growth.json
+	$(BIN)/python benchmarks/frozen.py time $(DATA) --out benchmarks/frozen_time.json
+	$(BIN)/python benchmarks/frozen.py views $(DATA) --out benchmarks/frozen_views.json
+	$(BIN)/python benchmarks/parts.py $(DATA) --out benchmarks/parts.json
+	$(BIN)/python benchmarks/rate.py $(DATA) --out benchmarks/rate.json
 	$(BIN)/python benchmarks/resizing.py run $(DATA)
 	$(BIN)/python benchmarks/resizing.py table
 	$(BIN)/python benchmarks/resizing.py plot docs/pictures/resizing.png

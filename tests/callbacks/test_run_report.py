@@ -242,7 +242,7 @@ def test_a_module_that_cannot_be_asked_ends_no_run(tmp_path):
             self.log("val_loss", torch.nn.functional.cross_entropy(*self(*batch)))
 
     fit(tmp_path, module=Pairs(), max_epochs=1)
-    assert page(tmp_path).says("They cannot be shown: TypeError: ", "predictions")
+    assert page(tmp_path).says("They cannot be shown: DataError: expected a `forward` that takes images", "predictions")
 
 
 @pytest.fixture(scope="module")
