@@ -42,8 +42,8 @@ class LastCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` for one ``last.ckpt`` after each epoch, from which a run resumes.
 
     In a run of one process, Ctrl-C, or the SIGTERM of a machine that is taken away or of a sweep that gives a trial up,
-    ends the step, saves, and stops; a second Ctrl-C does not wait. SLURM's SIGUSR1, for which Lightning would save and
-    requeue the job in the middle of a step, which no run can resume from, waits for the end of the step or of the
+    ends the step, saves, and stops; a second Ctrl-C does not wait. For SLURM's SIGUSR1 Lightning would save and requeue
+    the job amid a step, from which no run resumes to the same bits; it waits for the end of the step, or of the
     validation batch. In a distributed run, whose processes could not agree on a step, the checkpoint of the last epoch
     is what remains.
 
@@ -102,8 +102,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self._asked.add(signum)
-        if signum == signal.SIGINT:
-            self._release()
+        if signum == signal.SIGINT:  # a second one does not wait
+            signal.signal(signum, self._before.pop(signum))
 
     def _release(self) -> None:
         for number, handler in self._before.items():

@@ -175,7 +175,7 @@ class ImageLoader:
         self._state = LoaderState(epoch=epoch, batch=start)
         features = None if self.features is None else self.features()
         self.sampler.start, self.sampler.pixels = start, features is None
-        if self._loader.num_workers and self._loader._iterator is None:
+        if features is None and self._loader.num_workers and self._loader._iterator is None:
             release_freed()
         for batch in self._loader if features is None else self._without_pixels(features):
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)

@@ -19,15 +19,16 @@ PHASES = [Phase(1, train="head", lr=3e-3), Phase(2, train="all", lr=1e-3)]
 
 
 class Signal(pl.Callback):
-    """Sends SLURM's signal to this process in ``hook``, once, when ``step`` steps have been made."""
+    """Sends signals to this process in ``hook``, once, when ``step`` steps have been made."""
 
-    def __init__(self, hook: str, step: int) -> None:
+    def __init__(self, hook: str, step: int, signals: tuple[int, ...] = (signal.SIGUSR1,)) -> None:
         self.sent = 0
 
         def send(trainer, *rest):
             if trainer.global_step == step and not self.sent:
                 self.sent += 1
-                os.kill(os.getpid(), signal.SIGUSR1)
+                for number in signals:
+                    os.kill(os.getpid(), number)
 
         setattr(self, hook, send)
 
@@ -81,6 +82,14 @@ def test_a_job_that_slurm_requeues_resumes_to_the_same_bits(photos: Path, tmp_pa
     again, rest = trained(photos, tmp_path / "again", begin=kept)
     assert again.global_step == whole.global_step == 9
     assert all(torch.equal(weights[name], rest[name]) for name in weights)
+
+
+def test_a_job_that_is_requeued_and_then_interrupted_does_both(photos: Path, tmp_path: Path, job: Path):
+    both = Signal("on_train_batch_start", step=4, signals=(signal.SIGUSR1, signal.SIGINT))
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trained(photos, tmp_path, both)
+    assert job.read_text().split() == ["requeue", "77"]
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
 
 
 def test_handlers_are_given_back(photos: Path, tmp_path: Path, job: Path):
