@@ -28,6 +28,7 @@ from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpo
 from lightning_finetune.commands import CommandTrainer
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.loggers import stay_offline_without_key
+from lightning_finetune.processes import leave_group
 from lightning_finetune.tasks import BaseTask
 from lightning_finetune.usage import ShortErrorsParser
 
@@ -196,3 +197,5 @@ def main() -> None:
         sys.exit(f"lightning-finetune: error: {error}")
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0, for which a scheduler would take the job as done
+    finally:
+        leave_group()

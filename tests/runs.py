@@ -20,6 +20,7 @@ from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle, 
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.data import ImageData
 from lightning_finetune.phases import Phase
+from lightning_finetune.processes import leave_group
 from lightning_finetune.tasks import ImageClassifier
 from tests.foreign import ForeignNet, images, quiet_trainer
 
@@ -172,3 +173,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_group()

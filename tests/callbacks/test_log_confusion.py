@@ -94,12 +94,14 @@ def test_two_processes_count_every_image_once(tmp_path):
 import torch, lightning.pytorch as pl
 from torch.utils.data import DataLoader, TensorDataset
 from lightning_finetune.callbacks import LogConfusion
+from lightning_finetune.processes import leave_group
 from lightning_finetune.tasks import ImageClassifier
 torch.manual_seed(0)
 data = TensorDataset(torch.randn(10, 3, 32, 32), torch.arange(10) % 2)
 task = ImageClassifier("test_resnet", num_classes=2, weights=False)
 pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, default_root_dir={str(tmp_path)!r},
     callbacks=[LogConfusion()], enable_progress_bar=False).validate(task, DataLoader(data, 2), verbose=False)
+leave_group()
 """
     (tmp_path / "run.py").write_text(code)
     subprocess.run([sys.executable, tmp_path / "run.py"], check=True, timeout=120)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lightning_finetune.data import ImageData
+from lightning_finetune.processes import leave_group
 
 
 class Recorder(pl.LightningModule):
@@ -71,3 +72,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_group()

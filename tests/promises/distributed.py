@@ -11,6 +11,7 @@ import torch
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, LogConfusion, LogPredictions
 from lightning_finetune.phases import Phase
+from lightning_finetune.processes import leave_group
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.promises.test_every_callback import CALLBACKS
 from tests.promises.test_every_task import TASKS, batches
@@ -50,3 +51,4 @@ def done(trainer: pl.Trainer, name: str) -> None:
 
 if __name__ == "__main__":
     main()
+    leave_group()
