@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -220,7 +221,7 @@ class ImageDataModule(LightningDataModule):
         if "features" in batch:
             return _without_pixels(batch)
         batch = self.augmented(batch)
-        mean, std = (batch["image"].new_tensor(numbers)[:, None, None] for numbers in self.normalization)
+        mean, std = (_spread(batch["image"], numbers) for numbers in self.normalization)
         normalised = batch["image"].sub_(mean).div_(std)
         batch["image"] = normalised.contiguous(memory_format=torch.channels_last)
         if self.trainer is not None:
@@ -312,6 +313,12 @@ def _without_pixels(batch: Batch) -> Batch:
     if "mask" in batch:
         batch["mask"] = batch["mask"].long()
     return batch
+
+
+def _spread(images: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
+    """One image of a number for each channel: to take it from a batch, channels last, is a third of the work."""
+    image = images.new_tensor(numbers)[None, :, None, None].expand_as(images[:1])
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 def _default_stats(channels: int) -> Stats:

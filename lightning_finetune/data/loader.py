@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
@@ -28,6 +29,9 @@ class LoaderState(TypedDict):
 
 Features: TypeAlias = Callable[[Tensor], dict[str, Any]]
 """From the indices of a batch to what takes the place of its pixels."""
+
+_SMALL = 2**14
+"""Bytes of a tensor that is not worth a shared file of its own."""
 
 
 class BatchSampler(Sampler[BatchKey]):
@@ -150,12 +154,12 @@ class ImageLoader:
         self.images = images
         self.sampler = sampler
         self.features: Callable[[], Features | None] | None = None
-        self._loader: DataLoader[Batch] = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             images,
             batch_size=None,
             sampler=sampler,
             num_workers=num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_packed,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # else each iteration takes a number from the generator that dropout uses
@@ -177,7 +181,7 @@ class ImageLoader:
         self.sampler.start, self.sampler.pixels = start, features is None
         if features is None and self._loader.num_workers and self._loader._iterator is None:
             release_freed()
-        for batch in self._loader if features is None else self._without_pixels(features):
+        for batch in map(_unpacked, self._loader) if features is None else self._without_pixels(features):
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
             yield batch
 
@@ -208,15 +212,16 @@ class ImageLoader:
         """Batches of :meth:`BatchSampler.covering`, augmented as in ``epoch``, by workers of their own."""
         loader = self._loader
         keys = self.sampler.covering(epoch)
-        yield from DataLoader(
+        batches = DataLoader(
             self.images,
             batch_size=None,
             sampler=keys,
             num_workers=loader.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_packed,
             pin_memory=loader.pin_memory,
             generator=torch.Generator(),
         )
+        yield from map(_unpacked, batches)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones.
@@ -229,5 +234,10 @@ class ImageLoader:
             iterator._shutdown_workers()
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _packed(batch: Any) -> dict[str, Tensor | npt.NDArray[Any]]:
+    """In a worker: what is small as an array, which is part of the message, where a tensor takes a handshake."""
+    return {name: value.numpy() if value.nbytes <= _SMALL else value for name, value in batch.items()}
+
+
+def _unpacked(batch: dict[str, Tensor | npt.NDArray[Any]]) -> Batch:
+    return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
