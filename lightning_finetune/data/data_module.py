@@ -248,6 +248,7 @@ class ImageDataModule(LightningDataModule):
         train = split == Split.TRAIN
         trainer = self.trainer
         images = self.dataset(split)
+        images.keep_decoded()
         sampler = BatchSampler(
             len(images),
             self.batch_size,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,15 +18,19 @@ from lightning_finetune.data.decode import (
     CENTRE,
     ImageSource,
     MaskSource,
-    Pixels,
     Resize,
     Size,
+    decoded_image,
+    decoded_mask,
     image_pixels,
     mask_pixels,
 )
 from lightning_finetune.data.draws import Ints, Stream, uniforms
+from lightning_finetune.data.memory import SharedArrays
 from lightning_finetune.data.mix import Mixer
 from lightning_finetune.data.multi_hot import MultiHot
+from lightning_finetune.data.pictures import Pictures
+from lightning_finetune.data.reader import Reader
 from lightning_finetune.data.transforms import Augmenter
 
 Batch: TypeAlias = dict[str, Tensor]
@@ -82,11 +87,24 @@ class ImageDataset(Dataset[Batch]):
         self.images = images
         self.targets = targets
         self.rows = rows
-        self.resize: Resize = resize
         self.seed = seed
         self.augment = augment
         self.mix = mix
         self.channels = channels
+        moves = augment is not None and augment.is_random
+        decode, fit = (partial(function, channels=channels) for function in (decoded_image, image_pixels))
+        self._readers = {"image": Reader(images, rows, decode, fit, resize, moves)}
+        if not isinstance(targets, (np.ndarray, MultiHot)):
+            self._readers["mask"] = Reader(targets, rows, decoded_mask, mask_pixels, resize, moves)
+
+    def keep_decoded(self) -> None:
+        """From now on decode each file once for a size, as far as all fit into memory that processes share.
+
+        Not the images of somebody's dataset, which may be others in each epoch.
+        """
+        if SharedArrays.is_possible and not isinstance(self.images, Pictures):
+            for reader in self._readers.values():
+                reader.kept = SharedArrays(len(self))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,19 +112,16 @@ class ImageDataset(Dataset[Batch]):
     def __getitem__(self, key: BatchKey) -> Batch:
         """The batch of a key: uint8 images ``[B, 3, h, w]``, targets, indices and the plan of augmentation."""
         rows = self.rows[key.items]
-        batch = self._seen(rows, key) if key.pixels else {"image": self._unseen(key)}
+        batch = self._seen(key) if key.pixels else {"image": self._unseen(key)}
         if isinstance(self.targets, (np.ndarray, MultiHot)):
             batch["label"] = torch.from_numpy(self.targets[rows])
         batch["index"] = torch.from_numpy(key.items)
         return batch
 
-    def _seen(self, rows: Ints, key: BatchKey) -> Batch:
+    def _seen(self, key: BatchKey) -> Batch:
         """Images and masks, and what is to be done to them on the device."""
-        places = self._places(key)
-        batch = {"image": _stacked(self._pixels(row, key.size, place) for row, place in zip(rows, places, strict=True))}
+        batch = {name: self._read(reader, key) for name, reader in self._readers.items()}
         batch["image"] = batch["image"].permute(0, 3, 1, 2)
-        if not isinstance(self.targets, (np.ndarray, MultiHot)):
-            batch["mask"] = _stacked(self._mask(row, key.size, place) for row, place in zip(rows, places, strict=True))
         if self.augment is not None:
             batch["plan"] = self.augment.plan(self.seed, key.epoch, key.items, key.size)
         if self.mix is not None:
@@ -117,11 +132,11 @@ class ImageDataset(Dataset[Batch]):
         """The shape of the images in one byte."""
         return torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(key.items), self.channels, *key.size)
 
-    def _pixels(self, row: int, size: Size, place: Place) -> Pixels:
-        return turned(image_pixels(self.images[row], size, self.resize, place.crop, self.channels), place.symmetry)
-
-    def _mask(self, row: int, size: Size, place: Place) -> Pixels:
-        return turned(mask_pixels(self.targets[row], size, self.resize, place.crop), place.symmetry)
+    def _read(self, reader: Reader, key: BatchKey) -> Tensor:
+        """Images ``[B, h, w, channels]`` or masks ``[B, h, w]``."""
+        placed = zip(key.items.tolist(), self._places(key), strict=True)
+        seen = [turned(reader.pixels(item, key.size, place.crop), place.symmetry) for item, place in placed]
+        return torch.from_numpy(np.stack(seen))
 
     def _places(self, key: BatchKey) -> list[Place]:
         """Where each image is cropped, and how it is flipped."""
@@ -130,7 +145,3 @@ class ImageDataset(Dataset[Batch]):
         corners = uniforms(self.seed, key.epoch, key.items, 2, Stream.CROP).tolist()
         codes = self.augment.symmetries(self.seed, key.epoch, key.items, key.size[0] == key.size[1]).tolist()
         return [Place((x, y), code) for (x, y), code in zip(corners, codes, strict=True)]
-
-
-def _stacked(arrays: Iterable[Pixels]) -> Tensor:
-    return torch.from_numpy(np.stack(list(arrays)))

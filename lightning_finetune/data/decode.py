@@ -15,7 +15,7 @@ from lightning_finetune.errors import DataError
 
 Resize: TypeAlias = Literal["crop", "squish"]
 ImageSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor"
-MaskSource: TypeAlias = "str | Path | Image.Image"
+MaskSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
 Size: TypeAlias = tuple[int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -56,6 +56,17 @@ def image_pixels(
     return fitted[0] if channels == 3 else np.stack(fitted, axis=-1)
 
 
+def decoded_image(source: ImageSource, size: Size, channels: int = 3) -> Pixels:
+    """An image before it is cropped and scaled, ``[h, w, channels]``: of it :func:`image_pixels` makes the same."""
+    bands = [np.asarray(band) for band in _split(_open(source, size), channels, source)]
+    return bands[0] if channels == 3 else np.stack(bands, axis=-1)
+
+
+def can_move(full: tuple[int, ...], size: Size, resize: Resize) -> bool:
+    """Whether something of an image of shape ``full`` is left out, so that a crop has more than one position."""
+    return resize == "crop" and full[0] * size[1] != full[1] * size[0]
+
+
 def visible(image: Tensor) -> Tensor:
     """What of an image ``[C, h, w]`` can be shown as RGB ``[3, h, w]``: its first three channels, or the first."""
     return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
@@ -66,12 +77,19 @@ def mask_pixels(source: MaskSource, size: Size, resize: Resize, position: tuple[
     return np.asarray(_fit(open_mask(source), size, resize, position, Image.Resampling.NEAREST))
 
 
+def decoded_mask(source: MaskSource, size: Size) -> Pixels:
+    """A mask ``[h, w]`` before it is cropped and scaled; of it :func:`mask_pixels` makes the same."""
+    return np.asarray(open_mask(source))
+
+
 def open_mask(path: MaskSource) -> Image.Image:
     """A mask, decoded; its values are class ids (of a palette image, the indices).
 
     Raises:
         DataError: The file does not hold a readable image of one channel.
     """
+    if isinstance(path, np.ndarray):
+        return Image.fromarray(path)
     try:
         mask = path if isinstance(path, Image.Image) else Image.open(path)
         mask.load()
