@@ -26,7 +26,8 @@ from lightning_finetune.data.decode import (
     mask_pixels,
 )
 from lightning_finetune.data.draws import Ints, Stream, uniforms
-from lightning_finetune.data.memory import SharedArrays
+from lightning_finetune.data.free_memory import free_bytes
+from lightning_finetune.data.memory import SHARED, SharedArrays
 from lightning_finetune.data.mix import Mixer
 from lightning_finetune.data.multi_hot import MultiHot
 from lightning_finetune.data.pictures import Pictures
@@ -98,13 +99,15 @@ class ImageDataset(Dataset[Batch]):
             self._readers["mask"] = Reader(targets, rows, decoded_mask, mask_pixels, resize, moves)
 
     def keep_decoded(self) -> None:
-        """From now on decode each file once for a size, as far as all fit into memory that processes share.
+        """From now on decode each file once for a size, where they fit into memory that worker processes share.
 
-        Not the images of somebody's dataset, which may be others in each epoch.
+        That takes at most 1 GiB, and a quarter of what is free; as much for masks. Images of somebody's dataset are not
+        kept, as they may be others in each epoch.
         """
         if SharedArrays.is_possible and not isinstance(self.images, Pictures):
+            free = free_bytes()
             for reader in self._readers.values():
-                reader.kept = SharedArrays(len(self))
+                reader.kept = SharedArrays(len(self), SHARED if free is None else min(SHARED, free // 4))
 
     def __len__(self) -> int:
         return len(self.rows)

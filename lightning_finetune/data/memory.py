@@ -17,7 +17,7 @@ import numpy as np
 from lightning_finetune.data.decode import Pixels, Size
 
 SHARED = 2**30
-"""Bytes that the arrays of one :class:`SharedArrays` may take."""
+"""Bytes that decoded images of a split may take, and as many its masks."""
 
 _Shape = np.dtype([("made_for", np.int32, 2), ("shape", np.int32, 3)])
 
@@ -45,7 +45,7 @@ class SharedArrays:
 
     is_possible = hasattr(os, "memfd_create")
 
-    def __init__(self, count: int, nbytes: int = SHARED) -> None:
+    def __init__(self, count: int, nbytes: int) -> None:
         self.count = count
         self.part = nbytes // count // mmap.PAGESIZE * mmap.PAGESIZE
         self._lock = Lock()

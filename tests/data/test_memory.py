@@ -53,7 +53,7 @@ def whole(value: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def test_an_array_is_kept_for_one_size_and_the_last_one_counts():
-    arrays = SharedArrays(3)
+    arrays = SharedArrays(3, 2**30)
     assert arrays.read(1, (4, 6)) is None
     arrays.write(1, (4, 6), whole(1, (8, 5)))  # what is kept for a size may have another
     assert np.array_equal(arrays.read(1, (4, 6)), whole(1, (8, 5)))
@@ -64,7 +64,7 @@ def test_an_array_is_kept_for_one_size_and_the_last_one_counts():
 
 
 def test_what_is_read_is_a_copy():
-    arrays = SharedArrays(1)
+    arrays = SharedArrays(1, 2**30)
     arrays.write(0, (4, 6), whole(1, (4, 6)))
     arrays.read(0, (4, 6))[:] = 9
     assert np.array_equal(arrays.read(0, (4, 6)), whole(1, (4, 6)))
@@ -86,7 +86,7 @@ def test_what_does_not_fit_or_is_not_of_bytes_is_not_kept():
 def test_memory_is_taken_as_it_is_written():
     here = psutil.Process()
     before = here.memory_info().shared
-    arrays = SharedArrays(100)
+    arrays = SharedArrays(100, 2**30)
     assert here.memory_info().shared - before < 2**20
     for number in range(100):
         arrays.write(number, (256, 256), whole(1, (256, 256)))
@@ -107,7 +107,7 @@ def alternate(arrays: SharedArrays, value: int) -> None:
 
 
 def test_processes_that_write_at_once_never_read_a_mixture():
-    arrays = SharedArrays(3)
+    arrays = SharedArrays(3, 2**30)
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=alternate, args=(arrays, value)) for value in range(1, 5)]
     for writer in writers:

@@ -1,0 +1,52 @@
+"""How much memory this process may still take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_GROUPS = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Of Linux's control groups, version 2 and version 1: a folder, the files that hold the limit and what is used, and the
+statistic of what of that could be dropped."""
+
+
+def free_bytes(root: Path = Path("/")) -> int | None:
+    """What is free of the machine and of every control group (a container, a job) that this process is in.
+
+    Args:
+        root: Holds ``proc`` and ``sys``.
+
+    Returns:
+        Bytes; None where the system does not say.
+    """
+    found = [*_of_machine(root / "proc/meminfo")]
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for name in {"memory", ""}.intersection(controllers.split(",")):
+                folder, *names = _GROUPS[name]
+                found += _of_groups(root / "sys/fs/cgroup" / folder, path, *names)
+    return max(min(found), 0) if found else None
+
+
+def _of_machine(file: Path) -> Iterator[int]:
+    with suppress(OSError):
+        for name, kilobytes, *_ in map(str.split, file.read_text().splitlines()):
+            if name == "MemAvailable:":
+                yield 1024 * int(kilobytes)
+
+
+def _of_groups(top: Path, path: str, limit: str, used: str, droppable: str) -> Iterator[int]:
+    """Of a group and those around it; inside a container the inner names may lead nowhere, and the top is its own."""
+    group = top / path.lstrip("/")
+    for folder in (group, *group.parents):
+        with suppress(OSError, ValueError):  # there is no such file, or it says "max"
+            bound = int((folder / limit).read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            yield bound - int((folder / used).read_text()) + int(stat[droppable])
+        if folder == top:
+            return
