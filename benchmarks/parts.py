@@ -3,7 +3,7 @@
     python benchmarks/parts.py DATA [--rounds 7] [--sizes 64 128 224] [--out FILE.json]
 
 DATA holds ``satellite`` and ``ants_bees``. Contenders take turns; the median of each counts, and the median ratio. Set
-beside a step on the same images, the time of those that lie decoded in memory says what a cache of images would save.
+beside a step on the same images, the time of those that lie decoded in memory says what keeping them saves.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
     python benchmarks/resizing.py plot docs/pictures/resizing.png
 
 DATA holds ``satellite``: land use, 21 classes. EfficientNet-Lite0 with packaged weights, batch 32, two workers.
-``fixed`` trains the head, then all layers, at 128 px; the others do the same at a smaller size and end with a few
-epochs at 128. All are validated at 128 px after each epoch. Runs are added to ``resizing.json``; one that is there is
-not made again.
+``fixed`` trains the head, then all layers, at 128 or 224 px; the others do the same at a smaller size and end with a
+few epochs at the final one. All are validated at the final size after each epoch. Runs are added to ``resizing.json``;
+one that is there is not made again.
 """
 
 from __future__ import annotations
@@ -23,18 +23,25 @@ from lightning_finetune import FineTune, ImageClassifier, Phase
 RESULTS = Path(__file__).with_suffix(".json")
 FULL = (1e-5, 9e-4)
 RECIPES = {
-    "fixed": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", FULL, size=128)],
-    "from 96": [
+    "fixed at 128": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", FULL, size=128)],
+    "96, then 128": [
         Phase(2, "head", 3e-3, size=96),
         Phase(4, "all", FULL, size=96),
         Phase(3, "all", FULL, size=128),
     ],
-    "from 64": [
+    "64, then 128": [
         Phase(3, "head", 3e-3, size=64),
         Phase(7, "all", FULL, size=64),
         Phase(4, "all", FULL, size=128),
     ],
+    "fixed at 224": [Phase(3, "head", 3e-3, size=224), Phase(6, "all", FULL, size=224)],
+    "128, then 224": [
+        Phase(3, "head", 3e-3, size=128),
+        Phase(5, "all", FULL, size=128),
+        Phase(2, "all", (3e-6, 3e-4), size=224),
+    ],
 }
+COLORS = {"64, then 128": "#ccbb44", "96, then 128": "#cc3311", "128, then 224": "#cc3311"}
 
 
 def main() -> None:
@@ -72,24 +79,32 @@ def run_once(root: Path, name: str, seed: int) -> None:
     if any((row["recipe"], row["seed"]) == (name, seed) for row in load()):
         return
     pl.seed_everything(seed, verbose=False)
-    data = images(root, seed)
-    model = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes)
     phases = RECIPES[name]
+    data = images(root, seed, size=final_size(name))
+    model = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes)
     clock = fit(model, data, [FineTune(phases, train_norm=True)], sum(phase.epochs or 0 for phase in phases))
     rows = [*load(), {"recipe": name, "seed": seed, "timeline": clock.timeline}]
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(rows[-1], flush=True)
 
 
+def final_size(name: str) -> int:
+    """At which a recipe ends and is judged."""
+    size = RECIPES[name][-1].size
+    assert isinstance(size, int)
+    return size
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """A row for each recipe: its error and time, and when it had the error of `fixed`, in Markdown."""
+    """A row for each recipe: its error and time, and when it had the error of its fixed size, in Markdown."""
     found = {(row["recipe"], row["seed"]): row["timeline"] for row in rows}
     lines = ["| recipe | error | time, of fixed | time to the error of fixed, of fixed |", "|---|---|---|---|"]
-    for name in RECIPES:
+    for name in dict.fromkeys(recipe for recipe, _ in found):
         seeds = [seed for recipe, seed in found if recipe == name]
+        fixed = f"fixed at {final_size(name)}"
         errors = [found[name, seed][-1][1] for seed in seeds]
-        times = [found[name, seed][-1][0] / found["fixed", seed][-1][0] for seed in seeds]
-        shares = [reached(found[name, seed], found["fixed", seed]) for seed in seeds]
+        times = [found[name, seed][-1][0] / found[fixed, seed][-1][0] for seed in seeds]
+        shares = [reached(found[name, seed], found[fixed, seed]) for seed in seeds]
         listed = ", ".join(f"{error:.4f}" for error in errors)
         means = f"{statistics.fmean(errors):.4f} ({listed}) | {statistics.fmean(times):.2f}"
         lines.append(f"| {name} | {means} | {', '.join(shares)} |")
@@ -103,27 +118,26 @@ def reached(timeline: list[list[float]], fixed: list[list[float]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], out: Path) -> None:
-    """Error against wall time, one line a run."""
+    """Error against wall time, one line a run, beside each other for each final size."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for row in rows:
-        color = {"fixed": "#4477aa", "from 96": "#cc3311", "from 64": "#ccbb44"}[row["recipe"]]
-        label = {"fixed": "128 px throughout", "from 96": "96 px, then 128", "from 64": "64 px, then 128"}[
-            row["recipe"]
-        ]
-        axes.plot(*zip(*row["timeline"], strict=True), color=color, marker="o", markersize=3, label=label)
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), frameon=False)
-    axes.set_xlabel("seconds of training, validation included")
-    axes.set_ylabel("validation error at 128 px")
-    axes.set_yscale("log")
-    axes.set_yticks([0.05, 0.1, 0.2, 0.4], ["5 %", "10 %", "20 %", "40 %"])
-    axes.yaxis.set_minor_formatter("")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, size in zip(figure.subplots(1, 2, sharey=True), (128, 224), strict=True):
+        for row in rows:
+            if final_size(row["recipe"]) == size:
+                color = COLORS.get(row["recipe"], "#4477aa")
+                times_and_errors = zip(*row["timeline"], strict=True)
+                axes.plot(*times_and_errors, color=color, marker="o", markersize=3, label=row["recipe"])
+        handles, labels = axes.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        axes.legend(unique.values(), unique.keys(), frameon=False)
+        axes.set_xlabel("seconds of training, validation included")
+        axes.set_title(f"validation error at {size} px")
+        axes.set_yscale("log")
+        axes.set_yticks([0.03, 0.05, 0.1, 0.2, 0.4], ["3 %", "5 %", "10 %", "20 %", "40 %"])
+        axes.yaxis.set_minor_formatter("")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=110)
 
 

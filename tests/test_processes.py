@@ -25,5 +25,7 @@ def test_the_group_of_processes_ends_before_python_does(photos: Path, tmp_path: 
     (tmp_path / "command.py").write_text(ENDS)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()]
     words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET, *TWO]
-    said, _ = launch([*torchrun, "command.py", *words], tmp_path).communicate(timeout=300)
+    process = launch([*torchrun, "command.py", *words], tmp_path)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
     assert said.count("group at the end: False") == 2, said

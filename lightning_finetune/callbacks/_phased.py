@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from lightning_finetune.allocator import keep_freed
 from lightning_finetune.callbacks import _trainer
 from lightning_finetune.callbacks._early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.callbacks._grouping import Grouping
@@ -105,6 +106,8 @@ class PhasedCallback(Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         _trainer.begin_epoch_as_usual(trainer)
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed()
         if self._seed is None:
             self._seed = _trainer.run_seed(trainer)
         self._check_world_size(trainer)

@@ -17,6 +17,7 @@ from lightning_finetune.data.check import check_images
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset, Kind
 from lightning_finetune.data.decode import Resize, Size
 from lightning_finetune.data.draws import Ints, permutation
+from lightning_finetune.data.free_memory import free_bytes
 from lightning_finetune.data.items import ImageItems
 from lightning_finetune.data.labels import encode
 from lightning_finetune.data.loader import BatchSampler, ImageLoader
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed
 
 log = logging.getLogger(__name__)
+
+DECODED = 2**30
+"""Bytes that the decoded images of a split take at most, in each process."""
 
 IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -153,10 +157,11 @@ class ImageDataModule(LightningDataModule):
         self._checked.update(new)
 
     def teardown(self, stage: str) -> None:
-        """End worker processes."""
+        """End worker processes, and give back the memory of decoded images."""
         for reference in self._loaders:
             if (loader := reference()) is not None:
                 loader.close()
+                loader.images.forget_decoded()
         self._loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:
@@ -248,7 +253,7 @@ class ImageDataModule(LightningDataModule):
         train = split == Split.TRAIN
         trainer = self.trainer
         images = self.dataset(split)
-        images.keep_decoded()
+        images.keep_decoded(self._memory_of_a_split())
         sampler = BatchSampler(
             len(images),
             self.batch_size,
@@ -264,6 +269,12 @@ class ImageDataModule(LightningDataModule):
         )
         self._loaders.append(weakref.ref(loader))
         return loader
+
+    def _memory_of_a_split(self) -> int:
+        """Bytes for its decoded images: of what is free an eighth, as a run has two splits, for all processes here."""
+        processes = self.trainer.num_devices if self.trainer is not None else 1
+        free = free_bytes()
+        return DECODED if free is None else min(DECODED, free // (8 * processes))
 
     def _size_to_train(self) -> Size:
         return self._train_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -26,8 +27,7 @@ from lightning_finetune.data.decode import (
     mask_pixels,
 )
 from lightning_finetune.data.draws import Ints, Stream, uniforms
-from lightning_finetune.data.free_memory import free_bytes
-from lightning_finetune.data.memory import SHARED, SharedArrays
+from lightning_finetune.data.memory import SharedArrays
 from lightning_finetune.data.mix import Mixer
 from lightning_finetune.data.multi_hot import MultiHot
 from lightning_finetune.data.pictures import Pictures
@@ -98,16 +98,26 @@ class ImageDataset(Dataset[Batch]):
         if not isinstance(targets, (np.ndarray, MultiHot)):
             self._readers["mask"] = Reader(targets, rows, decoded_mask, mask_pixels, resize, moves)
 
-    def keep_decoded(self) -> None:
-        """From now on decode each file once for a size, where they fit into memory that worker processes share.
+    def keep_decoded(self, nbytes: int) -> None:
+        """From now on decode each file once for a size, where all fit into memory that worker processes share.
 
-        That takes at most 1 GiB, and a quarter of what is free; as much for masks. Images of somebody's dataset are not
-        kept, as they may be others in each epoch.
+        Images of somebody's dataset are not kept, as they may be others in each epoch.
+
+        Args:
+            nbytes: Of that memory, for images and masks together.
         """
-        if SharedArrays.is_possible and not isinstance(self.images, Pictures):
-            free = free_bytes()
-            for reader in self._readers.values():
-                reader.kept = SharedArrays(len(self), SHARED if free is None else min(SHARED, free // 4))
+        if isinstance(self.images, Pictures):
+            return
+        planes = self.channels + ("mask" in self._readers)
+        with suppress(OSError):
+            for name, reader in self._readers.items():
+                kept = SharedArrays(len(self), nbytes * (self.channels if name == "image" else 1) // planes)
+                reader.kept = kept if kept.part else None
+
+    def forget_decoded(self) -> None:
+        """Give that memory back; from now on every file is decoded each time."""
+        for reader in self._readers.values():
+            reader.kept = None
 
     def __len__(self) -> int:
         return len(self.rows)

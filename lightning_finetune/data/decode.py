@@ -229,10 +229,14 @@ def _fit(
     if resize == "crop":
         scale = min(full_width / width, full_height / height)
         box_width, box_height = width * scale, height * scale
-    left = position[0] * max(full_width - box_width, 0.0)
-    top = position[1] * max(full_height - box_height, 0.0)
+    left, top = position[0] * _left_out(full_width, box_width), position[1] * _left_out(full_height, box_height)
     box = (left, top, min(left + box_width, full_width), min(top + box_height, full_height))
     return image.resize((width, height), resample, box=box)
+
+
+def _left_out(full: float, box: float) -> float:
+    """Pixels; what rounding alone leaves out is none."""
+    return full - box if full - box > 1e-6 else 0.0
 
 
 def _unreadable(source: object, error: Exception) -> DataError:

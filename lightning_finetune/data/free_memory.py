@@ -24,29 +24,33 @@ def free_bytes(root: Path = Path("/")) -> int | None:
         Bytes; None where the system does not say.
     """
     found = [*_of_machine(root / "proc/meminfo")]
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            for name in {"memory", ""}.intersection(controllers.split(",")):
-                folder, *names = _GROUPS[name]
-                found += _of_groups(root / "sys/fs/cgroup" / folder, path, *names)
+    for line in _text(root / "proc/self/cgroup", "0::/").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for name in {"memory", ""}.intersection(controllers.split(",")):
+            folder, *names = _GROUPS[name]
+            found += _of_groups(root / "sys/fs/cgroup" / folder, path, *names)
     return max(min(found), 0) if found else None
 
 
 def _of_machine(file: Path) -> Iterator[int]:
-    with suppress(OSError):
-        for name, kilobytes, *_ in map(str.split, file.read_text().splitlines()):
-            if name == "MemAvailable:":
-                yield 1024 * int(kilobytes)
+    for name, kilobytes, *_ in map(str.split, _text(file).splitlines()):
+        if name == "MemAvailable:":
+            yield 1024 * int(kilobytes)
 
 
 def _of_groups(top: Path, path: str, limit: str, used: str, droppable: str) -> Iterator[int]:
     """Of a group and those around it; inside a container the inner names may lead nowhere, and the top is its own."""
     group = top / path.lstrip("/")
     for folder in (group, *group.parents):
-        with suppress(OSError, ValueError):  # there is no such file, or it says "max"
-            bound = int((folder / limit).read_text())
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            yield bound - int((folder / used).read_text()) + int(stat[droppable])
+        stat = dict(line.split() for line in _text(folder / "memory.stat").splitlines())
+        with suppress(ValueError):  # there is no such file, or it says "max"
+            yield int(_text(folder / limit)) - int(_text(folder / used)) + int(stat.get(droppable, 0))
         if folder == top:
             return
+
+
+def _text(file: Path, otherwise: str = "") -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return otherwise

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from lightning_finetune.allocator import release_freed
 from lightning_finetune.data.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.decode import Size
 from lightning_finetune.data.draws import Ints, permutation
-from lightning_finetune.data.memory import release_freed
 from lightning_finetune.errors import DataError
 
 
@@ -159,7 +159,7 @@ class ImageLoader:
             batch_size=None,
             sampler=sampler,
             num_workers=num_workers,
-            collate_fn=_packed,
+            collate_fn=None if pin_memory else _packed,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # else each iteration takes a number from the generator that dropout uses
@@ -217,7 +217,7 @@ class ImageLoader:
             batch_size=None,
             sampler=keys,
             num_workers=loader.num_workers,
-            collate_fn=_packed,
+            collate_fn=None if loader.pin_memory else _packed,
             pin_memory=loader.pin_memory,
             generator=torch.Generator(),
         )
@@ -235,8 +235,14 @@ class ImageLoader:
 
 
 def _packed(batch: Any) -> dict[str, Tensor | npt.NDArray[Any]]:
-    """In a worker: what is small as an array, which is part of the message, where a tensor takes a handshake."""
-    return {name: value.numpy() if value.nbytes <= _SMALL else value for name, value in batch.items()}
+    """In a worker: what is small as an array, which is part of the message, where a tensor takes a handshake.
+
+    Not where a thread receives and pins them: nobody waits for it, and an array would not be pinned.
+    """
+    return {
+        name: value.numpy() if value.nbytes <= _SMALL and value.is_contiguous() else value
+        for name, value in batch.items()
+    }
 
 
 def _unpacked(batch: dict[str, Tensor | npt.NDArray[Any]]) -> Batch:

@@ -6,9 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lightning_finetune.data.decode import CENTRE, Pixels, Resize, Size, can_move
 from lightning_finetune.data.draws import Ints
 from lightning_finetune.data.memory import SharedArrays
+
+_NOTHING = np.empty(0, np.uint8)
 
 
 @dataclass
@@ -38,13 +42,19 @@ class Reader:
 
     def pixels(self, item: int, size: Size, position: tuple[float, float]) -> Pixels:
         """What is seen of an item, ``[h, w, channels]`` or ``[h, w]``."""
-        if self.kept is None:
-            return self.fit(self.sources[self.rows[item]], size, self.resize, position)
-        found = self.kept.read(item, size)
+        found = _NOTHING if self.kept is None else self.kept.read(item, size)
         if found is None:
-            found = self._lasting(self.sources[self.rows[item]], size)
-            self.kept.write(item, size, found)
+            found = self._keep(item, size)
+        if not found.size:
+            return self.fit(self.sources[self.rows[item]], size, self.resize, position)
         return found if found.shape[:2] == size else self.fit(found, size, self.resize, position)
+
+    def _keep(self, item: int, size: Size) -> Pixels:
+        found = self._lasting(self.sources[self.rows[item]], size)
+        if self.kept is not None:
+            self.kept.write(item, size, found)
+        # An array of more bits has lost the mode of its file, by which it would be resized.
+        return found if found.dtype == np.uint8 or found.shape[:2] == size else _NOTHING
 
     def _lasting(self, source: Any, size: Size) -> Pixels:
         """Pixels that serve every epoch."""
