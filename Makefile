@@ -47,6 +47,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/frozen.py time $(DATA) --out benchmarks/frozen_time.json
 	$(BIN)/python benchmarks/frozen.py views $(DATA) --out benchmarks/frozen_views.json
 	$(BIN)/python benchmarks/parts.py $(DATA) --out benchmarks/parts.json
+	$(BIN)/python benchmarks/allocator.py --out benchmarks/allocator.json
 	$(BIN)/python benchmarks/rate.py $(DATA) --out benchmarks/rate.json
 	$(BIN)/python benchmarks/resizing.py run $(DATA)
 	$(BIN)/python benchmarks/resizing.py table

@@ -12,7 +12,7 @@ def keep_freed() -> None:
     """Keep freed memory of any size, for this process and for good.
 
     Else each large block, as the activations of a step on the CPU are, is taken anew from the system page by page: a
-    quarter of a step at 128 pixels, and a third at 224.
+    fifth of a step at 128 pixels, and a third at 224.
     """
     if libc := _glibc():
         libc.mallopt(_MMAP_MAX, 0)  # no block of its own, which would go back as a whole

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -34,7 +35,15 @@ class Signal(pl.Callback):
 
 
 @pytest.fixture
-def job(monkeypatch, tmp_path: Path) -> Path:
+def interrupts() -> Iterator[None]:
+    """Ctrl-C is Python's, also where a shell began the tests in the background and let it be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def job(monkeypatch, tmp_path: Path, interrupts: None) -> Path:
     """A SLURM job of one process, whose requeues are written to the file."""
     scontrol = tmp_path / "bin/scontrol"
     scontrol.parent.mkdir()
