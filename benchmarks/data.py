@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune.data import ImageData
+from lightning_finetune.data.data_module import DECODED
 from lightning_finetune.data.dataset import BatchKey
 from lightning_finetune.data.loader import ImageLoader
 from lightning_finetune.data.splits import Split
@@ -63,7 +64,7 @@ def ours_epoch(root: Path, size: int, workers: int, augment: bool, keep: bool) -
     data = ImageData.from_folder(root, size=size, batch_size=BATCH, num_workers=workers)
     images = data.dataset(Split.TRAIN)
     if keep:
-        images.keep_decoded()
+        images.keep_decoded(DECODED)
     loader = ImageLoader(images, data.train_dataloader().sampler, num_workers=workers, pin_memory=False)
 
     def epoch() -> int:
