@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,19 @@ def images(root: Path, seed: int, size: int = SIZE) -> Any:
     )
 
 
-def fit(model: Any, data: Any, callbacks: list[Any], epochs: int, **options: Any) -> Clock:
+def error_rate(metrics: Mapping[str, Any]) -> float:
+    """The error of a classifier, of what it logged."""
+    return float(metrics["val_error_rate"])
+
+
+def fit(
+    model: Any,
+    data: Any,
+    callbacks: list[Any],
+    epochs: int,
+    error: Callable[[Mapping[str, Any]], float] = error_rate,
+    **options: Any,
+) -> Clock:
     """A Trainer that writes nothing but what a callback must; every epoch is timed by the data it asks for."""
     import lightning.pytorch as pl
 
@@ -108,7 +120,7 @@ def fit(model: Any, data: Any, callbacks: list[Any], epochs: int, **options: Any
             clock.training_ends()
 
         def on_validation_end(self, trainer: Any, *_: Any) -> None:
-            clock.epoch_ends(float(trainer.callback_metrics["val_error_rate"]))
+            clock.epoch_ends(error(trainer.callback_metrics))
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(

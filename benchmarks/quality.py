@@ -120,13 +120,9 @@ def load() -> list[dict[str, Any]]:
 def train_ours(root: Path, task: str, seed: int) -> tuple[Tensor, Tensor]:
     """Outputs and targets of the validation set after all phases."""
     pl.seed_everything(seed, verbose=False)
-    recipe, data = RECIPES[task], our_data(root, task, seed)
-    classes = data.num_classes
-    module: Any = {
-        "landuse": lambda: ImageClassifier("tf_efficientnet_lite0", num_classes=classes),
-        "tags": lambda: MultiLabelClassifier("tf_efficientnet_lite0", num_classes=classes),
-        "camvid": lambda: UNetSegmenter("unet", num_classes=classes, ignore_index=VOID),
-    }[task]()
+    recipe = RECIPES[task]
+    data = our_data(root, task, seed, recipe.phases[-1].size)
+    module = our_module(task, data.num_classes)
     recipe_callback = FineTune(phases=list(recipe.phases), train_norm=True)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
@@ -142,12 +138,20 @@ def train_ours(root: Path, task: str, seed: int) -> tuple[Tensor, Tensor]:
     return predict(module, data)
 
 
-def our_data(root: Path, task: str, seed: int) -> ImageData:
-    """The images at the size of the last phase."""
-    recipe = RECIPES[task]
+def our_module(task: str, classes: int) -> Any:
+    """The network and its head."""
+    if task == "camvid":
+        return UNetSegmenter("unet", num_classes=classes, ignore_index=VOID)
+    return {"landuse": ImageClassifier, "tags": MultiLabelClassifier}[task](
+        "tf_efficientnet_lite0", num_classes=classes
+    )
+
+
+def our_data(root: Path, task: str, seed: int, size: Any) -> ImageData:
+    """The images at a size, in the batches that both libraries train on."""
     common: dict[str, Any] = {
-        "size": recipe.phases[-1].size,
-        "batch_size": recipe.batch_size,
+        "size": size,
+        "batch_size": RECIPES[task].batch_size,
         "num_workers": WORKERS,
         "seed": seed,
     }

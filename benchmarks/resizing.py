@@ -1,13 +1,14 @@
 """Does training on small images first pay? The lessons' recipe against the final size throughout, by wall time.
 
-    python benchmarks/resizing.py run DATA [--seeds 3]
+    python benchmarks/resizing.py run DATA [--seeds 3] [--races NAME ...]
     python benchmarks/resizing.py table
     python benchmarks/resizing.py plot docs/pictures/resizing.png
 
-DATA holds ``satellite``: land use, 21 classes. EfficientNet-Lite0 with packaged weights, batch 32, two workers.
-``fixed`` trains the head, then all layers, at 128 or 224 px; the others do the same at a smaller size and end with a
-few epochs at the final one. All are validated at the final size after each epoch. Runs are added to ``resizing.json``;
-one that is there is not made again.
+DATA holds ``satellite``, tiles with one class of land use and with several labels, and ``camvid``, streets whose pixels
+have classes. EfficientNet-Lite0 with packaged weights, or a U-Net on it; two workers. In each race ``fixed`` trains the
+head, then all layers, at the final size; the others do the same at a smaller size and end with a few epochs at the
+final one. All are validated at the final size after each epoch. The error is the share of wrong classes, 1 - F2, or the
+share of wrong pixels. Runs are added to ``resizing.json``; one that is there is not made again.
 """
 
 from __future__ import annotations
@@ -15,33 +16,92 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_finetune import FineTune, ImageClassifier, Phase
+import lightning.pytorch as pl
+from end_to_end_ways import fit  # beside this file
+from quality import our_data, our_module  # likewise
+
+from lightning_finetune import FineTune, Phase
 
 RESULTS = Path(__file__).with_suffix(".json")
-FULL = (1e-5, 9e-4)
-RECIPES = {
-    "fixed at 128": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", FULL, size=128)],
-    "96, then 128": [
-        Phase(2, "head", 3e-3, size=96),
-        Phase(4, "all", FULL, size=96),
-        Phase(3, "all", FULL, size=128),
-    ],
-    "64, then 128": [
-        Phase(3, "head", 3e-3, size=64),
-        Phase(7, "all", FULL, size=64),
-        Phase(4, "all", FULL, size=128),
-    ],
-    "fixed at 224": [Phase(3, "head", 3e-3, size=224), Phase(6, "all", FULL, size=224)],
-    "128, then 224": [
-        Phase(3, "head", 3e-3, size=128),
-        Phase(5, "all", FULL, size=128),
-        Phase(2, "all", (3e-6, 3e-4), size=224),
-    ],
+TILES = (1e-5, 9e-4)
+STREETS = (2e-5, 2e-3)
+SMALL, LARGE = (96, 128), (192, 256)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Recipes that end at the same size, the first of which has it throughout; with the task of ``quality.py``."""
+
+    task: str
+    error: Callable[[Mapping[str, Any]], float]
+    recipes: dict[str, list[Phase]]
+
+    @property
+    def size(self) -> Any:
+        """At which all end."""
+        return self.recipes["fixed"][-1].size
+
+
+RACES = {
+    "land use, 128 px": Race(
+        "landuse",
+        lambda metrics: float(metrics["val_error_rate"]),
+        {
+            "fixed": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", TILES, size=128)],
+            "96, then 128": [
+                Phase(2, "head", 3e-3, size=96),
+                Phase(4, "all", TILES, size=96),
+                Phase(3, "all", TILES, size=128),
+            ],
+            "64, then 128": [
+                Phase(3, "head", 3e-3, size=64),
+                Phase(7, "all", TILES, size=64),
+                Phase(4, "all", TILES, size=128),
+            ],
+        },
+    ),
+    "land use, 224 px": Race(
+        "landuse",
+        lambda metrics: float(metrics["val_error_rate"]),
+        {
+            "fixed": [Phase(3, "head", 3e-3, size=224), Phase(6, "all", TILES, size=224)],
+            "128, then 224": [
+                Phase(3, "head", 3e-3, size=128),
+                Phase(5, "all", TILES, size=128),
+                Phase(2, "all", (3e-6, 3e-4), size=224),
+            ],
+        },
+    ),
+    "labels, 128 px": Race(
+        "tags",
+        lambda metrics: 1 - float(metrics["val_f2"]),
+        {
+            "fixed": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", TILES, size=128)],
+            "96, then 128": [
+                Phase(2, "head", 3e-3, size=96),
+                Phase(4, "all", TILES, size=96),
+                Phase(3, "all", TILES, size=128),
+            ],
+        },
+    ),
+    "streets, 192 x 256 px": Race(
+        "camvid",
+        lambda metrics: 1 - float(metrics["val_pixel_accuracy"]),
+        {
+            "fixed": [Phase(3, "head", 2e-3, size=LARGE), Phase(7, "all", STREETS, size=LARGE)],
+            "96 x 128, then 192 x 256": [
+                Phase(3, "head", 2e-3, size=SMALL),
+                Phase(5, "all", STREETS, size=SMALL),
+                Phase(3, "all", STREETS, size=LARGE),
+            ],
+        },
+    ),
 }
-COLORS = {"64, then 128": "#ccbb44", "96, then 128": "#cc3311", "128, then 224": "#cc3311"}
 
 
 def main() -> None:
@@ -51,7 +111,7 @@ def main() -> None:
     run = commands.add_parser("run")
     run.add_argument("data", type=Path)
     run.add_argument("--seeds", type=int, default=3)
-    run.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    run.add_argument("--races", nargs="+", choices=RACES, default=list(RACES))
     commands.add_parser("table")
     commands.add_parser("plot").add_argument("out", type=Path)
     options = parser.parse_args()
@@ -61,8 +121,9 @@ def main() -> None:
         plot(load(), options.out)
     else:
         for seed in range(options.seeds):
-            for name in options.recipes:
-                run_once(options.data, name, seed)
+            for race in options.races:
+                for recipe in RACES[race].recipes:
+                    run_once(options.data, {"race": race, "recipe": recipe, "seed": seed})
 
 
 def load() -> list[dict[str, Any]]:
@@ -71,43 +132,36 @@ def load() -> list[dict[str, Any]]:
     return rows
 
 
-def run_once(root: Path, name: str, seed: int) -> None:
+def run_once(root: Path, key: dict[str, Any]) -> None:
     """Train and keep the timeline, unless it is kept already."""
-    import lightning.pytorch as pl
-    from end_to_end_ways import fit, images  # beside this file
-
-    if any((row["recipe"], row["seed"]) == (name, seed) for row in load()):
+    if any(key.items() <= row.items() for row in load()):
         return
-    pl.seed_everything(seed, verbose=False)
-    phases = RECIPES[name]
-    data = images(root, seed, size=final_size(name))
-    model = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes)
-    clock = fit(model, data, [FineTune(phases, train_norm=True)], sum(phase.epochs or 0 for phase in phases))
-    rows = [*load(), {"recipe": name, "seed": seed, "timeline": clock.timeline}]
+    pl.seed_everything(key["seed"], verbose=False)
+    race = RACES[key["race"]]
+    data = our_data(root, race.task, key["seed"], race.size)
+    recipe = FineTune(race.recipes[key["recipe"]], train_norm=True)
+    clock = fit(our_module(race.task, data.num_classes), data, [recipe], recipe.epochs, race.error)
+    rows = [*load(), {**key, "timeline": clock.timeline}]
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(rows[-1], flush=True)
 
 
-def final_size(name: str) -> int:
-    """At which a recipe ends and is judged."""
-    size = RECIPES[name][-1].size
-    assert isinstance(size, int)
-    return size
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """A row for each recipe: its error and time, and when it had the error of its fixed size, in Markdown."""
-    found = {(row["recipe"], row["seed"]): row["timeline"] for row in rows}
-    lines = ["| recipe | error | time, of fixed | time to the error of fixed, of fixed |", "|---|---|---|---|"]
-    for name in dict.fromkeys(recipe for recipe, _ in found):
-        seeds = [seed for recipe, seed in found if recipe == name]
-        fixed = f"fixed at {final_size(name)}"
-        errors = [found[name, seed][-1][1] for seed in seeds]
-        times = [found[name, seed][-1][0] / found[fixed, seed][-1][0] for seed in seeds]
-        shares = [reached(found[name, seed], found[fixed, seed]) for seed in seeds]
+    found = {(row["race"], row["recipe"], row["seed"]): row["timeline"] for row in rows}
+    lines = [
+        "| task | recipe | error | time, of fixed | time to the error of fixed, of fixed |",
+        "|---|---|---|---|---|",
+    ]
+    for race, recipe in dict.fromkeys((race, recipe) for race, recipe, _ in found):
+        runs = [
+            (found[race, recipe, seed], found[race, "fixed", seed]) for *key, seed in found if key == [race, recipe]
+        ]
+        errors = [run[-1][1] for run, _ in runs]
+        times = [run[-1][0] / fixed[-1][0] for run, fixed in runs]
         listed = ", ".join(f"{error:.4f}" for error in errors)
         means = f"{statistics.fmean(errors):.4f} ({listed}) | {statistics.fmean(times):.2f}"
-        lines.append(f"| {name} | {means} | {', '.join(shares)} |")
+        lines.append(f"| {race} | {recipe} | {means} | {', '.join(reached(*run) for run in runs)} |")
     return "\n".join(lines)
 
 
@@ -118,21 +172,19 @@ def reached(timeline: list[list[float]], fixed: list[list[float]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], out: Path) -> None:
-    """Error against wall time, one line a run, beside each other for each final size."""
+    """Error against wall time, one line a run, a picture for each race."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, size in zip(figure.subplots(1, 2, sharey=True), (128, 224), strict=True):
-        for row in rows:
-            if final_size(row["recipe"]) == size:
-                color = COLORS.get(row["recipe"], "#4477aa")
-                times_and_errors = zip(*row["timeline"], strict=True)
-                axes.plot(*times_and_errors, color=color, marker="o", markersize=3, label=row["recipe"])
-        handles, labels = axes.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        axes.legend(unique.values(), unique.keys(), frameon=False)
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    for axes, (name, race) in zip(figure.subplots(2, 2).flat, RACES.items(), strict=True):
+        for recipe, color in zip(race.recipes, ("#4477aa", "#cc3311", "#ccbb44"), strict=False):
+            runs = [row["timeline"] for row in rows if (row["race"], row["recipe"]) == (name, recipe)]
+            for timeline in runs:
+                label = recipe if timeline is runs[0] else None
+                axes.plot(*zip(*timeline, strict=True), color=color, marker="o", markersize=3, label=label)
+        axes.legend(frameon=False)
         axes.set_xlabel("seconds of training, validation included")
-        axes.set_title(f"validation error at {size} px")
+        axes.set_title(f"error: {name}")
         axes.set_yscale("log")
         axes.set_yticks([0.03, 0.05, 0.1, 0.2, 0.4], ["3 %", "5 %", "10 %", "20 %", "40 %"])
         axes.yaxis.set_minor_formatter("")
