@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     kept: dict[str, Any] = {"torch": torch.__version__}
+    print("| | | | |\n|---|---|---|---|")
     kept["optimizer"] = report(
         "AdamW over 4.6 million parameters",
         {
