@@ -40,7 +40,7 @@ docs: $(STAMP)
 # Speed, as docs/performance.md reports it; DATA holds `satellite` and `ants_bees`. Takes hours: see each file's options.
 DATA ?= data
 bench: $(STAMP)
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/startup.py --out benchmarks/startup.json
 	$(BIN)/python benchmarks/overhead.py --out benchmarks/overhead.json
 	$(BIN)/python benchmarks/classes.py --out benchmarks/classes.json
 	$(BIN)/python benchmarks/growth.py $(DATA)/satellite/images --out benchmarks/growth.json

@@ -48,6 +48,7 @@ def main() -> None:
     one.add_argument("data", type=Path)
     one.add_argument("way", choices=WAYS)
     one.add_argument("seed", type=int)
+    one.add_argument("--epochs", type=int, default=EPOCHS, help="of each phase")
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "table":
@@ -55,7 +56,7 @@ def main() -> None:
     elif options.command == "one":
         from end_to_end_ways import RUNS  # beside this file; imports what its way needs
 
-        print("RESULT " + json.dumps(RUNS[options.way](options.data, options.seed, EPOCHS)))
+        print("RESULT " + json.dumps(RUNS[options.way](options.data, options.seed, options.epochs)))
     else:
         for seed in range(options.seeds):
             for way in options.ways:
@@ -81,8 +82,7 @@ def run_once(root: Path, way: str, seed: int) -> None:
     output = process.stdout.read() if process.stdout else ""
     lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
     if process.returncode or not lines:
-        print(f"{way}, seed {seed}: failed")
-        return
+        raise SystemExit(f"failed, run it alone to see why: {' '.join(command)}")
     row = {"way": way, "seed": seed, "peak_mb": round(peak), **json.loads(lines[0].removeprefix("RESULT "))}
     rows = [*load(), row]
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")

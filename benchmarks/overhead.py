@@ -213,6 +213,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    if options.steps < WARM + 2:
+        parser.error(f"--steps: expected at least {WARM + 2}, the first {WARM} are not counted")
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)

@@ -102,7 +102,7 @@ def main() -> None:
     kept: dict[str, Any] = {"torch": torch.__version__}
     print("| | | | |\n|---|---|---|---|")
     kept["optimizer"] = report(
-        "AdamW over 4.6 million parameters",
+        "AdamW over 3.4 million parameters",
         {
             "loop": optimizer_step(None, False),
             "foreach": optimizer_step(None, True),
@@ -117,6 +117,8 @@ def main() -> None:
             kept[f"{trained} {size}"] = report(f"step of {trained}, {size} px, batch {BATCH}", steps, options.rounds)
         for name, pattern in (("satellite", "images/*.jpg"), ("ants_bees", "train/*/*.jpg")):
             files = sorted((options.data / name).glob(pattern))[:BATCH]
+            if not files:
+                parser.error(f"no {name}/{pattern} in {options.data}")
             ways = {
                 "decoded in full": reading(files, size, False),
                 "reduced": reading(files, size, True),

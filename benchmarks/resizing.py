@@ -65,6 +65,23 @@ RACES = {
             ],
         },
     ),
+    "land use, 128 px, long": Race(
+        "landuse",
+        lambda metrics: float(metrics["val_error_rate"]),
+        {
+            "fixed": [Phase(5, "head", 3e-3, size=128), Phase(15, "all", TILES, size=128)],
+            "96, then 128": [
+                Phase(3, "head", 3e-3, size=96),
+                Phase(7, "all", TILES, size=96),
+                Phase(5, "all", TILES, size=128),
+            ],
+            "96, then 128 gently": [
+                Phase(3, "head", 3e-3, size=96),
+                Phase(9, "all", TILES, size=96),
+                Phase(4, "all", (3e-6, 3e-4), size=128),
+            ],
+        },
+    ),
     "land use, 224 px": Race(
         "landuse",
         lambda metrics: float(metrics["val_error_rate"]),
@@ -175,8 +192,11 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
     """Error against wall time, one line a run, a picture for each race."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    for axes, (name, race) in zip(figure.subplots(2, 2).flat, RACES.items(), strict=True):
+    figure = Figure(figsize=(10, 3.5 * len(RACES) / 2), layout="constrained")
+    grid = list(figure.subplots(-(-len(RACES) // 2), 2, squeeze=False).flat)
+    for axes in grid[len(RACES) :]:
+        axes.remove()
+    for axes, (name, race) in zip(grid, RACES.items(), strict=False):
         for recipe, color in zip(race.recipes, ("#4477aa", "#cc3311", "#ccbb44"), strict=False):
             runs = [row["timeline"] for row in rows if (row["race"], row["recipe"]) == (name, recipe)]
             for timeline in runs:
