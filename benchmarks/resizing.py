@@ -23,6 +23,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from end_to_end_ways import fit  # beside this file
+from PIL import Image
 from quality import our_data, our_module  # likewise
 
 from lightning_finetune import FineTune, Phase
@@ -211,6 +212,8 @@ def plot(rows: list[dict[str, Any]], out: Path) -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=110)
+    with Image.open(out) as picture:
+        picture.convert("RGB").quantize(64).save(out, optimize=True)  # a third of the bytes
 
 
 if __name__ == "__main__":
