@@ -33,13 +33,18 @@ TILES = (1e-5, 9e-4)
 STREETS = (2e-5, 2e-3)
 SMALL, LARGE = (96, 128), (192, 256)
 
+ERRORS: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "landuse": lambda metrics: float(metrics["val_error_rate"]),
+    "tags": lambda metrics: 1 - float(metrics["val_f2"]),
+    "camvid": lambda metrics: 1 - float(metrics["val_pixel_accuracy"]),
+}
+
 
 @dataclass(frozen=True)
 class Race:
     """Recipes that end at the same size, the first of which has it throughout; with the task of ``quality.py``."""
 
     task: str
-    error: Callable[[Mapping[str, Any]], float]
     recipes: dict[str, list[Phase]]
 
     @property
@@ -51,7 +56,6 @@ class Race:
 RACES = {
     "land use, 128 px": Race(
         "landuse",
-        lambda metrics: float(metrics["val_error_rate"]),
         {
             "fixed": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", TILES, size=128)],
             "96, then 128": [
@@ -68,7 +72,6 @@ RACES = {
     ),
     "land use, 128 px, long": Race(
         "landuse",
-        lambda metrics: float(metrics["val_error_rate"]),
         {
             "fixed": [Phase(5, "head", 3e-3, size=128), Phase(15, "all", TILES, size=128)],
             "96, then 128": [
@@ -85,7 +88,6 @@ RACES = {
     ),
     "land use, 224 px": Race(
         "landuse",
-        lambda metrics: float(metrics["val_error_rate"]),
         {
             "fixed": [Phase(3, "head", 3e-3, size=224), Phase(6, "all", TILES, size=224)],
             "128, then 224": [
@@ -97,7 +99,6 @@ RACES = {
     ),
     "labels, 128 px": Race(
         "tags",
-        lambda metrics: 1 - float(metrics["val_f2"]),
         {
             "fixed": [Phase(3, "head", 3e-3, size=128), Phase(9, "all", TILES, size=128)],
             "96, then 128": [
@@ -109,7 +110,6 @@ RACES = {
     ),
     "streets, 192 x 256 px": Race(
         "camvid",
-        lambda metrics: 1 - float(metrics["val_pixel_accuracy"]),
         {
             "fixed": [Phase(3, "head", 2e-3, size=LARGE), Phase(7, "all", STREETS, size=LARGE)],
             "96 x 128, then 192 x 256": [
@@ -158,7 +158,7 @@ def run_once(root: Path, key: dict[str, Any]) -> None:
     race = RACES[key["race"]]
     data = our_data(root, race.task, key["seed"], race.size)
     recipe = FineTune(race.recipes[key["recipe"]], train_norm=True)
-    clock = fit(our_module(race.task, data.num_classes), data, [recipe], recipe.epochs, race.error)
+    clock = fit(our_module(race.task, data.num_classes), data, [recipe], recipe.epochs, ERRORS[race.task])
     rows = [*load(), {**key, "timeline": clock.timeline}]
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(rows[-1], flush=True)
