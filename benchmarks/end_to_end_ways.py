@@ -68,7 +68,7 @@ def cached(root: Path, seed: int, epochs: int) -> Result:
     return ours(root, seed, epochs, cached=True)
 
 
-def images(root: Path, seed: int, size: int = SIZE) -> Any:
+def images(root: Path, seed: int) -> Any:
     """This package's data."""
     from lightning_finetune import ImageData
     from lightning_finetune.data.augment import Augment
@@ -79,7 +79,7 @@ def images(root: Path, seed: int, size: int = SIZE) -> Any:
         valid_col="is_valid",
         folder="images",
         augment=Augment(**SATELLITE),  # type: ignore[arg-type]
-        size=size,
+        size=SIZE,
         batch_size=BATCH,
         num_workers=WORKERS,
         seed=seed,
