@@ -21,7 +21,7 @@ from typing import Any
 import timm
 import torch
 
-from lightning_finetune.allocator import keep_freed
+from lightning_finetune.engine.allocator import keep_freed
 
 STEPS, WARM = 12, 4
 

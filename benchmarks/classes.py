@@ -106,7 +106,7 @@ def run(task: str, classes: int, images: int) -> dict[str, float]:
     import lightning.pytorch as pl
 
     import lightning_finetune as lf
-    from lightning_finetune.loggers import RunLogger
+    from lightning_finetune.cli.loggers import RunLogger
 
     quiet()
     times: dict[str, list[float]] = {"step": [], "batch": [], "end": []}
@@ -173,9 +173,9 @@ def quiet() -> None:
 
 def hooks(steps: int, phases: int) -> dict[str, float]:
     """Microseconds that a plan takes to say what holds, and a history to take it, after so many steps."""
-    from lightning_finetune.history import History, Settings
-    from lightning_finetune.phases import Phase
-    from lightning_finetune.plan import make_plan
+    from lightning_finetune.engine.history import History, Settings
+    from lightning_finetune.engine.phases import Phase
+    from lightning_finetune.engine.plan import make_plan
 
     start = time.process_time()
     plan = make_plan([Phase(5, "all", 1e-3) for _ in range(phases)], steps, num_groups=10)

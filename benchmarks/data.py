@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune.data import ImageData
-from lightning_finetune.data.data_module import DECODED
-from lightning_finetune.data.dataset import BatchKey
-from lightning_finetune.data.loader import ImageLoader
-from lightning_finetune.data.splits import Split
+from lightning_finetune.data.batches.data_module import DECODED
+from lightning_finetune.data.batches.dataset import BatchKey
+from lightning_finetune.data.batches.loader import ImageLoader
+from lightning_finetune.data.block.splits import Split
 
 BATCH = 64
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune import FineTune, ImageClassifier, OneCycle, Phase, TrainingDiagnosis
-from lightning_finetune.diagnosis import Curves, Limits, diagnose, features
+from lightning_finetune.engine.diagnosis import Curves, Limits, diagnose, features
 
 RESULTS = Path(__file__).parent / "diagnosis_runs.json"
 HURTS = 0.03
@@ -198,7 +198,7 @@ def whole(root: Path, data: str) -> tuple[Tensor, Tensor]:
         pixels, digits = mnist_data()
         return torch.tensor(pixels / 255, dtype=torch.float32).reshape(-1, 1, 28, 28), torch.tensor(digits)
     from lightning_finetune import ImageData
-    from lightning_finetune.data.decode import load_image
+    from lightning_finetune.data.pixels.decode import load_image
 
     if data == "ants_bees":
         block = ImageData.from_folder(root / data, size=64)

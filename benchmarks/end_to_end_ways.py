@@ -71,7 +71,7 @@ def cached(root: Path, seed: int, epochs: int) -> Result:
 def images(root: Path, seed: int) -> Any:
     """This package's data."""
     from lightning_finetune import ImageData
-    from lightning_finetune.data.augment import Augment
+    from lightning_finetune.data.pixels.augment import Augment
 
     return ImageData.from_csv(
         root / "satellite",
@@ -184,7 +184,7 @@ def plain_task(classes: int) -> Any:
     import lightning.pytorch as pl
     import torch
 
-    from lightning_finetune.tasks.classifier import build_classifier
+    from lightning_finetune.tasks.networks.classifier import build_classifier
 
     given = {"model": "tf_efficientnet_lite0", "weights": True, "in_channels": 3, "head": "concat_pool", "dropout": 0.5}
     network = build_classifier(given, classes)

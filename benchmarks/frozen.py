@@ -30,8 +30,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
-from lightning_finetune.data.augment import Augment
-from lightning_finetune.tasks.heads import build_head
+from lightning_finetune.data.pixels.augment import Augment
+from lightning_finetune.tasks.networks.heads import build_head
 
 # As the lessons augment satellite tiles.
 SATELLITE = Augment(flip_vert=True, max_lighting=0.1, max_zoom=1.05, max_warp=0.0)

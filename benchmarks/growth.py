@@ -204,7 +204,7 @@ class Looks(Dataset[dict[str, torch.Tensor]]):
 
 def look(data: Any) -> tuple[float, float]:
     """Seconds of an epoch in two workers that only look; megabytes that the larger of them holds alone at its end."""
-    from lightning_finetune.data.loader import ImageLoader
+    from lightning_finetune.data.batches.loader import ImageLoader
 
     loader = ImageLoader(Looks(data.dataset(0)), data.train_dataloader().sampler, num_workers=2, pin_memory=False)  # type: ignore[arg-type]
     start = time.perf_counter()

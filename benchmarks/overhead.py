@@ -34,8 +34,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune import FineTune, LogConfusion, LogPredictions, Phase, PlotRun, RunReport, TrainingDiagnosis
-from lightning_finetune.layer_groups import layer_groups
-from lightning_finetune.param_groups import build
+from lightning_finetune.engine.layer_groups import layer_groups
+from lightning_finetune.engine.param_groups import build
 
 WARM, BATCH, SIZE, PEAK = 20, 16, 32, 1e-3
 Steps = list[float]

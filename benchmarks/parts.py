@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 from torch.optim import AdamW
 
-from lightning_finetune.data.decode import CENTRE, image_pixels
+from lightning_finetune.data.pixels.decode import CENTRE, image_pixels
 
 BATCH, CLASSES = 32, 21
 

@@ -87,7 +87,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     ),
     "Phases and rates are options of a command, as a sweep needs": (
         "options",
-        ["tests/test_sweeps.py::test_every_value_of_every_parameter_is_understood"],
+        ["tests/cli/test_sweep_files.py::test_every_value_of_every_parameter_is_understood"],
     ),
     "A wrong configuration is an error before training": (
         "mistakes",

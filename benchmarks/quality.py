@@ -31,7 +31,7 @@ from sklearn.metrics import fbeta_score, jaccard_score
 from torch import Tensor
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, MultiLabelClassifier, Phase, UNetSegmenter
-from lightning_finetune.data.augment import Augment
+from lightning_finetune.data.pixels.augment import Augment
 
 RESULTS = Path(__file__).parent / "quality.json"
 WORKERS = 2

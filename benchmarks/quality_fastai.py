@@ -32,8 +32,8 @@ from fastai.vision.all import (
 )
 from torch import Tensor, nn
 
-from lightning_finetune.tasks.backbones import packaged_weights
-from lightning_finetune.tasks.weights import load_weights
+from lightning_finetune.tasks.networks.backbones import packaged_weights
+from lightning_finetune.tasks.networks.weights import load_weights
 
 BACKBONE = "tf_efficientnet_lite0"
 STATS = ([0.5] * 3, [0.5] * 3)

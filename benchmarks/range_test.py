@@ -44,7 +44,7 @@ from lightning_finetune import (
     Phase,
     UNetSegmenter,
 )
-from lightning_finetune.range_test import Curve, choose, suggest, sweep, sweep_rates
+from lightning_finetune.engine.range_test import Curve, choose, suggest, sweep, sweep_rates
 
 HERE = Path(__file__).parent
 CURVES = HERE / "range_curves.json"

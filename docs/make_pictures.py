@@ -26,12 +26,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_finetune import GradualUnfreezing, ImageClassifier, ImageData, Phase, WatchModel
-from lightning_finetune.callbacks._samples import to_pixels
-from lightning_finetune.diagnosis import Curves, diagnose
-from lightning_finetune.layer_groups import layer_groups
-from lightning_finetune.plan import make_plan
-from lightning_finetune.schedules import Schedule, momentum, rate
-from tests.callbacks.test_loggers import read_history
+from lightning_finetune.engine.diagnosis import Curves, diagnose
+from lightning_finetune.engine.layer_groups import layer_groups
+from lightning_finetune.engine.plan import make_plan
+from lightning_finetune.engine.schedules import Schedule, momentum, rate
+from lightning_finetune.run.samples import to_pixels
+from tests.run.test_artifacts import read_history
 
 PICTURES = Path(__file__).parent / "pictures"
 RECORDED = Path(__file__).parents[1] / "benchmarks" / "diagnosis_runs.json"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lightning_finetune.__about__ import __version__
 
 if TYPE_CHECKING:
+    from lightning_finetune.after.interpretation import interpret
+    from lightning_finetune.after.loading import load
     from lightning_finetune.callbacks import (
         FineTune,
         GradualUnfreezing,
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
         WatchModel,
     )
     from lightning_finetune.data import ImageData, ImageItems
-    from lightning_finetune.inference import load
-    from lightning_finetune.interpretation import interpret
-    from lightning_finetune.phases import Phase
+    from lightning_finetune.engine.phases import Phase
     from lightning_finetune.tasks import ImageClassifier, LinearRegression, MultiLabelClassifier, UNetSegmenter
 
 __all__ = [
@@ -66,9 +66,9 @@ _HOMES = {
         "WatchModel",
     ),
     "data": ("ImageData", "ImageItems"),
-    "inference": ("load",),
-    "interpretation": ("interpret",),
-    "phases": ("Phase",),
+    "after.loading": ("load",),
+    "after.interpretation": ("interpret",),
+    "engine.phases": ("Phase",),
     "tasks": ("ImageClassifier", "LinearRegression", "MultiLabelClassifier", "UNetSegmenter"),
 }
 

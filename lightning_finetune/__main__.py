@@ -5,9 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line."""
-    from lightning_finetune import cli  # only now, as it loads all of Lightning
+    from lightning_finetune.cli import command_line  # only now, as it loads all of Lightning
 
-    cli.main()
+    command_line.main()
 
 
 if __name__ == "__main__":

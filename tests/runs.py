@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, DistributedSampler, Sampler
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle, RunReport
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.data import ImageData
-from lightning_finetune.phases import Phase
-from lightning_finetune.processes import leave_group
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.processes import leave_group
 from lightning_finetune.tasks import ImageClassifier
 from tests.foreign import ForeignNet, images, quiet_trainer
 

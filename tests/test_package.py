@@ -36,12 +36,10 @@ def test_importing_the_package_loads_neither_torch_nor_lightning() -> None:
 
 
 def test_engines_do_not_need_lightning() -> None:
-    engines = "phases plan schedules layer_groups param_groups freezing history phase_diagnosis pictures report errors"
-    loaded = python(
-        "-c",
-        "import sys\nfor e in sys.argv[1:]: __import__('lightning_finetune.' + e)\nprint(*sys.modules)",
-        *engines.split(),
-    )
+    folder = ROOT / "lightning_finetune"
+    files = [path.relative_to(ROOT) for name in ("engine", "show") for path in (folder / name).rglob("*.py")]
+    names = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files]
+    loaded = python("-c", "import sys\nfor name in sys.argv[1:]: __import__(name)\nprint(*sys.modules)", *names)
     assert "lightning" not in loaded.split()
 
 
@@ -59,7 +57,7 @@ def test_the_wheel_holds_the_package_once_and_nothing_else(wheel: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == own
     assert set(names) >= {
         f"lightning_finetune/{name}"
-        for name in ("py.typed", "report/page.html", "report/parts.html", "report/style.css")
+        for name in ("py.typed", "show/report/page.html", "show/report/parts.html", "show/report/style.css")
     }
     assert all(
         name.startswith(("lightning_finetune/", f"lightning_finetune-{lightning_finetune.__version__}"))

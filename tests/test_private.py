@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loops import _FitLoop
 
 PACKAGE = Path(__file__).parents[1] / "lightning_finetune"
-ADAPTER = PACKAGE / "callbacks/_trainer.py"
+ADAPTER = PACKAGE / "run/trainer.py"
 # An object of theirs, by the names that this package gives them, and something of it that begins with one underscore.
 PRIVATE = re.compile(r"\b(?:trainer|loop|fit_loop|strategy|pl_module|module|optimizer|logger|scheduler)\._[a-z]\w*")
 

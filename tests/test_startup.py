@@ -22,11 +22,11 @@ FineTune([Phase(1, "head", 1e-3), Phase(1, "all", 1e-3)]).plan(10)
 """
 
 COMMANDS = """
-from lightning_finetune import cli
+from lightning_finetune.cli import command_line
 for words in ("--help", "fit --help", "lr-find --help", "fit --fine_tune.lrr=1", "diagnose --help"):
     sys.argv = ["lightning-finetune", *words.split()]
     try:
-        cli.main()
+        command_line.main()
     except SystemExit as end:
         print("ended", end.code)
 """

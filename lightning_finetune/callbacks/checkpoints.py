@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from lightning_finetune.callbacks._run_dir import resume_command
+from lightning_finetune.run.folder import resume_command
 
 _REQUEUE: int | None = getattr(signal, "SIGUSR1", None)
 """SLURM's signal, on systems that have it."""

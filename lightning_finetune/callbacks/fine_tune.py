@@ -10,17 +10,18 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.callbacks import _tables, _trainer
-from lightning_finetune.callbacks._figures import save_table
-from lightning_finetune.callbacks._find import find_lr
-from lightning_finetune.callbacks._phased import PhasedCallback
-from lightning_finetune.callbacks._reusable import Setting, begin_reuse, check_setting
-from lightning_finetune.callbacks._reuse import FeatureReuse
+from lightning_finetune.engine.phases import DEFAULT_LR, Phase, standard_phases
+from lightning_finetune.engine.plan import Plan, make_plan
+from lightning_finetune.engine.range_test import Curve, Found
+from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.phases import DEFAULT_LR, Phase, standard_phases
-from lightning_finetune.plan import Plan, make_plan
-from lightning_finetune.range_test import Curve, Found
-from lightning_finetune.resize import MIN_SIZE, Size
+from lightning_finetune.run.artifacts import save_table
+from lightning_finetune.run.feature_reuse import FeatureReuse
+from lightning_finetune.run.find import find_lr
+from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.reuse_check import Setting, begin_reuse, check_setting
+from lightning_finetune.run.trainer import DEFAULT_MAX_EPOCHS, is_dev_run, max_steps, scalar_metrics, steps_per_epoch
+from lightning_finetune.show import tables
 
 
 class FineTune(PhasedCallback):
@@ -42,7 +43,7 @@ class FineTune(PhasedCallback):
         find: Let the range test choose the head's rate and the lower end of the full phase's.
         train_norm: Keep training norm layers in frozen groups, as fastai does.
         groups: Name patterns of the layer groups, from the input to the head; see
-            :func:`lightning_finetune.layer_groups.layer_groups`.
+            :func:`lightning_finetune.engine.layer_groups.layer_groups`.
         min_size: The smallest side of training images that is not an error; the lessons' rule is 64.
         feature_cache: ``"exact"`` runs frozen layers once for each image and uses their outputs again in every epoch of
             a phase, where that gives the same weights to the bit, and says where it cannot; a number does so with as
@@ -113,12 +114,12 @@ class FineTune(PhasedCallback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and not _trainer.is_dev_run(trainer):
+        if stage == "fit" and not is_dev_run(trainer):
             self._fit_epochs(trainer)
 
     def _fit_epochs(self, trainer: pl.Trainer) -> None:
         given = trainer.max_epochs
-        if given in (None, -1, _trainer.DEFAULT_MAX_EPOCHS):
+        if given in (None, -1, DEFAULT_MAX_EPOCHS):
             trainer.fit_loop.max_epochs = self.epochs
             rank_zero_info(f"FineTune: max_epochs set to {self.epochs}, the sum of its phases.")
         elif given != self.epochs:
@@ -131,9 +132,9 @@ class FineTune(PhasedCallback):
     @override
     def _make_plan(self, trainer: pl.Trainer) -> Plan:
         plan = super()._make_plan(trainer)
-        limit = _trainer.max_steps(trainer)
-        needed = _trainer.steps_per_epoch(trainer, self.epochs)
-        if limit is not None and needed is not None and limit < sum(needed) and not _trainer.is_dev_run(trainer):
+        limit = max_steps(trainer)
+        needed = steps_per_epoch(trainer, self.epochs)
+        if limit is not None and needed is not None and limit < sum(needed) and not is_dev_run(trainer):
             raise PhaseError(
                 f"The phases of FineTune take {sum(needed)} optimizer steps, but max_steps={limit} ends the run "
                 "before. Leave max_steps out, or shorten the phases."
@@ -146,8 +147,8 @@ class FineTune(PhasedCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
-            _tables.show_plan(self.plan_of_run, self.grouping.groups)
-            save_table(trainer, "plan", *_tables.plan_rows(self.plan_of_run, self.grouping.groups))
+            tables.show_plan(self.plan_of_run, self.grouping.groups)
+            save_table(trainer, "plan", *tables.plan_rows(self.plan_of_run, self.grouping.groups))
         self._reuse_features(trainer, pl_module)  # of an epoch that is resumed in its middle Lightning calls no start
 
     @override
@@ -161,7 +162,7 @@ class FineTune(PhasedCallback):
             self.found[phase] = found
             self.set_lr(trainer, phase, found.lr)
             rank_zero_info(
-                f"FineTune: phase {phase + 1} trains at {_tables.rates(self.plan_of_run, phase)}: {found.reason}."
+                f"FineTune: phase {phase + 1} trains at {tables.rates(self.plan_of_run, phase)}: {found.reason}."
             )
 
     def _reuse_features(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -193,12 +194,12 @@ class FineTune(PhasedCallback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         unknown: list[dict[str, float]] = [{}] * phase  # a run that resumes past the end of an epoch has not seen it
-        self.results = [*[*self.results, *unknown][:phase], _trainer.scalar_metrics(trainer)]
+        self.results = [*[*self.results, *unknown][:phase], scalar_metrics(trainer)]
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.results and self._plan is not None:  # None: the run had ended before
-            _tables.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
+            tables.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
 
     @override
     def state_dict(self) -> dict[str, Any]:

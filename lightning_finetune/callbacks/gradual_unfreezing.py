@@ -5,9 +5,9 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_finetune.callbacks._phased import PhasedCallback, spans
+from lightning_finetune.engine.phases import Phase, Train
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.phases import Phase, Train
+from lightning_finetune.run.phased import PhasedCallback, spans
 
 
 class GradualUnfreezing(PhasedCallback):
@@ -24,7 +24,7 @@ class GradualUnfreezing(PhasedCallback):
         lr_ratio: Rate of the head over that of the earliest trained group; None leaves the optimizer's rates alone.
         train_norm: Keep training norm layers in frozen groups, as fastai does.
         groups: Name patterns of the layer groups, from the input to the head; see
-            :func:`lightning_finetune.layer_groups.layer_groups`.
+            :func:`lightning_finetune.engine.layer_groups.layer_groups`.
 
     Raises:
         PhaseError: A schedule that cannot be followed, or an unfreezing after the end of the run.

@@ -12,10 +12,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.callbacks._figures import save_figure, save_table
-from lightning_finetune.callbacks._phase_ends import ends_phase
+from lightning_finetune.run.artifacts import save_figure, save_table
+from lightning_finetune.run.phase_ends import ends_phase
 from lightning_finetune.tasks import BaseTask
-from lightning_finetune.tasks.confusion import Confusion, Counts, Pairs, drawable
+from lightning_finetune.tasks.measures.confusion import Confusion, Counts, Pairs, drawable
 
 MOST = 1000
 """Rows of a table of pairs."""
@@ -68,7 +68,7 @@ class LogConfusion(Callback):
         classes: list[str] = pl_module.classes  # type: ignore[assignment]
         save_table(trainer, "confusion", *_table(counts, classes))
         if drawable(counts):
-            from lightning_finetune.pictures import draw_confusion  # only now, as it loads matplotlib
+            from lightning_finetune.show.figures import draw_confusion  # only now, as it loads matplotlib
 
             save_figure(trainer, "confusion", draw_confusion(counts, classes))
         else:

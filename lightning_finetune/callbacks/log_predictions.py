@@ -12,11 +12,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.callbacks._figures import save_figure, save_samples
-from lightning_finetune.callbacks._phase_ends import ends_phase
-from lightning_finetune.callbacks._samples import ValidationSample
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.pictures import Shown
+from lightning_finetune.run.artifacts import save_figure, save_samples
+from lightning_finetune.run.phase_ends import ends_phase
+from lightning_finetune.run.samples import ValidationSample
+from lightning_finetune.show.figures import Shown
 
 
 class LogPredictions(Callback):
@@ -68,7 +68,7 @@ class LogPredictions(Callback):
 
     def _show(self, trainer: pl.Trainer, shown: Sequence[Shown], classes: Sequence[str]) -> None:
         if shown:
-            from lightning_finetune.pictures import draw_predictions  # only now, as it loads matplotlib
+            from lightning_finetune.show.figures import draw_predictions  # only now, as it loads matplotlib
 
             figure = draw_predictions(shown, f"after epoch {trainer.current_epoch}")
             save_figure(trainer, "predictions", figure, dpi=90)

@@ -11,13 +11,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.callbacks import _trainer
-from lightning_finetune.callbacks._find import show_curve
-from lightning_finetune.callbacks._phased import PhasedCallback
-from lightning_finetune.callbacks._rates import ratios, scale_rates
-from lightning_finetune.callbacks._sweep import run_sweep
+from lightning_finetune.engine.range_test import Curve, Suggestion, fault, suggest, sweep_rates
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.range_test import Curve, Suggestion, fault, suggest, sweep_rates
+from lightning_finetune.run.find import show_curve
+from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.range_test_loop import run_sweep
+from lightning_finetune.run.rates import ratios, scale_rates
+from lightning_finetune.run.trainer import callbacks, is_dev_run, max_epochs, refuse_unsupported, the_optimizer
 
 SUGGESTIONS: tuple[Suggestion, ...] = ("steep", "valley", "slide", "minimum", "elbow")
 
@@ -35,7 +35,7 @@ class LRRangeTest(Callback):
         end_lr: The rates grow towards it; a loss that shoots up ends the sweep before.
         num_steps: Optimizer steps.
         at_epochs: Before which epochs, from 0.
-        suggest: Which suggestion sets the rate; see :mod:`lightning_finetune.range_test`.
+        suggest: Which suggestion sets the rate; see :mod:`lightning_finetune.engine.range_test`.
         apply: Set the rate, if the suggestion can be trusted: the peak of a cycle or of the module's own scheduler,
             else the optimizer's rate; other groups keep their ratio to the highest.
 
@@ -68,14 +68,14 @@ class LRRangeTest(Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            _trainer.refuse_unsupported(trainer, pl_module, type(self).__name__)
+            refuse_unsupported(trainer, pl_module, type(self).__name__)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        _trainer.the_optimizer(trainer, type(self).__name__)
-        limit = _trainer.max_epochs(trainer)
+        the_optimizer(trainer, type(self).__name__)
+        limit = max_epochs(trainer)
         late = [epoch for epoch in self.at_epochs if limit is not None and epoch >= limit]
-        if late and not _trainer.is_dev_run(trainer):
+        if late and not is_dev_run(trainer):
             raise PhaseError(f"LRRangeTest(at_epochs={list(self.at_epochs)}): the run ends before epoch {late[0]}.")
 
     @override
@@ -103,7 +103,7 @@ class LRRangeTest(Callback):
             return
         lr = curve.suggestions[self.suggest]
         scale_rates(trainer, lr)
-        for callback in _trainer.callbacks(trainer):
+        for callback in callbacks(trainer):
             if isinstance(callback, PhasedCallback):
                 callback.scale_peak(trainer, lr)
 

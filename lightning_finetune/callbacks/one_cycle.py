@@ -7,11 +7,11 @@ from typing import Literal
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_finetune.callbacks import _trainer
-from lightning_finetune.callbacks._phased import PhasedCallback
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.schedules import Moms
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.phases import Phase
-from lightning_finetune.schedules import Moms
+from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.trainer import is_dev_run
 
 
 class OneCycle(PhasedCallback):
@@ -31,7 +31,7 @@ class OneCycle(PhasedCallback):
         epochs: One cycle for each of these numbers of epochs; None is one cycle over the run.
         schedule: ``"one_cycle"``, or ``"flat_cos"``: flat, then half a cosine.
         groups: Name patterns of the layer groups, from the input to the head; see
-            :func:`lightning_finetune.layer_groups.layer_groups`.
+            :func:`lightning_finetune.engine.layer_groups.layer_groups`.
 
     Raises:
         PhaseError: Rates or spans that cannot be followed.
@@ -61,7 +61,7 @@ class OneCycle(PhasedCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         planned = sum(self.epochs or [])
-        if stage == "fit" and self.epochs and trainer.max_epochs != planned and not _trainer.is_dev_run(trainer):
+        if stage == "fit" and self.epochs and trainer.max_epochs != planned and not is_dev_run(trainer):
             raise PhaseError(
                 f"Expected the spans of OneCycle to fill the run: epochs={self.epochs} are {planned}, but "
                 f"max_epochs={trainer.max_epochs}."

@@ -7,12 +7,12 @@ from typing import Any
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_finetune.callbacks import _trainer
-from lightning_finetune.callbacks._figures import save_figure
-from lightning_finetune.callbacks._phase_ends import bands_of, ends_phase, plan_of
-from lightning_finetune.callbacks._recording import RecordingCallback, image_size, rates
-from lightning_finetune.diagnosis import less_is_better
-from lightning_finetune.history import History
+from lightning_finetune.engine.diagnosis import less_is_better
+from lightning_finetune.engine.history import History
+from lightning_finetune.run.artifacts import save_figure
+from lightning_finetune.run.phase_ends import bands_of, ends_phase, plan_of
+from lightning_finetune.run.recording import RecordingCallback, image_size, rates
+from lightning_finetune.run.trainer import is_dev_run
 
 
 class PlotRun(RecordingCallback):
@@ -50,9 +50,9 @@ class PlotRun(RecordingCallback):
 
     def _draw(self, trainer: pl.Trainer) -> None:
         self.history.flush()
-        if not trainer.is_global_zero or not self.history.steps or _trainer.is_dev_run(trainer):
+        if not trainer.is_global_zero or not self.history.steps or is_dev_run(trainer):
             return
-        from lightning_finetune.pictures import draw_run
+        from lightning_finetune.show.figures import draw_run
 
         figure = draw_run(self.history, bands_of(plan_of(trainer)))
         save_figure(trainer, "run", figure)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_finetune.callbacks._phased import PhasedCallback, spans
-from lightning_finetune.phases import Phase
-from lightning_finetune.resize import MIN_SIZE, Size, check_min_size
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.resize import MIN_SIZE, Size, check_min_size
+from lightning_finetune.run.phased import PhasedCallback, spans
 
 
 class ProgressiveResizing(PhasedCallback):

@@ -12,13 +12,14 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.callbacks import _report, _trainer
-from lightning_finetune.callbacks._galleries import Galleries
-from lightning_finetune.callbacks._phase_ends import ends_phase
-from lightning_finetune.callbacks._recording import RecordingCallback
-from lightning_finetune.callbacks._run_dir import run_dir, shown
-from lightning_finetune.report import Outcome, render
-from lightning_finetune.report.environment import commit
+from lightning_finetune.run import report_facts
+from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.galleries import Galleries
+from lightning_finetune.run.phase_ends import ends_phase
+from lightning_finetune.run.recording import RecordingCallback
+from lightning_finetune.run.trainer import is_dev_run
+from lightning_finetune.show.report import Outcome, render
+from lightning_finetune.show.report.environment import commit
 
 
 class RunReport(RecordingCallback):
@@ -85,26 +86,26 @@ class RunReport(RecordingCallback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if ends_phase(trainer):
-            self._write(trainer, pl_module, _report.outcome(trainer, ended=False))
+            self._write(trainer, pl_module, report_facts.outcome(trainer, ended=False))
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        path = self._write(trainer, pl_module, _report.outcome(trainer, ended=True))
+        path = self._write(trainer, pl_module, report_facts.outcome(trainer, ended=True))
         if path is not None:
             rank_zero_info(f"The report of this run is {shown(path)}")
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._write(trainer, pl_module, _report.outcome(trainer, ended=True, exception=exception))
+        self._write(trainer, pl_module, report_facts.outcome(trainer, ended=True, exception=exception))
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, outcome: Outcome) -> Path | None:
         """The page, unless training never began; what goes wrong with it neither ends the run nor hides its error."""
-        if not trainer.is_global_zero or self._since is None or _trainer.is_dev_run(trainer):
+        if not trainer.is_global_zero or self._since is None or is_dev_run(trainer):
             return None
         path = run_dir(trainer) / "report.html"
         try:
             self.history.flush()
-            report = _report.make_report(trainer, module, self.history, outcome, self._seconds(), self._origin)
+            report = report_facts.make_report(trainer, module, self.history, outcome, self._seconds(), self._origin)
             report = replace(report, predictions=self._galleries.predictions, top_losses=self._galleries.top_losses)
             path.write_text(render(report), encoding="utf-8")
         except Exception as error:

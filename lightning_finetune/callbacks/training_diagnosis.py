@@ -6,12 +6,12 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.callbacks import _trainer
-from lightning_finetune.callbacks._figures import save_table
-from lightning_finetune.callbacks._phase_ends import ends_phase, plan_of
-from lightning_finetune.callbacks._recording import RecordingCallback
-from lightning_finetune.diagnosis import Curves, Finding
-from lightning_finetune.phase_diagnosis import diagnose_phase, diagnose_run
+from lightning_finetune.engine.diagnosis import Curves, Finding
+from lightning_finetune.engine.phase_diagnosis import diagnose_phase, diagnose_run
+from lightning_finetune.run.artifacts import save_table
+from lightning_finetune.run.phase_ends import ends_phase, plan_of
+from lightning_finetune.run.recording import RecordingCallback
+from lightning_finetune.run.trainer import is_dev_run
 
 
 class TrainingDiagnosis(RecordingCallback):
@@ -20,8 +20,8 @@ class TrainingDiagnosis(RecordingCallback):
     The lessons' "things to look out for", with the numbers that show it and what to try; also a loss that spikes or is
     not finite, a head that learns nothing, and a frozen phase that should have been longer. Prints what it finds on the
     first process, and writes it to ``diagnosis.csv`` and the loggers when the run ends. Works with any module that logs
-    ``val_loss``; without it with the training loss alone. The rules are in :mod:`lightning_finetune.diagnosis`, and
-    measured in ``docs/callbacks/training-diagnosis.md``.
+    ``val_loss``; without it with the training loss alone. The rules are in
+    :mod:`lightning_finetune.engine.diagnosis`, and measured in ``docs/callbacks/training-diagnosis.md``.
 
     Attributes:
         findings: Of the phases that have ended, by number from 1; the key 0 holds what the whole run says beside.
@@ -59,7 +59,7 @@ class TrainingDiagnosis(RecordingCallback):
         return Curves(self.history.steps, self.history.losses, self.history.measured)
 
     def _conclude(self, trainer: pl.Trainer) -> None:
-        if not self.history.steps or _trainer.is_dev_run(trainer):
+        if not self.history.steps or is_dev_run(trainer):
             return
         self.findings = diagnose_run(self.curves, plan_of(trainer), trainer.current_epoch)
         self._tell(0, "the run")

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from typing_extensions import Unpack
 
-from lightning_finetune.data.data_module import ImageDataModule
-from lightning_finetune.data.decode import Resize
-from lightning_finetune.data.files import check_class_folders, is_image
-from lightning_finetune.data.foreign import items_of
-from lightning_finetune.data.items import ImageItems
-from lightning_finetune.data.mix import Mix
-from lightning_finetune.data.options import Options, Stats
-from lightning_finetune.data.splits import Split, by_folder, by_pct
-from lightning_finetune.data.tables import Table, read_table
-from lightning_finetune.data.transforms import Augmentation
+from lightning_finetune.data.batches.data_module import ImageDataModule
+from lightning_finetune.data.block.files import check_class_folders, is_image
+from lightning_finetune.data.block.foreign import items_of
+from lightning_finetune.data.block.items import ImageItems
+from lightning_finetune.data.block.options import Options, Stats
+from lightning_finetune.data.block.splits import Split, by_folder, by_pct
+from lightning_finetune.data.block.tables import Table, read_table
+from lightning_finetune.data.pixels.decode import Resize
+from lightning_finetune.data.pixels.mix import Mix
+from lightning_finetune.data.pixels.transforms import Augmentation
 from lightning_finetune.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ Codes = str | Path | Sequence[str] | None
 
 
 class ImageData(ImageDataModule):
-    """The data module of :class:`~lightning_finetune.data.data_module.ImageDataModule`, with short ways to make it."""
+    """An :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`, with short ways to make it."""
 
     @classmethod
     def from_folder(
@@ -124,7 +124,7 @@ class ImageData(ImageDataModule):
             valid_pct: That part.
             folder: Folder of the images under ``root``.
             suffix: Added to each file name, such as ``".jpg"``.
-            **options: Of :class:`~lightning_finetune.data.data_module.ImageDataModule`.
+            **options: Of :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`.
 
         Raises:
             DataError: The table cannot be read, columns or files are missing, or a name leads out of ``root``.
@@ -200,7 +200,7 @@ class ImageData(ImageDataModule):
             valid: The same for validation; without it a random part of ``train`` validates.
             classes: Names in the order of the class numbers; by default the attribute ``classes``, else the numbers.
             valid_pct: That part.
-            **options: Of :class:`~lightning_finetune.data.data_module.ImageDataModule`.
+            **options: Of :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`.
 
         Raises:
             DataError: Targets are none of these.

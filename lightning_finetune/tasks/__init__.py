@@ -3,9 +3,9 @@
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.classification import ImageClassifier, Prediction
 from lightning_finetune.tasks.linear_regression import LinearRegression
+from lightning_finetune.tasks.measures.thresholds import SampleFBeta
 from lightning_finetune.tasks.multilabel import LabelsPrediction, MultiLabelClassifier
 from lightning_finetune.tasks.segmentation import MaskPrediction, UNetSegmenter
-from lightning_finetune.tasks.thresholds import SampleFBeta
 
 __all__ = [
     "BaseTask",

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from lightning_finetune import param_groups
+from lightning_finetune.engine import param_groups
+from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import CheckpointError
-from lightning_finetune.layer_groups import LayerGroup, layer_groups
-from lightning_finetune.tasks import record
-from lightning_finetune.tasks.arguments import check_num_classes, plain
-from lightning_finetune.tasks.batch import check_data, images_of, target_of
 from lightning_finetune.tasks.evaluation import Evaluates
-from lightning_finetune.tasks.finite import CHECK_EVERY, FiniteLoss
-from lightning_finetune.tasks.metrics import Measures, MetricsArgument, collect
-from lightning_finetune.tasks.optimizers import build_optimizer
+from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
+from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument, collect
 from lightning_finetune.tasks.prediction import Predicts
+from lightning_finetune.tasks.shared import record
+from lightning_finetune.tasks.shared.arguments import check_num_classes, plain
+from lightning_finetune.tasks.shared.batch import check_data, images_of, target_of
+from lightning_finetune.tasks.shared.optimizers import build_optimizer
 
 if TYPE_CHECKING:
-    from lightning_finetune.tasks.backbones import Stats  # it loads timm
+    from lightning_finetune.tasks.networks.backbones import Stats  # it loads timm
 
 
 class BaseTask(Predicts, Evaluates):

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lightning_finetune.tasks.batch import images_of, target_of
-from lightning_finetune.tasks.metrics import Measures
+from lightning_finetune.tasks.measures.metrics import Measures
+from lightning_finetune.tasks.shared.batch import images_of, target_of
 
 
 class Evaluates(LightningModule, ABC):

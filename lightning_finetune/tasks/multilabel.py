@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAveragePrecision
 
-from lightning_finetune.data.decode import ImageSource
+from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks.arguments import choose, not_plain
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.heads import HeadName
-from lightning_finetune.tasks.losses import LabelLoss, MultiLabelLoss
-from lightning_finetune.tasks.metrics import MetricsArgument
-from lightning_finetune.tasks.optimizers import OptimizerCallable, fastai_adam
-from lightning_finetune.tasks.thresholds import BestThreshold, LabelAccuracy, SampleFBeta
-from lightning_finetune.tasks.weights import Weights
+from lightning_finetune.tasks.measures.losses import LabelLoss, MultiLabelLoss
+from lightning_finetune.tasks.measures.metrics import MetricsArgument
+from lightning_finetune.tasks.measures.thresholds import BestThreshold, LabelAccuracy, SampleFBeta
+from lightning_finetune.tasks.networks.heads import HeadName
+from lightning_finetune.tasks.networks.weights import Weights
+from lightning_finetune.tasks.shared.arguments import choose, not_plain
+from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 
 Tuning: TypeAlias = Literal["tuned", "tuned_per_label"]
 
@@ -108,7 +108,7 @@ class MultiLabelClassifier(BaseTask):
 
     def configure_models(self) -> nn.Module:
         """Backbone and head."""
-        from lightning_finetune.tasks.classifier import build_classifier  # only now, as it loads timm
+        from lightning_finetune.tasks.networks.classifier import build_classifier  # only now, as it loads timm
 
         return build_classifier(self.arguments, self.num_classes)
 

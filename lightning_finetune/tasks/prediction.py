@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from lightning_finetune.data.decode import ImageSource, Size, decode_fully, image_size, is_array, load_image
-from lightning_finetune.data.files import image_files
+from lightning_finetune.data.block.files import image_files
+from lightning_finetune.data.pixels.decode import ImageSource, Size, decode_fully, image_size, is_array, load_image
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
-from lightning_finetune.tasks.symmetries import TTA, mean_over_symmetries
+from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 
 Sources: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
@@ -44,7 +44,7 @@ class Predicts(nn.Module, ABC):
             source: An image file, a PIL image or a uint8 array; or many: a list of these, or a folder, whose images
                 are taken in sorted order.
             tta: Mean over symmetries of the image; see
-                :func:`~lightning_finetune.tasks.symmetries.mean_over_symmetries`.
+                :func:`~lightning_finetune.tasks.shared.symmetries.mean_over_symmetries`.
             batch_size: Images at once.
 
         Returns:

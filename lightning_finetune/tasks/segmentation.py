@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from lightning_finetune.data.decode import ImageSource, Size
+from lightning_finetune.data.pixels.decode import ImageSource, Size
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks.arguments import not_plain
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.decoders import Decoder
-from lightning_finetune.tasks.losses import MaskLoss, SegmentationLoss
-from lightning_finetune.tasks.metrics import ClassIoU, MetricsArgument
-from lightning_finetune.tasks.optimizers import OptimizerCallable, fastai_adam
+from lightning_finetune.tasks.measures.losses import MaskLoss, SegmentationLoss
+from lightning_finetune.tasks.measures.metrics import ClassIoU, MetricsArgument
+from lightning_finetune.tasks.networks.decoders import Decoder
+from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.prediction import original_size
-from lightning_finetune.tasks.weights import Weights
+from lightning_finetune.tasks.shared.arguments import not_plain
+from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class UNetSegmenter(BaseTask):
 
     def configure_models(self) -> nn.Module:
         """Encoder, decoder and head."""
-        from lightning_finetune.tasks.segmenter import build_segmenter  # only now, as it loads timm and more
+        from lightning_finetune.tasks.networks.segmenter import build_segmenter  # only now, as it loads timm and more
 
         return build_segmenter(self.arguments, self.num_classes)
 

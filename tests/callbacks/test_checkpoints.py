@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
 from lightning_finetune.callbacks.checkpoints import LastCheckpoint
-from tests.test_cli import photos
+from tests.cli.test_command_line import photos
 
 __all__ = ["photos"]  # a fixture
 

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch.utils.data import DataLoader
 
 from lightning_finetune.callbacks import FineTune, OneCycle
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import FinetuneError, PhaseError
-from lightning_finetune.phases import Phase
 from lightning_finetune.tasks import ImageClassifier
 from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
 

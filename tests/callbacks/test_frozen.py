@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing
-from lightning_finetune.phases import Phase
+from lightning_finetune.engine.phases import Phase
 from tests.foreign import ForeignNet, images, loader, quiet_trainer
 
 PARTS = ("stem", "body", "neck", "head")

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
 from lightning_finetune.callbacks import FineTune, LogConfusion
-from lightning_finetune.phases import Phase
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.tasks.conftest import data, folder
@@ -94,7 +94,7 @@ def test_two_processes_count_every_image_once(tmp_path):
 import torch, lightning.pytorch as pl
 from torch.utils.data import DataLoader, TensorDataset
 from lightning_finetune.callbacks import LogConfusion
-from lightning_finetune.processes import leave_group
+from lightning_finetune.engine.processes import leave_group
 from lightning_finetune.tasks import ImageClassifier
 torch.manual_seed(0)
 data = TensorDataset(torch.randn(10, 3, 32, 32), torch.arange(10) % 2)

@@ -6,10 +6,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune.callbacks import FineTune, LogPredictions
-from lightning_finetune.callbacks._describe import describe, to_pixels
-from lightning_finetune.callbacks._samples import Sample
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import FinetuneError
-from lightning_finetune.phases import Phase
+from lightning_finetune.run.describe import describe, to_pixels
+from lightning_finetune.run.samples import Sample
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
 

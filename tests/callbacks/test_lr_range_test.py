@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.errors import PhaseError
-from tests.callbacks.test_resume import assert_same_bits, run
 from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.run.test_resume import assert_same_bits, run
 
 
 class StatefulNet(ForeignNet):

@@ -4,7 +4,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from PIL import Image
 
 from lightning_finetune.callbacks import FineTune, PlotRun
-from lightning_finetune.phases import Phase
+from lightning_finetune.engine.phases import Phase
 from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
 
 PHASES = [Phase(1, "head", 1e-2), Phase(2, "all", (1e-3, 1e-2))]

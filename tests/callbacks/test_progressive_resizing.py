@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from lightning_finetune.callbacks import FineTune, ProgressiveResizing
 from lightning_finetune.data import ImageData
-from lightning_finetune.data.splits import Split
+from lightning_finetune.data.block.splits import Split
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.phases import Phase
 from lightning_finetune.tasks import ImageClassifier
-from tests.callbacks.test_resume import assert_same_bits, folder  # noqa: F401  # a fixture
 from tests.foreign import ForeignNet, images, quiet_trainer
+from tests.run.test_resume import assert_same_bits, folder  # noqa: F401  # a fixture
 
 
 class Sized(ForeignNet):

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from lightning_finetune import ImageData, interpret
 from lightning_finetune.callbacks import FineTune, LRRangeTest, OneCycle, RunReport
-from lightning_finetune.phases import Phase
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
 from tests.foreign import ForeignNet, loader, quiet_trainer
-from tests.report.reading import Page
+from tests.show.report.reading import Page
 
 ROOT = Path(__file__).parents[2]
 PHASES = [Phase(1, "head", 1e-2), Phase(2, "all", ("find", 1e-2))]

@@ -6,8 +6,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_finetune.callbacks import FineTune, TrainingDiagnosis
-from lightning_finetune.diagnosis import diagnose, read_csv
-from lightning_finetune.phases import Phase
+from lightning_finetune.engine.diagnosis import diagnose, read_csv
+from lightning_finetune.engine.phases import Phase
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
 

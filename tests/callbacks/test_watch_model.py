@@ -1,8 +1,8 @@
 import pytest
 
 from lightning_finetune.callbacks import GradualUnfreezing, WatchModel
-from tests.callbacks.test_loggers import read_history
 from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.run.test_artifacts import read_history
 
 wandb = pytest.importorskip("wandb")
 

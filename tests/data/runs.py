@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lightning_finetune.data import ImageData
-from lightning_finetune.processes import leave_group
+from lightning_finetune.engine.processes import leave_group
 
 
 class Recorder(pl.LightningModule):

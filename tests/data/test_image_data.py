@@ -17,8 +17,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from lightning_finetune.data import Augment, ImageData
-from lightning_finetune.data.mix import CutMix
-from lightning_finetune.data.splits import Split
+from lightning_finetune.data.block.splits import Split
+from lightning_finetune.data.pixels.mix import CutMix
 from lightning_finetune.errors import DataError
 from tests.data.conftest import CLASSES, fill, picture
 
@@ -269,7 +269,7 @@ def test_every_way_can_be_written_in_a_configuration(insects: Path, tmp_path: Pa
     data = parsed(tmp_path, {"class_path": name, "init_args": options})
     assert (data.size, data.augment) == ((32, 48), Augment(max_rotate=5))
     flat(insects, tmp_path / "images")
-    mix = {"class_path": "lightning_finetune.data.mix.CutMix", "init_args": {"alpha": 2.0}}
+    mix = {"class_path": "lightning_finetune.data.pixels.mix.CutMix", "init_args": {"alpha": 2.0}}
     options = {"root": str(tmp_path / "images"), "pattern": "^(.*)_", "batch_size": 3, "mix": mix}
     data = parsed(tmp_path, {"class_path": "lightning_finetune.data.ImageData.from_name_re", "init_args": options})
     assert isinstance(data.mix, CutMix)

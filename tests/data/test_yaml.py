@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from lightning_finetune import cli
-from lightning_finetune.data.splits import Split
+from lightning_finetune.cli import command_line
+from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
 
 FUNCTIONS = """
@@ -41,7 +41,7 @@ def data_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         config = {"data": described, "model": {"class_path": model, "init_args": {"weights": False}}}
         Path("config.yaml").write_text(yaml.safe_dump(config))
         options = ["--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
-        return cli.run(["fit", "--config", "config.yaml", *options]).datamodule
+        return command_line.run(["fit", "--config", "config.yaml", *options]).datamodule
 
     yield make
     sys.modules.pop("my_functions", None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_finetune import cli
+from lightning_finetune.cli import command_line
 from tests.docs.pages import ROOT
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}
@@ -52,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(sys, "argv", ["lightning-finetune", "fit", "--data.root", "FOLDER", *small, *short])
-        cli.main()
+        command_line.main()
     run = place / "lightning_logs" / "version_0"
     shutil.copy(run / "checkpoints" / "best.ckpt", place)
     shutil.copy(run / "config.yaml", place)

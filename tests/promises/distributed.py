@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 import torch
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, LogConfusion, LogPredictions
-from lightning_finetune.phases import Phase
-from lightning_finetune.processes import leave_group
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.processes import leave_group
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.promises.test_every_callback import CALLBACKS
 from tests.promises.test_every_task import TASKS, batches

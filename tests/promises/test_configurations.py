@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_finetune import cli
+from lightning_finetune.cli import command_line
 from lightning_finetune.errors import FinetuneError
 
 pytestmark = pytest.mark.slow
@@ -73,7 +73,7 @@ def test_damaged_values(here: Path, capsys, block: int):
 
 def is_refused(words: list[str], capsys, config: Any) -> bool:
     with pytest.raises((SystemExit, FinetuneError)) as end:
-        cli.run(words)
+        command_line.run(words)
     said = capsys.readouterr().err
     if isinstance(end.value, FinetuneError):
         return True

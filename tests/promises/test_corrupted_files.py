@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from lightning_finetune import ImageClassifier, ImageData, load
-from lightning_finetune.data.check import check_images
-from lightning_finetune.data.decode import load_image, mask_pixels
+from lightning_finetune.data.block.check import check_images
+from lightning_finetune.data.pixels.decode import load_image, mask_pixels
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 
 pytestmark = pytest.mark.slow

@@ -6,11 +6,11 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 
 from lightning_finetune import callbacks
-from lightning_finetune.callbacks._phased import PhasedCallback
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
-from lightning_finetune.phases import Phase
-from tests.callbacks.test_resume import assert_same_bits
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.run.phased import PhasedCallback
 from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.run.test_resume import assert_same_bits
 
 pytestmark = pytest.mark.filterwarnings("ignore:WatchModel does nothing")
 EPOCHS = 3

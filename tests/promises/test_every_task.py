@@ -8,10 +8,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune import load, tasks
 from lightning_finetune.callbacks import FineTune
-from lightning_finetune.phases import Phase
-from tests.callbacks.test_resume import assert_same_bits
+from lightning_finetune.engine.phases import Phase
 from tests.foreign import quiet_trainer
 from tests.promises.test_every_callback import SITUATIONS, averaging
+from tests.run.test_resume import assert_same_bits
 
 TASKS = {
     "ImageClassifier": lambda: tasks.ImageClassifier("test_resnet", num_classes=3, weights=False),

@@ -11,7 +11,7 @@ import gc, os, sys, warnings
 import lightning.pytorch as pl
 import torch
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
-from lightning_finetune.phases import Phase
+from lightning_finetune.engine.phases import Phase
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
 warnings.filterwarnings("ignore")

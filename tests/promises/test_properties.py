@@ -9,9 +9,9 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from lightning_finetune.callbacks import FineTune
-from lightning_finetune.layer_groups import layer_groups
-from lightning_finetune.phases import Phase
-from lightning_finetune.plan import make_plan
+from lightning_finetune.engine.layer_groups import layer_groups
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.plan import make_plan
 
 RATES = st.floats(1e-8, 1.0)
 PHASES = st.builds(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lightning_finetune import ImageClassifier, ImageData, UNetSegmenter, load
-from lightning_finetune.data.splits import Split
+from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
 
 

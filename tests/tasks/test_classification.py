@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassF1Score
 
 from lightning_finetune.data import ImageData
+from lightning_finetune.engine.layer_groups import layer_groups
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.layer_groups import layer_groups
 from lightning_finetune.tasks import ImageClassifier
 
 TINY = {"model": "test_resnet", "num_classes": 2, "weights": False}

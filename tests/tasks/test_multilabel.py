@@ -6,8 +6,8 @@ from sklearn.metrics import average_precision_score, fbeta_score
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_finetune.after.loading import load
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.inference import load
 from lightning_finetune.tasks import MultiLabelClassifier
 
 

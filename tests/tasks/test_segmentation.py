@@ -6,10 +6,10 @@ from sklearn.metrics import accuracy_score, jaccard_score
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_finetune.after.loading import load
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.inference import load
 from lightning_finetune.tasks import UNetSegmenter
-from lightning_finetune.tasks.metrics import ClassIoU
+from lightning_finetune.tasks.measures.metrics import ClassIoU
 
 
 def task(**options) -> UNetSegmenter:

@@ -1,0 +1,1 @@
+"""What comes after training: load and predict, interpret, export."""

@@ -1,0 +1,201 @@
+"""The command ``lightning-finetune``: LightningCLI with this package's classes as its defaults."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import auto_cli
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from typing_extensions import override
+
+from lightning_finetune.__about__ import __version__
+from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, RunReport, TrainingDiagnosis
+from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.cli.loggers import stay_offline_without_key
+from lightning_finetune.cli.parser import ShortErrorsParser
+from lightning_finetune.cli.subcommands import CommandTrainer
+from lightning_finetune.engine.processes import leave_group
+from lightning_finetune.errors import FinetuneError
+from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.tasks import BaseTask
+
+CALLBACKS = {
+    "fine_tune": FineTune,
+    "log_predictions": LogPredictions,
+    "log_confusion": LogConfusion,
+    "plot_run": PlotRun,
+    "diagnosis": TrainingDiagnosis,
+    "report": RunReport,
+    "best": BestCheckpoint,
+    "last": LastCheckpoint,
+}
+"""Named groups of the parser: ``--fine_tune.lr``. What lies in ``trainer.callbacks``, a sweep could not reach."""
+
+SUBJECTS = {
+    "model": (LightningModule, "lightning_finetune.ImageClassifier"),
+    "data": (LightningDataModule, "lightning_finetune.ImageData.from_folder"),
+}
+"""Any subclass may be named; these are what is meant without."""
+
+RESUME = ("ckpt_path", "weights_only")
+"""Arguments that not every subcommand has: where they say nothing, a saved configuration leaves them out."""
+
+OWN = {
+    "export": "lightning_finetune.cli.files.export_checkpoint",
+    "diagnose": "lightning_finetune.cli.files.diagnose_file",
+    "predict": "lightning_finetune.cli.files.predict_files",
+    "sweep": "lightning_finetune.cli.sweep.sweep",
+}
+"""Commands that need no Trainer."""
+
+_NOISE = (
+    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
+    r"The dirpath has changed",  # of a run that resumes: every run has a directory of its own
+    r".*smaller than the logging interval",  # what is logged at the end of each epoch is enough for a small data set
+)
+"""Warnings that someone who types the command can do nothing about."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run's own directory."""
+
+    @override
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = run_dir(trainer)
+        config = self.config.clone()
+        for name in RESUME:
+            if config.get(name) is None:
+                config.pop(name, None)
+        self.parser.save(config, folder / self.config_filename, skip_none=False, overwrite=True)
+        rank_zero_info(f"The files of this run go to {shown(folder)}")
+        whole = yaml.safe_load((folder / self.config_filename).read_text())
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update({"cli": whole}, allow_val_change=True)
+                _say_where(logger)
+
+
+def _say_where(logger: WandbLogger) -> None:
+    """That nothing is uploaded, once, and how it can be."""
+    if os.environ.get("WANDB_MODE") == "offline":
+        folder = shown(Path(logger.experiment.dir).parent)
+        rank_zero_info(f"Weights & Biases logs offline (no key was found). To upload: wandb login; wandb sync {folder}")
+
+
+class FineTuneCLI(LightningCLI):
+    """LightningCLI with the recipe of the lessons as its defaults; any module and data module by ``class_path``."""
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        ours = {name: {"model", "datamodule"} for name in ("lr_find", "plan", "show_batch", "interpret")}
+        return {**LightningCLI.subcommands(), **ours}
+
+    @override
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+        # Unlike Lightning's way, with a default from the start: an argument that may be None hides errors of its class.
+        for name, (kind, default) in SUBJECTS.items():
+            parser.add_subclass_arguments(
+                kind, name, fail_untyped=False, required=True, default={"class_path": default}
+            )
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
+        # The lessons' habit. Norm layers that are held during the head phase meet the statistics of another kind of
+        # image all at once when they are unfrozen, and a short run does not recover from that.
+        parser.set_defaults({"fine_tune.train_norm": True})
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+
+    def _need_checkpoint(self) -> None:
+        if isinstance(self.model, BaseTask) and self._get(self.config, "ckpt_path") is None:
+            raise FinetuneError(
+                f"{self.subcommand} needs a trained model, got none: its head would be random. "
+                "Give --ckpt_path lightning_logs/version_N/checkpoints/best.ckpt"
+            )
+
+    before_validate = before_test = before_predict = _need_checkpoint
+
+
+def run(args: list[str] | None = None) -> FineTuneCLI:
+    """Run the command with ``args``, or those of the process.
+
+    Raises:
+        FinetuneError: What :func:`main` prints.
+    """
+    settings: dict[str, Any] = {
+        "logger": {"class_path": "lightning_finetune.cli.loggers.RunLogger"},
+        "max_epochs": -1,  # what FineTune takes as: the sum of my phases
+        "log_every_n_steps": 10,  # 50, Lightning's own, is more than an epoch of a small data set
+        "enable_model_summary": False,  # it counts what trains before the phases begin
+    }
+    return FineTuneCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        trainer_class=CommandTrainer,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults=settings,
+        seed_everything_default=42,
+        parser_class=ShortErrorsParser,
+        parser_kwargs={"version": __version__, "prog": "lightning-finetune"},
+        auto_configure_optimizers=False,
+        args=args,
+    )
+
+
+def bare_flags(words: list[str]) -> Iterator[str]:
+    """``--unfrozen`` as it is typed; jsonargparse wants a value."""
+    for word, after in zip(words, [*words[1:], "--"], strict=True):
+        yield "--unfrozen=true" if word == "--unfrozen" and after.startswith("--") else word
+
+
+def own_command(words: list[str]) -> Callable[..., None] | None:
+    """The function behind a command that needs no Trainer; what it needs is loaded only where it is asked for."""
+    name = words[0] if words else ""
+    if name not in OWN or (name == "predict" and not any(word.startswith("--images") for word in words)):
+        return None
+    module, _, function = OWN[name].rpartition(".")
+    command: Callable[..., None] = getattr(import_module(module), function)
+    return command
+
+
+def main() -> None:
+    """Entry of the console script; an error of this package ends it with its message alone."""
+    for words in _NOISE:
+        warnings.filterwarnings("ignore", words)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    stay_offline_without_key()
+    sys.path.append(str(Path.cwd()))  # where a configuration's own functions and modules lie, as for `python -m`
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
+    given = sys.argv[1:] = list(bare_flags(sys.argv[1:]))
+    try:
+        if command := own_command(given):
+            auto_cli(command, args=given[1:], as_positional=given[0] == "diagnose")
+        else:
+            run()
+    except FinetuneError as error:
+        sys.exit(f"lightning-finetune: error: {error}")
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0, for which a scheduler would take the job as done
+    finally:
+        leave_group()

@@ -1,0 +1,142 @@
+"""What the command does with one file alone: a checkpoint to predict with or export, the log of a run."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+from rich.progress import track
+
+from lightning_finetune.after.loading import load
+from lightning_finetune.data.pixels.decode import load_image, visible
+from lightning_finetune.engine.diagnosis import diagnose, read_csv
+from lightning_finetune.errors import DataError, FinetuneError, first_ten
+from lightning_finetune.show.figures.predictions import overlay
+from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.classification import Prediction
+from lightning_finetune.tasks.multilabel import LabelsPrediction
+from lightning_finetune.tasks.prediction import list_sources
+from lightning_finetune.tasks.segmentation import MaskPrediction, UNetSegmenter
+from lightning_finetune.tasks.shared.symmetries import TTA
+
+
+def export_checkpoint(ckpt_path: str, out: str) -> None:
+    """Write a checkpoint as one file that runs without this package, and check it against the model.
+
+    Args:
+        ckpt_path: Checkpoint of a task of this package.
+        out: File to write; ends in .onnx, or in .pt2 for torch.export.
+    """
+    from lightning_finetune.after.export import export  # only now, as it loads timm
+
+    path = export(ckpt_path, out)
+    print(f"{path} and {path.with_suffix('.json')} are written; the file gives the model's own probabilities.")  # noqa: T201
+
+
+def predict_files(
+    ckpt_path: str, images: str, out: str = "predictions", tta: TTA = "none", batch_size: int = 32
+) -> None:
+    """Predict an image or a folder of images, and write what the model says.
+
+    Classes and labels go to ``predictions.csv``; masks to ``masks/*.png`` (class ids, with a palette) and, laid over
+    the image, to ``overlays/*.png``, at the size of the image. What cannot be read is left out, and listed in
+    ``unreadable.txt``.
+
+    Args:
+        ckpt_path: Checkpoint of a task of this package.
+        images: A folder, or an image.
+        out: Folder to write to, which is made.
+        tta: Mean over symmetries of the image.
+        batch_size: Images at once.
+    """
+    task, folder = load(ckpt_path), Path(out)
+    if not Path(images).exists():
+        raise DataError(f"--images: expected a folder or an image, got {images!r}, which is not there.")
+    sources, many = list_sources(images)
+    root = Path(images) if many else Path(images).parent
+    bad: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    with (_Masks if isinstance(task, UNetSegmenter) else _Rows)(folder, root, task, sources) as writer:
+        pairs = task.predict_each(sources, tta=tta, batch_size=batch_size)
+        for source, found in track(pairs, "Predicting", total=len(sources)):
+            if isinstance(found, DataError):
+                bad.append(str(found))
+            else:
+                writer.write(Path(source), found)
+    print(f"{len(sources) - len(bad)} of {len(sources)} images are predicted in {folder}")  # noqa: T201
+    listing = folder / "unreadable.txt"
+    listing.unlink(missing_ok=True)  # of a run before
+    if bad:
+        listing.write_text("\n".join(bad), encoding="utf-8", errors="backslashreplace")
+        print(f"{len(bad)} cannot be read; all are in {listing}:{first_ten(bad)}")  # noqa: T201
+
+
+def diagnose_file(metrics: str) -> None:
+    """Say what the curves of a run tell about its learning rate and its length.
+
+    Args:
+        metrics: The ``metrics.csv`` that Lightning's CSVLogger wrote for any run.
+    """
+    found = diagnose(read_csv(metrics))
+    print("\n".join(map(str, found)) or "Nothing to look out for.")  # noqa: T201
+
+
+class _Rows:
+    """``predictions.csv``: file, prediction, and the probability of every class; one row at a time."""
+
+    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any]) -> None:
+        self.root, self.classes = root, task.classes
+        # Names of files need not be UTF-8, but what is written must.
+        self.file = (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace")
+        self.rows = csv.writer(self.file)
+        self.rows.writerow(["file", "prediction", *(f"p({name})" for name in self.classes)])
+
+    def __enter__(self) -> _Rows:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def write(self, path: Path, found: Prediction | LabelsPrediction) -> None:
+        """Add the row of one image."""
+        said = found.label if isinstance(found, Prediction) else " ".join(found.labels)
+        values = [f"{found.probabilities[name]:.6f}" for name in self.classes]
+        self.rows.writerow([path.relative_to(self.root), said, *values])
+
+
+class _Masks:
+    """``masks`` and ``overlays``, with the folders of the images; two images of one name keep their endings."""
+
+    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any]) -> None:
+        self.folder, self.root, self.channels = folder, root, task.arguments["in_channels"]
+        self.stems = Counter(Path(source).with_suffix("") for source in sources)
+        colours = [channel for colour in colormaps["tab20"].colors for channel in colour]  # type: ignore[attr-defined]
+        self.palette = ([round(255 * channel) for channel in colours] * (256 // 20 + 1))[: 3 * 256]
+        if task.num_classes > 256:
+            raise FinetuneError(f"Expected at most 256 classes for mask files of 8 bits, got {task.num_classes}.")
+
+    def __enter__(self) -> _Masks:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def write(self, path: Path, found: MaskPrediction) -> None:
+        """Write the two files of one image."""
+        name = path.stem if self.stems[path.with_suffix("")] == 1 else path.name
+        place = path.relative_to(self.root).parent / f"{name}.png"
+        mask = Image.fromarray(found.mask.astype(np.uint8))
+        mask.putpalette(self.palette)
+        _save(mask, self.folder / "masks" / place)
+        pixels = visible(load_image(path, found.mask.shape, channels=self.channels)).permute(1, 2, 0).numpy()
+        _save(Image.fromarray(overlay(pixels, found.mask)), self.folder / "overlays" / place)
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)

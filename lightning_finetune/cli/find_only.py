@@ -1,0 +1,66 @@
+"""The range test by itself: what the command ``lightning-finetune lr-find`` runs instead of training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from lightning_finetune.engine.phases import DEFAULT_LR, Phase
+from lightning_finetune.engine.range_test import Found
+from lightning_finetune.run.find import find_lr
+from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.show import tables
+
+
+class FindOnly(PhasedCallback):
+    """Sweep once before training would begin, show what it suggests, and end the run without a step.
+
+    Writes ``lr_range_phase_1.png`` and ``lr_find.json`` into the run's directory.
+
+    Args:
+        unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
+        lr: Given upper rate of the unfrozen slice; None is the lessons' tenth of 3e-3.
+        groups: Name patterns of the layer groups, from the input to the head.
+        train_norm: Norm layers of frozen groups train too.
+
+    Attributes:
+        found: Curve, suggestions and what the lessons' rules choose from them; None before the run.
+    """
+
+    def __init__(
+        self,
+        unfrozen: bool = False,
+        lr: float | None = None,
+        groups: list[str] | None = None,
+        train_norm: bool = False,
+    ) -> None:
+        super().__init__(groups, train_norm)
+        self.unfrozen = unfrozen
+        self.lr = DEFAULT_LR / 10 if lr is None else lr
+        self.found: Found | None = None
+
+    @override
+    def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        return [Phase(None, "all", ("find", self.lr)) if self.unfrozen else Phase(None, "head", "find")]
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self._seed or 0)
+        trainer.should_stop = True
+        if trainer.is_global_zero:
+            path = run_dir(trainer) / "lr_find.json"
+            path.write_text(json.dumps({"unfrozen": self.unfrozen, **asdict(self.found)}, indent=1))
+            tables.show_suggestions(self.found)
+            rank_zero_info(
+                f"The curve is in {shown(path.with_name('lr_range_phase_1.png'))}, its numbers in {shown(path)}"
+            )
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ending without a step is what was asked for; there is nothing to warn of."""

@@ -1,0 +1,173 @@
+"""What the command can do beside Lightning's own subcommands."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_finetune.after.loading import load
+from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, RunReport
+from lightning_finetune.cli.find_only import FindOnly
+from lightning_finetune.cli.plan_only import PlanOnly
+from lightning_finetune.data.batches.data_module import ImageDataModule
+from lightning_finetune.engine.phases import DEFAULT_LR
+from lightning_finetune.engine.plan import Plan
+from lightning_finetune.engine.range_test import Found, known_high
+from lightning_finetune.errors import CheckpointError, FinetuneError
+from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.trainer import callbacks
+from lightning_finetune.show.tables import show_table
+
+TOP = 10
+"""Rows of a printed table; the files hold all."""
+
+
+class CommandTrainer(Trainer):
+    """Lightning's Trainer with the further subcommands of ``lightning-finetune``."""
+
+    def lr_find(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        unfrozen: bool = False,
+        ckpt: str | None = None,
+    ) -> Found:
+        """Sweep the learning rate without training; prints the suggestions, and saves the curve.
+
+        Args:
+            model: The module.
+            datamodule: Its data.
+            unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
+            ckpt: Checkpoint whose weights to begin with.
+
+        Raises:
+            CheckpointError: ``ckpt`` cannot be read, or is of another model.
+        """
+        if ckpt is not None:
+            load_weights(model, ckpt)
+        plans = self._plans()
+        groups, train_norm = (plans[0].groups, plans[0].train_norm) if plans else (None, False)
+        find = FindOnly(unfrozen, _upper_rate(plans), groups, train_norm)
+        self._fit_only(find, 1, model, datamodule)
+        if find.found is None:
+            raise CheckpointError("The range test did not run: the data gave no training batch.")
+        return find.found
+
+    def plan(self, model: LightningModule, datamodule: LightningDataModule | None = None) -> Plan:
+        """Print the schedule of the run step by step, and save its picture; trains nothing.
+
+        Args:
+            model: The module.
+            datamodule: Its data.
+
+        Raises:
+            PhaseError: The phases cannot be followed.
+        """
+        fine_tune = self._plans()[0]
+        show = PlanOnly(fine_tune.given, fine_tune.groups, fine_tune.train_norm)
+        self._fit_only(show, fine_tune.epochs, model, datamodule)
+        return show.plan_of_run
+
+    def show_batch(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        count: int = 9,
+        split: Literal["train", "valid", "test"] = "train",
+        epoch: int = 0,
+    ) -> Path:
+        """Save a picture of images as the model sees them; trains nothing.
+
+        Args:
+            model: Not used.
+            datamodule: An ImageData.
+            count: How many images.
+            split: Which of them; only training images are augmented.
+            epoch: Whose order and augmentation.
+
+        Raises:
+            FinetuneError: The data module is not of this package.
+        """
+        if not isinstance(datamodule, ImageDataModule):
+            raise FinetuneError(f"show-batch needs an ImageData, got {type(datamodule).__name__}.")
+        path = run_dir(self) / "batch.png"
+        datamodule.show_batch(count, split, epoch).savefig(path, dpi=80)
+        rank_zero_info(f"The images are in {shown(path)}")
+        return path
+
+    def interpret(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule,
+        ckpt_path: str | None = None,
+        out: str | None = None,
+    ) -> Path:
+        """Say where a trained model is wrong: tables and figures of the validation images; trains nothing.
+
+        Args:
+            model: Not used: the checkpoint says which.
+            datamodule: An ImageData with the classes of the model.
+            ckpt_path: Checkpoint of a task of this package.
+            out: Folder to write to; by default within the run's.
+
+        Raises:
+            FinetuneError: No checkpoint of a task, or data that does not fit it.
+        """
+        if ckpt_path is None:
+            raise FinetuneError("interpret needs a trained model. Give --ckpt_path …/best.ckpt")
+        if not isinstance(datamodule, ImageDataModule):
+            raise FinetuneError(f"interpret needs an ImageData, got {type(datamodule).__name__}.")
+        from lightning_finetune.after.interpretation import interpret  # only now, as it loads pandas and matplotlib
+
+        found = interpret(load(ckpt_path), datamodule)
+        folder = run_dir(self) / "interpretation" if out is None else Path(out)
+        found.save(folder)
+        show_table("Worst classes", found.report().sort_values("f1").head(TOP).reset_index(names="class"))
+        if found.task.kind != "multi":
+            show_table("Most confused", found.most_confused().head(TOP))
+        rank_zero_info(f"Judged at {found.size[0]} x {found.size[1]} pixels. Tables and figures are in {shown(folder)}")
+        return folder
+
+    def _plans(self) -> list[FineTune]:
+        return [callback for callback in callbacks(self) if isinstance(callback, FineTune)]
+
+    def _fit_only(
+        self, callback: Callback, epochs: int, model: LightningModule, datamodule: LightningDataModule | None
+    ) -> None:
+        """A fit in which ``callback`` takes the place of all that trains, validates or saves."""
+        dropped = (FineTune, LogPredictions, PlotRun, RunReport, Checkpoint)
+        kept = [one for one in callbacks(self) if not isinstance(one, dropped)]
+        self.callbacks: list[Callback] = [*kept, callback]
+        self.fit_loop.max_epochs = epochs
+        self.limit_val_batches = 0
+        self.num_sanity_val_steps = 0
+        self.fit(model, datamodule=datamodule)
+
+
+def _upper_rate(plans: list[FineTune]) -> float:
+    """The rate that the configured phases give unfrozen layers."""
+    unfrozen = [phase.lr for plan in plans for phase in plan.given if phase.train != "head" and phase.lr is not None]
+    return known_high(unfrozen[0], unfrozen=True) if unfrozen else DEFAULT_LR / 10
+
+
+def load_weights(model: LightningModule, path: str | Path) -> None:
+    """Give ``model`` the weights of a checkpoint.
+
+    Raises:
+        CheckpointError: The file cannot be read, or its weights are those of another model.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        model.load_state_dict(state)
+    except (OSError, KeyError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(
+            f"Expected `ckpt` to be a checkpoint of this {type(model).__name__}, got {str(path)!r}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error

@@ -1,0 +1,1 @@
+"""From the data block to the batches of a run."""

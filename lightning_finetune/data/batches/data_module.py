@@ -1,0 +1,356 @@
+"""The data module: splits to loaders, and batches to what the model sees."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule, Trainer
+
+from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset, Kind
+from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
+from lightning_finetune.data.block.check import check_images
+from lightning_finetune.data.block.dataset_images import Pictures
+from lightning_finetune.data.block.items import ImageItems
+from lightning_finetune.data.block.labels import encode
+from lightning_finetune.data.block.multi_hot import MultiHot
+from lightning_finetune.data.block.options import Stats
+from lightning_finetune.data.block.splits import Split
+from lightning_finetune.data.block.summary import Summary
+from lightning_finetune.data.pixels.decode import Resize, Size
+from lightning_finetune.data.pixels.draws import Ints, permutation
+from lightning_finetune.data.pixels.free_memory import free_bytes
+from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
+from lightning_finetune.data.pixels.transforms import Augmentation, augmenter
+from lightning_finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # heavy, and only its name is needed
+
+log = logging.getLogger(__name__)
+
+DECODED = 2**30
+"""Bytes that the decoded images of a split take at most, in each process."""
+
+IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+class ImageDataModule(LightningDataModule):
+    """Images, split and labelled, as a Lightning data module.
+
+    A batch is a dict of ``image`` (float32 ``[B, channels, h, w]``, normalised, channels last), ``label`` (int64
+    ``[B]``, or float32 ``[B, L]`` for several labels) or ``mask`` (int64 ``[B, h, w]``), and ``index`` (int64 ``[B]``,
+    positions in the split). Images are decoded at about the size needed and go to the device as bytes, where training
+    images are augmented and all are normalised.
+
+    Args:
+        items: Images that are split and labelled; or use one of the ``from_...`` methods.
+        size: Height and width in pixels of validation, and of training until it is told otherwise; one number for both.
+        batch_size: Images a batch and process.
+        num_workers: Processes that load images; by default as many as there are CPU cores for this process, at most 8.
+        augment: A preset, an :class:`~lightning_finetune.data.pixels.augment.Augment`, or any function of uint8 images
+            ``[1, 3, h, w]`` such as torchvision's v2 transforms, called for each image with its own random state.
+        mix: Mix training images and their labels: ``"mixup"``, ``"cutmix"``, or one of their classes with a strength.
+        resize: ``"crop"`` (training: anywhere, else the centre) or ``"squish"`` (all of the image, out of proportion).
+        seed: Of the order, crops and augmentation.
+        stats: Mean and standard deviation of the channels, 0 to 1; by default those of the model's backbone
+            (its attribute ``normalization``), else of ImageNet; of other channels than RGB, ImageNet's mean over them.
+        channels: 3 for RGB, 1 for grey, or as many as every image has (``.npy`` files, uint8 ``[h, w, channels]``).
+
+    Raises:
+        DataError: The items are not split or not labelled, or there are no training or validation images.
+    """
+
+    def __init__(
+        self,
+        items: ImageItems,
+        *,
+        size: int | Size = 224,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        augment: Augmentation = "photo",
+        mix: Mix | None = None,
+        resize: Resize = "crop",
+        seed: int = 42,
+        stats: Stats | None = None,
+        channels: int = 3,
+    ) -> None:
+        super().__init__()
+        splits, labels = items.complete()
+        if mix is not None and labels.kind == "mask":
+            raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, got {batch_size}.")
+        if channels < 1 or (stats is not None and len(stats[0]) != channels):
+            raise DataError(f"channels: expected at least 1, and `stats` for each, got {channels} and stats={stats}.")
+        self.items = items
+        self.splits = splits
+        for split in (Split.TRAIN, Split.VALID):
+            if not self._has(split):
+                raise DataError(
+                    f"Expected images in each split, got none for {split.name.lower()}. Name the folder or column that "
+                    "splits them, or let valid_pct split them at random."
+                )
+        self.kind: Kind = labels.kind
+        names, self.targets = encode(labels, splits)
+        self.classes = list(names)
+        self.size = _two(size)
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.augment = augmenter(augment)
+        self.mix = mixer(mix) if mix is not None else None
+        self.resize: Resize = resize
+        self.stats = stats
+        self.channels = channels
+        self._train_size = self.size
+        self._checked: set[Split] = set()
+        self._loaders: list[weakref.ref[ImageLoader]] = []  # weak: what Lightning drops ends its workers
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes, or labels, there are."""
+        return len(self.classes)
+
+    @property
+    def train_size(self) -> Size:
+        """Height and width of training images; a new value holds from the next epoch's first batch."""
+        return self._train_size
+
+    @train_size.setter
+    def train_size(self, size: int | Size) -> None:
+        self._train_size = _two(size)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """All that inference must know to treat an image as validation does, in plain types."""
+        mean, std = self.normalization
+        return {
+            "size": list(self.size),
+            "mean": list(mean),
+            "std": list(std),
+            "classes": list(self.classes),
+            "resize": self.resize,
+            "channels": self.channels,
+        }
+
+    @property
+    def normalization(self) -> Stats:
+        """Mean and standard deviation that images are normalised with."""
+        if self.stats is not None:
+            return self.stats
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        return getattr(module, "normalization", None) or _default_stats(self.channels)
+
+    def setup(self, stage: str) -> None:
+        """Read every image that the stage needs, once.
+
+        Raises:
+            DataError: Some cannot be read; it names all of them.
+        """
+        wanted = (Split.TRAIN, Split.VALID) if stage == "fit" else (self._held_out(stage),)
+        new = [split for split in wanted if split not in self._checked]
+        self._check(np.flatnonzero(np.isin(self.splits, new)))
+        self._checked.update(new)
+
+    def teardown(self, stage: str) -> None:
+        """End worker processes, and give back the memory of decoded images."""
+        for reference in self._loaders:
+            if (loader := reference()) is not None:
+                loader.close()
+                loader.images.forget_decoded()
+        self._loaders.clear()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End worker processes also where a run is interrupted."""
+        self.teardown("")
+
+    def train_dataloader(self) -> ImageLoader:
+        """Shuffled, augmented batches at ``train_size``."""
+        return self._loader(Split.TRAIN)
+
+    def val_dataloader(self) -> ImageLoader:
+        """Each validation image once, at ``size``."""
+        return self._loader(Split.VALID)
+
+    def test_dataloader(self) -> ImageLoader:
+        """Each test image once, at ``size``.
+
+        Raises:
+            DataError: There are no test images.
+        """
+        return self._loader(self._held_out("test"))
+
+    def predict_dataloader(self) -> ImageLoader:
+        """Each test image once, or each validation image where there are no test images."""
+        return self._loader(self._held_out("predict"))
+
+    def dataset(self, split: Split) -> ImageDataset:
+        """Images and targets of one split."""
+        return ImageDataset(
+            self.items.images,
+            self.targets,
+            np.flatnonzero(self.splits == split),
+            resize=self.resize,
+            seed=self.seed,
+            augment=self.augment if split == Split.TRAIN else None,
+            mix=self.mix if split == Split.TRAIN else None,
+            channels=self.channels,
+        )
+
+    def show_batch(self, count: int = 9, split: Literal["train", "valid", "test"] = "train", epoch: int = 0) -> Figure:
+        """A figure of the first images of an epoch as the model sees them, before normalisation.
+
+        Args:
+            count: How many images.
+            split: Which of them; only training images are augmented.
+            epoch: Whose order and augmentation.
+        """
+        from lightning_finetune.show.figures.batch import batch_figure  # only now, as it loads matplotlib
+
+        train = split == "train"
+        images = self.dataset(Split[split.upper()])
+        size = self._train_size if train else self.size
+        order = permutation(self.seed, epoch, len(images)) if train else np.arange(len(images))
+        return batch_figure(self.augmented(images[BatchKey(order[:count], epoch, size)]), self.classes)
+
+    def summary(self) -> Summary:
+        """Counts, class balance and sizes, and warnings of what looks wrong."""
+        return self.items.summary()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """On the device: augment what carries a plan, normalise all."""
+        if "features" in batch:
+            return _without_pixels(batch)
+        batch = self.augmented(batch)
+        mean, std = (_spread(batch["image"], numbers) for numbers in self.normalization)
+        normalised = batch["image"].sub_(mean).div_(std)
+        batch["image"] = normalised.contiguous(memory_format=torch.channels_last)
+        if self.trainer is not None:
+            batch = self.trainer.precision_plugin.convert_input(batch)
+        return batch
+
+    def augmented(self, batch: Batch) -> Batch:
+        """A batch of the loader with images as float32 in 0..1, augmented and mixed as its plans say."""
+        batch = dict(batch)
+        plan, mix, masks = batch.pop("plan", None), batch.pop("mix", None), batch.get("mask")
+        if plan is None:
+            pixels = batch["image"].float().div_(255)
+        else:
+            pixels, masks = self.augment(batch["image"], masks, plan)
+        if mix is not None and self.mix is not None:
+            pixels, partners, own = self.mix(pixels, mix)
+            batch["label"] = mix_labels(batch["label"], partners, own, self.num_classes)
+        if masks is not None:
+            batch["mask"] = masks.long()
+        batch["image"] = pixels
+        return batch
+
+    def _loader(self, split: Split) -> ImageLoader:
+        train = split == Split.TRAIN
+        trainer = self.trainer
+        images = self.dataset(split)
+        images.keep_decoded(self._memory_of_a_split())
+        sampler = BatchSampler(
+            len(images),
+            self.batch_size,
+            self._size_to_train if train else self._size_to_validate,
+            train=train,
+            shuffle=train and not getattr(trainer, "overfit_batches", 0),  # Lightning sets it without declaring it,
+            seed=self.seed,
+            world_size=trainer.world_size if trainer is not None else 1,
+            rank=trainer.global_rank if trainer is not None else 0,
+        )
+        loader = ImageLoader(
+            images, sampler, num_workers=self._workers(), pin_memory=trainer is not None and _on_cuda(trainer)
+        )
+        self._loaders.append(weakref.ref(loader))
+        return loader
+
+    def _memory_of_a_split(self) -> int:
+        """Bytes for its decoded images: of what is free an eighth, as a run has two splits, for all processes here."""
+        processes = self.trainer.num_devices if self.trainer is not None else 1
+        free = free_bytes()
+        return DECODED if free is None else min(DECODED, free // (8 * processes))
+
+    def _size_to_train(self) -> Size:
+        return self._train_size
+
+    def _size_to_validate(self) -> Size:
+        return self.size
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        processes = self.trainer.num_devices if self.trainer is not None else 1
+        return min(8, max(1, _cpus() // processes))
+
+    def _has(self, split: Split) -> bool:
+        return bool((self.splits == split).any())
+
+    def _held_out(self, stage: str) -> Split:
+        if stage == "validate":
+            return Split.VALID
+        if stage == "test" and not self._has(Split.TEST):
+            raise DataError("Expected test images, such as a folder 'test', got none. Use validate instead of test.")
+        return Split.TEST if self._has(Split.TEST) else Split.VALID
+
+    def _check(self, rows: Ints) -> None:
+        """Images of somebody's dataset are left to it: to read them twice may cost much."""
+        images, masks = self.items.images, None if isinstance(self.targets, (np.ndarray, MultiHot)) else self.targets
+        if isinstance(images, Pictures) or not len(rows):
+            return
+        log.info("Reading %d images once, to find broken ones before training.", len(rows))
+        check_images(
+            images,
+            masks,
+            self.num_classes,
+            self.channels,
+            rows=rows,
+            threads=self._workers(),
+            reports=self._reports(),
+        )
+
+    def _reports(self) -> Path:
+        return Path(self.trainer.default_root_dir) if self.trainer is not None else Path()
+
+
+def _without_pixels(batch: Batch) -> Batch:
+    """A batch of outputs that were computed before: whoever looks at its images finds no numbers."""
+    shape = batch["image"].shape
+    batch["image"] = torch.full((1, 1, 1, 1), torch.nan, device=batch["index"].device).expand(shape)
+    if "mask" in batch:
+        batch["mask"] = batch["mask"].long()
+    return batch
+
+
+def _spread(images: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
+    """One image of a number for each channel: to take it from a batch, channels last, is a third of the work."""
+    image = images.new_tensor(numbers)[None, :, None, None].expand_as(images[:1])
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def _default_stats(channels: int) -> Stats:
+    """ImageNet's, or of other channels than RGB their mean for each."""
+    if channels == 3:
+        return IMAGENET_STATS
+    mean, std = (sum(numbers) / 3 for numbers in IMAGENET_STATS)
+    return (mean,) * channels, (std,) * channels
+
+
+def _two(size: int | Size) -> Size:
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise DataError(f"size: expected a height and a width of at least 1 pixel, got {size}.")
+    return int(height), int(width)
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _on_cuda(trainer: Trainer) -> bool:
+    return bool(trainer.strategy.root_device.type == "cuda")

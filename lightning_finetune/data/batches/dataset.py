@@ -1,0 +1,160 @@
+"""A dataset that is asked for whole batches: the key of a batch says all that its pixels depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_finetune.data.block.dataset_images import Pictures
+from lightning_finetune.data.block.multi_hot import MultiHot
+from lightning_finetune.data.pixels.augment import turned
+from lightning_finetune.data.pixels.decode import (
+    CENTRE,
+    ImageSource,
+    MaskSource,
+    Resize,
+    Size,
+    decoded_image,
+    decoded_mask,
+    image_pixels,
+    mask_pixels,
+)
+from lightning_finetune.data.pixels.draws import Ints, Stream, uniforms
+from lightning_finetune.data.pixels.memory import SharedArrays
+from lightning_finetune.data.pixels.mix import Mixer
+from lightning_finetune.data.pixels.reader import Reader
+from lightning_finetune.data.pixels.transforms import Augmenter
+
+Batch: TypeAlias = dict[str, Tensor]
+Kind: TypeAlias = Literal["single", "multi", "mask"]
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """All that a batch depends on; that epoch and size travel in it lets persistent workers follow them.
+
+    Without ``pixels`` a batch has no masks, and images that say nothing but their size: what is to be seen in them has
+    been computed before.
+    """
+
+    items: Ints
+    epoch: int
+    size: Size
+    pixels: bool = True
+
+
+class Place(NamedTuple):
+    """What part of an image is seen, and under which symmetry."""
+
+    crop: tuple[float, float]
+    symmetry: int
+
+
+class ImageDataset(Dataset[Batch]):
+    """Images of one split.
+
+    Args:
+        images: Sources of the images of all splits.
+        targets: int64 ``[M]`` for one label an image, 0/1 rows ``[M, L]`` for several, mask files for masks.
+        rows: The images of this split, positions in the former two, ``[N]``.
+        resize: How an image gets its size.
+        seed: Of crops and augmentation.
+        augment: Training augmentation; None for the other splits, which see the centre of each image.
+        mix: Mixing of training images.
+        channels: Of an image.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[ImageSource],
+        targets: npt.NDArray[Any] | MultiHot | Sequence[MaskSource],
+        rows: Ints,
+        *,
+        resize: Resize,
+        seed: int,
+        augment: Augmenter | None,
+        mix: Mixer | None,
+        channels: int = 3,
+    ) -> None:
+        self.images = images
+        self.targets = targets
+        self.rows = rows
+        self.seed = seed
+        self.augment = augment
+        self.mix = mix
+        self.channels = channels
+        moves = augment is not None and augment.is_random
+        decode, fit = (partial(function, channels=channels) for function in (decoded_image, image_pixels))
+        self._readers = {"image": Reader(images, rows, decode, fit, resize, moves)}
+        if not isinstance(targets, (np.ndarray, MultiHot)):
+            self._readers["mask"] = Reader(targets, rows, decoded_mask, mask_pixels, resize, moves)
+
+    def keep_decoded(self, nbytes: int) -> None:
+        """From now on decode each file once for a size, where all fit into memory that worker processes share.
+
+        Images of somebody's dataset are not kept, as they may be others in each epoch.
+
+        Args:
+            nbytes: Of that memory, for images and masks together.
+        """
+        if isinstance(self.images, Pictures):
+            return
+        planes = self.channels + ("mask" in self._readers)
+        with suppress(OSError):
+            for name, reader in self._readers.items():
+                kept = SharedArrays(len(self), nbytes * (self.channels if name == "image" else 1) // planes)
+                reader.kept = kept if kept.part else None
+
+    def forget_decoded(self) -> None:
+        """Give that memory back; from now on every file is decoded each time."""
+        for reader in self._readers.values():
+            reader.kept = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: BatchKey) -> Batch:
+        """The batch of a key: uint8 images ``[B, 3, h, w]``, targets, indices and the plan of augmentation."""
+        rows = self.rows[key.items]
+        batch = self._seen(key) if key.pixels else {"image": self._unseen(key)}
+        if isinstance(self.targets, (np.ndarray, MultiHot)):
+            batch["label"] = torch.from_numpy(self.targets[rows])
+        batch["index"] = torch.from_numpy(key.items)
+        return batch
+
+    def _seen(self, key: BatchKey) -> Batch:
+        """Images and masks, and what is to be done to them on the device."""
+        batch = {name: self._read(reader, key) for name, reader in self._readers.items()}
+        batch["image"] = batch["image"].permute(0, 3, 1, 2)
+        if self.augment is not None:
+            batch["plan"] = self.augment.plan(self.seed, key.epoch, key.items, key.size)
+        if self.mix is not None:
+            batch["mix"] = self.mix.plan(self.seed, key.epoch, key.items)
+        return batch
+
+    def _unseen(self, key: BatchKey) -> Tensor:
+        """The shape of the images in one byte."""
+        return torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(key.items), self.channels, *key.size)
+
+    def _read(self, reader: Reader, key: BatchKey) -> Tensor:
+        """Images ``[B, h, w, channels]`` or masks ``[B, h, w]``."""
+        placed = zip(key.items.tolist(), self._places(key), strict=True)
+        seen = [turned(reader.pixels(item, key.size, place.crop), place.symmetry) for item, place in placed]
+        return torch.from_numpy(np.stack(seen))
+
+    def _places(self, key: BatchKey) -> list[Place]:
+        """Where each image is cropped, and how it is flipped."""
+        if self.augment is None or not self.augment.is_random:
+            return [Place(CENTRE, 0)] * len(key.items)
+        corners = uniforms(self.seed, key.epoch, key.items, 2, Stream.CROP).tolist()
+        codes = self.augment.symmetries(self.seed, key.epoch, key.items, key.size[0] == key.size[1]).tolist()
+        return [Place((x, y), code) for (x, y), code in zip(corners, codes, strict=True)]

@@ -1,0 +1,249 @@
+"""Order, sharding, workers and resuming of batches, each a function of (seed, epoch, rank)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
+from lightning_finetune.data.pixels.decode import Size
+from lightning_finetune.data.pixels.draws import Ints, permutation
+from lightning_finetune.engine.allocator import release_freed
+from lightning_finetune.errors import DataError
+
+
+class LoaderState(TypedDict):
+    """How far a loader is: batches handed out in an epoch."""
+
+    epoch: int
+    batch: int
+
+
+Features: TypeAlias = Callable[[Tensor], dict[str, Any]]
+"""From the indices of a batch to what takes the place of its pixels."""
+
+_SMALL = 2**14
+"""Bytes of a tensor that is not worth a shared file of its own."""
+
+
+class BatchSampler(Sampler[BatchKey]):
+    """The keys of this process's batches.
+
+    Training: one permutation of all items an epoch; the k-th batches of all processes together are the k-th batch of a
+    single process with ``world_size`` times the batch; what is left over is dropped, unless nothing else is there.
+    Otherwise: every item once over all processes, in order, and the same number of batches on each process, because
+    DDP's collectives would wait for ever for a missing one.
+
+    Args:
+        items: Number of items in the split.
+        batch_size: Items a batch and process.
+        size: Asked for the image size when an epoch begins.
+        train: Drop what is left over.
+        shuffle: Draw another order each epoch.
+        seed: Of the order.
+        world_size: Number of processes.
+        rank: Of this process.
+
+    Raises:
+        DataError: There are fewer items than processes.
+    """
+
+    def __init__(
+        self,
+        items: int,
+        batch_size: int,
+        size: Callable[[], Size],
+        *,
+        train: bool,
+        shuffle: bool,
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        if items < world_size:
+            raise DataError(
+                f"Expected at least one image for each of the {world_size} processes, got {items}. "
+                "Use fewer devices or more images."
+            )
+        self.items, self.batch_size, self.size = items, batch_size, size
+        self.train, self.shuffle, self.seed = train, shuffle, seed
+        self.world_size, self.rank = world_size, rank
+        self.epoch = 0
+        self.start = 0
+        self.pixels = True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        share = self.items / self.world_size
+        if self.train:
+            return max(1, int(share // self.batch_size))
+        return min(int(-(-share // self.batch_size)), self.items // self.world_size)
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        """Keys from batch ``start`` on."""
+        size = self.size()
+        for items in self.batches()[self.start :]:
+            yield BatchKey(items, self.epoch, size, self.pixels)
+
+    def batches(self) -> list[Ints]:
+        """The items of each batch of this process in this epoch."""
+        if self.train:
+            return self._train_batches()
+        mine = np.arange(self.rank, self.items, self.world_size)
+        return np.split(mine, self._cuts(len(mine)))
+
+    def covering(self, epoch: int) -> list[BatchKey]:
+        """Keys of this process's batches, all as large as in training, that with the others' hold every item.
+
+        The k-th batches of all processes together are the k-th of :meth:`covered`.
+        """
+        size = self.size()
+        together = self.covered()
+        return [BatchKey(items[self.rank], epoch, size) for items in together]
+
+    def covered(self) -> Ints:
+        """Every item, some twice where the last batch would be smaller: ``[batches, world_size, batch_size]``."""
+        one = min(self.batch_size, -(-self.items // self.world_size))
+        together = self.world_size * one
+        return np.resize(np.arange(self.items), (-(-self.items // together), self.world_size, one))
+
+    def _train_batches(self) -> list[Ints]:
+        order = permutation(self.seed, self.epoch, self.items) if self.shuffle else np.arange(self.items)
+        together = self.batch_size * self.world_size
+        chunks = [order[k * together : (k + 1) * together] for k in range(len(self))]
+        return [chunk[self.rank :: self.world_size] for chunk in chunks]
+
+    def _cuts(self, count: int) -> list[int]:
+        """Where to cut ``count`` items: full batches as long as at least one item is left for each later batch."""
+        number = len(self)
+        return [min(k * self.batch_size, count - (number - k)) for k in range(1, number)]
+
+
+class ImageLoader:
+    """Loads the batches that its sampler asks for, in worker processes.
+
+    Not a ``DataLoader``, because Lightning calls ``iter`` on its loader before it sets the epoch, and a DataLoader
+    with workers would then prefetch the wrong one: here all is read at the first ``next``. Its state makes a run that
+    was stopped within an epoch continue with the next unseen batch.
+
+    Args:
+        images: Of the split.
+        sampler: Of its batches.
+        num_workers: Processes that load.
+        pin_memory: For a faster way to a GPU.
+
+    Attributes:
+        features: Asked when an epoch begins: what takes the place of its pixels and masks, which are then not read;
+            None where nothing does.
+    """
+
+    batch_sampler = None  # Lightning looks for it wherever there is a sampler
+
+    def __init__(self, images: ImageDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool) -> None:
+        self.images = images
+        self.sampler = sampler
+        self.features: Callable[[], Features | None] | None = None
+        self._loader: DataLoader[Any] = DataLoader(
+            images,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=None if pin_memory else _packed,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # else each iteration takes a number from the generator that dropout uses
+        )
+        self._state = LoaderState(epoch=0, batch=0)
+        self._resume: LoaderState | None = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of the sampler's epoch."""
+        resume, self._resume = self._resume, None
+        epoch = self.sampler.epoch
+        continues = resume is not None and resume["epoch"] == epoch and resume["batch"] < len(self)
+        start = resume["batch"] if resume is not None and continues else 0
+        self._state = LoaderState(epoch=epoch, batch=start)
+        features = None if self.features is None else self.features()
+        self.sampler.start, self.sampler.pixels = start, features is None
+        if features is None and self._loader.num_workers and self._loader._iterator is None:
+            release_freed()
+        for batch in map(_unpacked, self._loader) if features is None else self._without_pixels(features):
+            self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
+            yield batch
+
+    def _without_pixels(self, features: Features) -> Iterator[Batch]:
+        """In this process: what is left to load costs less than to send it from another."""
+        for key in self.sampler:
+            batch = self.images[key]
+            yield {**batch, **features(batch["index"])}
+
+    def state_dict(self) -> LoaderState:
+        """The epoch and the number of its batches handed out."""
+        return self._resume or self._state
+
+    def load_state_dict(self, state: LoaderState) -> None:
+        """The next iteration, if it is of the same epoch, begins after the batches of ``state``."""
+        self._resume = LoaderState(epoch=int(state["epoch"]), batch=int(state["batch"]))
+
+    def independent(self) -> ImageLoader:
+        """A loader of the same batches with workers of its own, for a range test that must not disturb this one."""
+        loader = self._loader
+        sampler = copy.copy(self.sampler)
+        sampler.start = 0
+        other = ImageLoader(self.images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
+        other.features = self.features
+        return other
+
+    def covering(self, epoch: int) -> Iterator[Batch]:
+        """Batches of :meth:`BatchSampler.covering`, augmented as in ``epoch``, by workers of their own."""
+        loader = self._loader
+        keys = self.sampler.covering(epoch)
+        batches = DataLoader(
+            self.images,
+            batch_size=None,
+            sampler=keys,
+            num_workers=loader.num_workers,
+            collate_fn=None if loader.pin_memory else _packed,
+            pin_memory=loader.pin_memory,
+            generator=torch.Generator(),
+        )
+        yield from map(_unpacked, batches)
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones.
+
+        Left to the garbage collector, they are sent their end after their queues are closed, and each is waited for
+        in vain for five seconds.
+        """
+        iterator, self._loader._iterator = self._loader._iterator, None
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            iterator._shutdown_workers()
+
+
+def _packed(batch: Any) -> dict[str, Tensor | npt.NDArray[Any]]:
+    """In a worker: what is small as an array, which is part of the message, where a tensor takes a handshake.
+
+    Not where a thread receives and pins them: nobody waits for it, and an array would not be pinned.
+    """
+    return {
+        name: value.numpy() if value.nbytes <= _SMALL and value.is_contiguous() else value
+        for name, value in batch.items()
+    }
+
+
+def _unpacked(batch: dict[str, Tensor | npt.NDArray[Any]]) -> Batch:
+    return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}

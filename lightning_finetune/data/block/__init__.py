@@ -1,0 +1,1 @@
+"""The data block: which images, how split, how labelled."""

@@ -1,0 +1,276 @@
+"""The data block: which images, how split, how labelled; each step a small function that returns a new block."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from typing_extensions import Unpack
+
+from lightning_finetune.data.block import labels as labelling
+from lightning_finetune.data.block import splits as splitting
+from lightning_finetune.data.block.dataset_images import Pictures
+from lightning_finetune.data.block.files import image_files
+from lightning_finetune.data.block.labels import Labels
+from lightning_finetune.data.block.masks import mask_finder, read_codes
+from lightning_finetune.data.block.options import Options
+from lightning_finetune.data.block.paths import FilePaths, select
+from lightning_finetune.data.block.splits import Split, Splits
+from lightning_finetune.data.block.summary import Summary, summarize
+from lightning_finetune.data.block.tables import column_of
+from lightning_finetune.data.pixels.decode import ImageSource
+from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.errors import DataError, first_ten
+
+if TYPE_CHECKING:
+    import pandas as pd  # heavy, and only its name is needed
+
+    from lightning_finetune.data.image_data import ImageData
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageItems:
+    """Images on their way to a data module, as the lessons' ``ImageItemList``.
+
+    ``ImageItems.from_folder(root).split_by_pct(0.2).label_from_folder().datamodule(size=224)``
+
+    Args:
+        images: The sources of all images.
+        root: The folder that paths are told from.
+        table: The row of each image, where they come from a table.
+        splits: What each image is for.
+        labels: What each image shows.
+    """
+
+    images: Sequence[ImageSource]
+    root: Path
+    table: pd.DataFrame | None = None
+    splits: Splits | None = None
+    labels: Labels | None = None
+
+    # --- images -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_folder(cls, root: str | Path, skip: Iterable[str] = ()) -> ImageItems:
+        """All images under a folder, sorted by path; folders named in ``skip`` are left out.
+
+        Raises:
+            DataError: There is no such folder, or no image in it.
+        """
+        root = Path(root)
+        files = image_files(root, skip=skip)
+        if not files:
+            raise DataError(f"{root}: expected images (such as .jpg or .png), found none.")
+        return cls(files, root)
+
+    @classmethod
+    def from_df(
+        cls, table: pd.DataFrame, root: str | Path = ".", column: str | int = 0, folder: str = "", suffix: str = ""
+    ) -> ImageItems:
+        """The images that a column of a table names.
+
+        Args:
+            table: One row an image.
+            root: Folder of the data set.
+            column: Name or position of the column with file names.
+            folder: Folder of the images under ``root``.
+            suffix: Added to each name, such as ``".jpg"``.
+
+        Raises:
+            DataError: The column or files are missing, or a name leads out of ``root``.
+        """
+        names = (Path(folder, f"{name}{suffix}") for name in column_of(table, column))
+        return cls.from_lists(names, root).with_table(table)
+
+    @classmethod
+    def from_lists(cls, files: Iterable[str | Path], root: str | Path = ".") -> ImageItems:
+        """The files of a list, taken from ``root`` where they are relative.
+
+        Raises:
+            DataError: Files are missing, or a relative one leads out of ``root``.
+        """
+        root, found = Path(root), FilePaths()
+        unnamable, escaped, missing = list[str](), list[Path](), list[Path]()
+        for path in map(Path, files):
+            file = root / path
+            if "\0" in str(path):
+                unnamable.append(repr(str(path)))
+            # By its name alone: a link within the data set is its owner's to set.
+            elif not path.is_absolute() and os.path.normpath(path).startswith(".."):
+                escaped.append(path)
+            elif not file.is_file():
+                missing.append(file)
+            found.append(file)
+        if unnamable:
+            raise DataError(f"Expected names of files; these hold a null byte:{first_ten(unnamable)}")
+        if escaped:
+            raise DataError(f"Expected files under {root}; these lead out of it:{first_ten(escaped)}")
+        if missing or not found:
+            raise DataError(f"Expected {len(found)} images; {len(missing)} are not there:{first_ten(missing)}")
+        return cls(found, root)
+
+    # --- splits -----------------------------------------------------------------------------------------------------
+
+    def split_by_pct(self, valid_pct: float = 0.2, seed: int = 42) -> ImageItems:
+        """A random part validates; the same for the same files and seed on every machine."""
+        return self._split(splitting.by_pct(len(self.images), valid_pct, seed))
+
+    def split_by_folder(self, train: str = "train", valid: str = "valid", test: str = "test") -> ImageItems:
+        """By the folder under ``root`` that an image lies in; images elsewhere are left out, and the log says so."""
+        split_of = {train: Split.TRAIN, valid: Split.VALID, test: Split.TEST}
+        files = self.files
+        used, splits = splitting.by_folder(files, self.root, split_of)
+        unused = sorted(set(files.take(np.setdiff1d(np.arange(len(files)), used))))
+        if unused:
+            log.warning("%d images lie in none of %s and are left out:%s", len(unused), [*split_of], first_ten(unused))
+        return self._only(used)._split(splits)
+
+    def split_by_column(self, column: str = "is_valid") -> ImageItems:
+        """By a column of the table: true, 1 or ``valid`` validates; it may also hold ``train`` and ``test``."""
+        return self._split(splitting.by_column(self._table("split_by_column"), column))
+
+    def split_by_file(self, file: str | Path = "valid.txt") -> ImageItems:
+        """The images that a text file lists, one a line, validate.
+
+        Raises:
+            DataError: There is no such file, or it lists images that are not among the items.
+        """
+        listing = self.root / file
+        if not listing.is_file():
+            raise DataError(f"{listing}: expected a file that lists validation images, but there is none.")
+        lines = listing.read_text(encoding="utf-8").splitlines()
+        return self._split(splitting.by_names(self.files, self.root, [line.strip() for line in lines if line.strip()]))
+
+    def split_by_index(self, valid: Sequence[int]) -> ImageItems:
+        """The items at these positions validate."""
+        return self._split(splitting.by_index(len(self.images), valid))
+
+    def split_by_func(self, is_valid: Callable[[Path], bool]) -> ImageItems:
+        """The images for which the function is true validate."""
+        return self._split(splitting.by_func(self.files, is_valid))
+
+    # --- labels -----------------------------------------------------------------------------------------------------
+
+    def label_from_folder(self) -> ImageItems:
+        """By the name of the folder an image lies in."""
+        return self._label(labelling.from_folder(self.files))
+
+    def label_from_re(self, pattern: str, name_only: bool = False) -> ImageItems:
+        """By the first group of a regular expression, searched in the path (with ``/``) or only the name of a file."""
+        names = (file.name if name_only else file.as_posix() for file in self.files)
+        return self._label(labelling.from_re(names, pattern))
+
+    def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> ImageItems:
+        """By a function of the path: one name, or a list of names for several labels."""
+        return self._label(labelling.from_values(map(func, self.files), label_delim))
+
+    def label_from_df(self, column: str | int = 1, label_delim: str | None = None) -> ImageItems:
+        """By a column of the table; with ``label_delim``, such as ``" "``, each image has several labels."""
+        values = column_of(self._table("label_from_df"), column)
+        return self._label(labelling.from_values(values, label_delim))
+
+    def label_from_lists(self, values: Sequence[Any], label_delim: str | None = None) -> ImageItems:
+        """By a list with one entry an image.
+
+        Raises:
+            DataError: The lists have different lengths.
+        """
+        if len(values) != len(self.images):
+            raise DataError(f"Expected one label for each of {len(self.images)} images, got {len(values)}.")
+        return self._label(labelling.from_values(values, label_delim))
+
+    def masks_from(
+        self, masks: str | Path | Callable[[Path], str | Path], codes: str | Path | Sequence[str] | None = None
+    ) -> ImageItems:
+        """By mask files.
+
+        Args:
+            masks: Name or path of the folder of masks (see :func:`~lightning_finetune.data.block.masks.mask_finder`),
+                or a function from the path of an image to that of its mask.
+            codes: Names of the classes in the order of their ids, or a file with one a line; by default ``codes.txt``.
+        """
+        mask_of = masks if callable(masks) else mask_finder(self.root, masks)
+        return self._label(labelling.from_masks(self.files, mask_of, read_codes(self.root, codes)))
+
+    # --- end --------------------------------------------------------------------------------------------------------
+
+    def datamodule(self, **options: Unpack[Options]) -> ImageData:
+        """The data module of these items; see :class:`~lightning_finetune.data.image_data.ImageData` for options.
+
+        The table of items that have one has done its part, and is not kept: it may be larger than all else.
+
+        Raises:
+            DataError: The items are not split or not labelled, or a split is empty.
+        """
+        from lightning_finetune.data.image_data import ImageData  # it depends on this module
+
+        return ImageData(dataclasses.replace(self, table=None), **options)
+
+    def summary(self) -> Summary:
+        """Counts, class balance and sizes, and warnings of what looks wrong; ``print`` it.
+
+        Raises:
+            DataError: The items are not split or not labelled.
+        """
+        splits, labels = self.complete()
+        classes, targets = labelling.encode(labels, splits)
+        files = () if isinstance(self.images, Pictures) else self.files
+        return summarize(files, splits, labels, classes, targets)
+
+    def complete(self) -> tuple[Splits, Labels]:
+        """Splits and labels.
+
+        Raises:
+            DataError: One of them is missing.
+        """
+        if self.splits is None:
+            raise DataError("Expected items that are split; call a split_by_… method first.")
+        if self.labels is None:
+            raise DataError("Expected items that are labelled; call a label_… method or masks_from first.")
+        return self.splits, self.labels
+
+    def with_table(self, table: pd.DataFrame) -> ImageItems:
+        """The same images with a table of one row each."""
+        return dataclasses.replace(self, table=table)
+
+    @property
+    def files(self) -> FilePaths:
+        """The paths of the images.
+
+        Raises:
+            DataError: Images that are not files have no path.
+        """
+        if isinstance(self.images, FilePaths):
+            return self.images
+        if not all(isinstance(image, Path) for image in self.images):
+            raise DataError("Expected images in files, because their paths are asked for; got images in memory.")
+        return FilePaths(self.images)  # type: ignore[arg-type]  # they are
+
+    def _only(self, rows: Ints) -> ImageItems:
+        """The items at some positions."""
+        if len(rows) == len(self.images):
+            return self
+        table = None if self.table is None else self.table.iloc[rows]
+        labels = self.labels
+        if labels is not None:
+            labels = dataclasses.replace(labels, values=select(labels.values, rows))
+        return dataclasses.replace(self, images=select(self.images, rows), table=table, labels=labels)
+
+    def _split(self, splits: Splits) -> ImageItems:
+        return dataclasses.replace(self, splits=splits)
+
+    def _label(self, labels: Labels) -> ImageItems:
+        return dataclasses.replace(self, labels=labels)
+
+    def _table(self, step: str) -> pd.DataFrame:
+        if self.table is None:
+            raise DataError(f"{step}: expected items of a table; begin with ImageItems.from_df.")
+        return self.table

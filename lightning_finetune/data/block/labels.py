@@ -1,0 +1,156 @@
+"""What an item shows: labels read from paths and tables, and their encoding for the model."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, compress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_finetune.data.batches.dataset import Kind
+from lightning_finetune.data.block.multi_hot import MultiHot
+from lightning_finetune.data.block.paths import FilePaths
+from lightning_finetune.data.block.splits import Split, Splits
+from lightning_finetune.data.pixels.decode import MaskSource
+from lightning_finetune.errors import DataError, did_you_mean, first_ten
+
+Targets: TypeAlias = "npt.NDArray[np.int64] | MultiHot | Sequence[MaskSource]"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of all items, not yet encoded.
+
+    Args:
+        kind: One label an image, several, or a mask.
+        values: For each item a name, a tuple of names, or the file of its mask.
+        classes: The names in the order of their ids, where it is given and not taken from the training items.
+    """
+
+    kind: Kind
+    values: Sequence[Any]
+    classes: tuple[str, ...] | None = None
+
+
+def from_folder(files: FilePaths) -> Labels:
+    """Each image is labelled with the name of the folder it lies in."""
+    names = {folder: Path(folder).name for folder in set(files.folders())}
+    return Labels("single", tuple(map(names.__getitem__, files.folders())))
+
+
+def from_re(names: Iterable[str], pattern: str) -> Labels:
+    """Each image is labelled with the first group of ``pattern``, searched in its name.
+
+    Raises:
+        DataError: The pattern is malformed, has no group, or does not match every name.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"Pattern {pattern!r}: expected a regular expression; {error}.") from error
+    if compiled.groups < 1:
+        raise DataError(f"Pattern {pattern!r}: expected a group (…) around the label, as in r'^(.*)_\\d+.jpg$'.")
+    found: list[str] = []
+    missed: list[str] = []
+    for name in names:
+        match = compiled.search(name)
+        if match is None or match[1] is None:
+            missed.append(name)
+        else:
+            found.append(sys.intern(match[1]))
+    if missed:
+        count = len(found) + len(missed)
+        raise DataError(f"Pattern {pattern!r} does not match {len(missed)} of {count} names:{first_ten(missed)}")
+    return Labels("single", tuple(found))
+
+
+def from_values(values: Iterable[Any], label_delim: str | None = None) -> Labels:
+    """One label an item; or several, where items are lists or ``label_delim`` splits them.
+
+    Raises:
+        DataError: Values are missing.
+    """
+    values = list(values)
+    missing = [row for row, value in enumerate(values) if _is_missing(value)]
+    if missing and label_delim is None:
+        raise DataError(f"Expected a label for each item; rows without one:{first_ten(missing)}")
+    if label_delim is not None:
+        texts = ("" if _is_missing(value) else str(value) for value in values)
+        parts = (filter(None, map(str.strip, text.split(label_delim))) for text in texts)
+        return Labels("multi", _shared(tuple(map(sys.intern, names)) for names in parts))
+    if values and isinstance(values[0], (list, tuple, set, frozenset)):
+        return Labels("multi", _shared(tuple(map(_name, value)) for value in values))
+    return Labels("single", tuple(map(_name, values)))
+
+
+def from_masks(items: Sequence[Path], mask_of: Callable[[Path], str | Path], codes: Sequence[str]) -> Labels:
+    """Each image is labelled with a mask, a file whose pixels are positions in ``codes`` (255: ignored).
+
+    Raises:
+        DataError: Masks are missing.
+    """
+    if not codes:
+        raise DataError("codes: expected the names of the classes in the order of their ids, got none.")
+    masks = FilePaths(Path(mask_of(item)) for item in items)
+    missing = [f"{mask} (for {item})" for item, mask in zip(items, masks, strict=True) if not mask.is_file()]
+    if missing:
+        raise DataError(
+            f"Expected a mask for each image; {len(missing)} of {len(items)} are not there:{first_ten(missing)}"
+        )
+    return Labels("mask", masks, tuple(codes))
+
+
+def encode(labels: Labels, splits: Splits) -> tuple[tuple[str, ...], Targets]:
+    """Class names, sorted and taken from the training items unless given, and targets for all items.
+
+    Raises:
+        DataError: Fewer than two classes (one, for several labels an image), or labels that training items lack.
+    """
+    if labels.kind == "mask":
+        return labels.classes or (), labels.values
+    classes = labels.classes or tuple(sorted(_names(labels.kind, compress(labels.values, splits == Split.TRAIN))))
+    number = {name: k for k, name in enumerate(classes)}
+    _check_known(number, _names(labels.kind, labels.values))
+    least = 2 if labels.kind == "single" else 1
+    if len(classes) < least:
+        raise DataError(f"Expected at least {least} classes among the training images, got {list(classes)}.")
+    if labels.kind == "single":
+        return classes, np.fromiter((number[name] for name in labels.values), np.int64, len(labels.values))
+    return classes, MultiHot(([number[name] for name in names] for names in labels.values), len(classes))
+
+
+def _names(kind: Kind, values: Iterable[Any]) -> set[str]:
+    """The different names among values."""
+    return set(values if kind == "single" else chain.from_iterable(values))
+
+
+def _name(value: object) -> str:
+    """The one object of all labels of this name."""
+    return sys.intern(str(value))
+
+
+def _is_missing(value: Any) -> bool:
+    """None, an empty text, or pandas' not-a-number."""
+    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
+
+
+def _check_known(classes: Collection[str], names: set[str]) -> None:
+    unknown = sorted(names.difference(classes))
+    if unknown:
+        hint = did_you_mean(unknown[0], classes)
+        raise DataError(
+            f"Expected the labels of the training images, {list(classes)[:10]}; others have labels that no training "
+            f"image has:{first_ten(unknown)}{hint}"
+        )
+
+
+def _shared(values: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Equal values as one object, so that a million items take the memory of the different ones."""
+    seen: dict[tuple[str, ...], tuple[str, ...]] = {}
+    return tuple(seen.setdefault(value, value) for value in values)

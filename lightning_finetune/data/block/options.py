@@ -1,0 +1,28 @@
+"""What every way to a data module accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from typing_extensions import TypedDict
+
+from lightning_finetune.data.pixels.decode import Resize
+from lightning_finetune.data.pixels.mix import Mix
+from lightning_finetune.data.pixels.transforms import Augmentation
+
+Stats: TypeAlias = tuple[Sequence[float], Sequence[float]]
+
+
+class Options(TypedDict, total=False):
+    """Arguments of :class:`~lightning_finetune.data.image_data.ImageData` besides its items, explained there."""
+
+    size: int | tuple[int, int]
+    batch_size: int
+    num_workers: int | None
+    augment: Augmentation
+    mix: Mix | None
+    resize: Resize
+    seed: int
+    stats: Stats | None
+    channels: int

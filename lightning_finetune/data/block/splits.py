@@ -1,0 +1,99 @@
+"""Which item trains, which validates, which tests: pure functions to one small array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_finetune.data.block.paths import FilePaths
+from lightning_finetune.data.block.tables import column_of
+from lightning_finetune.data.pixels.draws import Ints, Stream, permutation
+from lightning_finetune.errors import DataError, first_ten
+
+if TYPE_CHECKING:
+    import pandas as pd  # heavy, and only its name is needed
+
+Splits: TypeAlias = npt.NDArray[np.int8]
+
+_UNUSED = -1
+
+
+class Split(IntEnum):
+    """What an item is for."""
+
+    TRAIN = 0
+    VALID = 1
+    TEST = 2
+
+
+def by_pct(count: int, valid_pct: float, seed: int) -> Splits:
+    """A random part of ``valid_pct`` (0 to 1, exclusive) validates; at least one item on each side."""
+    if not 0 < valid_pct < 1:
+        raise DataError(f"valid_pct: expected a part between 0 and 1, such as 0.2, got {valid_pct}.")
+    if count < 2:
+        raise DataError(f"Expected at least two images to split, got {count}.")
+    number = min(max(1, int(count * valid_pct)), count - 1)
+    splits = np.full(count, Split.TRAIN, dtype=np.int8)
+    splits[permutation(seed, 0, count, Stream.SPLIT)[:number]] = Split.VALID
+    return splits
+
+
+def by_folder(files: FilePaths, root: Path, split_of: Mapping[str, Split]) -> tuple[Ints, Splits]:
+    """By the first folder under ``root``: the positions of items in one of the named folders, and their splits."""
+    folders = {folder: (*Path(folder).relative_to(root).parts, "")[0] for folder in set(files.folders())}
+    found = np.fromiter((split_of.get(folders[folder], _UNUSED) for folder in files.folders()), np.int8, len(files))
+    used = np.flatnonzero(found != _UNUSED)
+    return used, found[used]
+
+
+def by_column(table: pd.DataFrame, column: str) -> Splits:
+    """By a column that is true (or 1) for validation, or holds the words train, valid, val and test."""
+    words = {
+        "train": Split.TRAIN, "valid": Split.VALID, "val": Split.VALID, "validation": Split.VALID, "test": Split.TEST,
+        "false": Split.TRAIN, "true": Split.VALID, "0": Split.TRAIN, "1": Split.VALID, "0.0": Split.TRAIN,
+        "1.0": Split.VALID,
+    }  # fmt: skip
+    values = [str(value).strip().lower() for value in column_of(table, column)]
+    unknown = sorted({value for value in values if value not in words})
+    if unknown:
+        raise DataError(f"Column {column!r}: expected true/false, 0/1 or train/valid/test, got{first_ten(unknown)}")
+    return np.array([words[value] for value in values], dtype=np.int8)
+
+
+def by_names(files: Sequence[Path], root: Path, names: Sequence[str]) -> Splits:
+    """Items whose path under ``root``, or whose bare name, is listed validate."""
+    listed, seen = set(names), set[str]()
+    splits = np.full(len(files), Split.TRAIN, dtype=np.int8)
+    for row, file in enumerate(files):
+        if found := {file.name, _under(file, root)} & listed:
+            splits[row] = Split.VALID
+            seen |= found
+    if missing := sorted(listed - seen):
+        raise DataError(
+            f"Expected every listed validation image among the items; these are not there:{first_ten(missing)}"
+        )
+    return splits
+
+
+def by_index(count: int, valid: Sequence[int]) -> Splits:
+    """Items at the given positions validate."""
+    outside = [index for index in valid if not -count <= index < count]
+    if outside:
+        raise DataError(f"Expected indices of {count} items, got{first_ten(outside)}")
+    splits = np.full(count, Split.TRAIN, dtype=np.int8)
+    splits[list(valid)] = Split.VALID
+    return splits
+
+
+def by_func(items: Sequence[Any], is_valid: Callable[[Any], bool]) -> Splits:
+    """Items for which the function is true validate."""
+    return np.array([Split.VALID if is_valid(item) else Split.TRAIN for item in items], dtype=np.int8)
+
+
+def _under(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()

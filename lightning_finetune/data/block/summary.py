@@ -1,0 +1,128 @@
+"""What is in a data set, and what in it will probably hurt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_finetune.data.block.labels import Labels, Targets
+from lightning_finetune.data.block.paths import select
+from lightning_finetune.data.block.splits import Split, Splits
+from lightning_finetune.data.pixels.decode import Size, image_size, open_mask
+from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.errors import first_ten
+
+_USED = (Split.TRAIN, Split.VALID, Split.TEST)
+_TINY = 64  # the lessons' smallest useful size, in pixels
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of a data set; ``str()`` gives them as text.
+
+    Args:
+        counts: Images in each split.
+        classes: Images that show each class, in each split.
+        sizes: Height and width of the smallest, the middle and the largest image by area; None for images in memory.
+        warnings: What looks wrong, in sentences.
+    """
+
+    counts: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    sizes: tuple[Size, Size, Size] | None
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [", ".join(f"{count} {split}" for split, count in self.counts.items())]
+        if self.sizes is not None:
+            lines.append("height x width: " + ", ".join(f"{height} x {width}" for height, width in self.sizes))
+        longest = max(map(len, self.classes), default=0)
+        for name, shown in self.classes.items():
+            lines.append(f"  {name:{longest}}  " + "  ".join(f"{shown[split]:6} {split}" for split in self.counts))
+        return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
+
+
+def summarize(
+    files: Sequence[Path], splits: Splits, labels: Labels, classes: Sequence[str], targets: Targets
+) -> Summary:
+    """Count, measure and compare the images of all splits.
+
+    Args:
+        files: One an image; none for images in memory, which are then neither measured nor compared.
+        splits: What each image is for.
+        labels: As they were read.
+        classes: The names of the classes.
+        targets: As they were encoded.
+    """
+    present = [split for split in _USED if (splits == split).any()]
+    shown = _shown(labels, classes, targets, splits)
+    per_class = {
+        name: {split.name.lower(): int(shown[split, k]) for split in present} for k, name in enumerate(classes)
+    }
+    sizes = np.fromiter(chain.from_iterable(map(image_size, files)), np.int64).reshape(-1, 2)
+    warnings = [*_missing(per_class), *_twice(files, splits), *_tiny(files, sizes)]
+    counts = {split.name.lower(): int((splits == split).sum()) for split in present}
+    return Summary(counts, per_class, _three(sizes), tuple(warnings))
+
+
+def _shown(labels: Labels, classes: Sequence[str], targets: Targets, splits: Splits) -> Ints:
+    """How many images of each split show each class, ``[3, classes]``."""
+    shown = np.zeros((len(_USED), len(classes)), dtype=np.int64)
+    for split, numbers in zip(splits, _numbers(labels, len(classes), targets), strict=True):
+        shown[split, numbers] += 1
+    return shown
+
+
+def _numbers(labels: Labels, classes: int, targets: Any) -> Iterator[Any]:
+    """The classes that each image shows, one after the other: all at once would be images times classes."""
+    if labels.kind == "single":
+        return iter(targets)
+    if labels.kind == "multi":
+        return map(targets.of, range(len(targets)))
+    return (np.flatnonzero(np.isin(np.arange(classes), np.asarray(open_mask(mask)))) for mask in labels.values)
+
+
+def _three(sizes: Ints) -> tuple[Size, Size, Size] | None:
+    if not len(sizes):
+        return None
+    ordered = sizes[np.argsort(sizes.prod(axis=1), kind="stable")].tolist()
+    smallest, middle, largest = (tuple(ordered[place]) for place in (0, len(ordered) // 2, -1))
+    return smallest, middle, largest
+
+
+def _missing(classes: dict[str, dict[str, int]]) -> list[str]:
+    pairs = [(name, split) for name, shown in classes.items() for split, count in shown.items() if not count]
+    return [f"class {name!r} has no {split} images" for name, split in pairs]
+
+
+def _twice(files: Sequence[Path], splits: Splits) -> list[str]:
+    """Images of equal content in different splits, which make validation look better than it is."""
+    lengths = np.fromiter((file.stat().st_size for file in files), np.int64, len(files))
+    _, group, count = np.unique(lengths, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(count[group] > 1)
+    likely, split = select(files, rows), splits[rows]
+    _, group = np.unique(np.fromiter(map(_digest, likely), np.uint64, len(rows)), return_inverse=True)
+    one = np.empty_like(split)
+    one[group] = split  # of one image of each group
+    leaks: dict[int, list[str]] = defaultdict(list)
+    for place in np.flatnonzero(np.isin(group, group[split != one[group]])).tolist():
+        leaks[group[place]].append(str(likely[place]))
+    names = (" = ".join(equal) for equal in leaks.values())
+    return [f"{len(leaks)} images are in more than one split:{first_ten(names)}"] if leaks else []
+
+
+def _digest(file: Path) -> int:
+    """Of the content, in 64 bits: two of a million files share one by chance once in forty million data sets."""
+    return int.from_bytes(hashlib.blake2b(file.read_bytes(), digest_size=8).digest(), "little")
+
+
+def _tiny(files: Sequence[Path], sizes: Ints) -> list[str]:
+    tiny = select(files, np.flatnonzero(sizes.min(axis=1, initial=_TINY) < _TINY))
+    return [f"{len(tiny)} images are smaller than {_TINY} pixels:{first_ten(tiny)}"] if tiny else []

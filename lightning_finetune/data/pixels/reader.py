@@ -1,0 +1,66 @@
+"""From a source to pixels, past what the worker processes keep of it in memory they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lightning_finetune.data.pixels.decode import CENTRE, Pixels, Resize, Size, can_move
+from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.data.pixels.memory import SharedArrays
+
+_NOTHING = np.empty(0, np.uint8)
+
+
+@dataclass
+class Reader:
+    """Reads the images of a split, or its masks; where ``kept`` is given, each is decoded once for a size.
+
+    Kept is what the model sees, where that is the same in every epoch, else the whole decoded image: the pixels are
+    the same as without.
+
+    Args:
+        sources: Of all splits.
+        rows: Of this split, positions in ``sources``, ``[N]``.
+        decode: A source and a size to all pixels that are needed for it.
+        fit: A source or such pixels, a size, the way to get to it and a position of the crop to the pixels seen.
+        resize: That way.
+        moves: Whether the position differs from epoch to epoch.
+        kept: Memory for N arrays.
+    """
+
+    sources: Sequence[Any]
+    rows: Ints
+    decode: Callable[[Any, Size], Pixels]
+    fit: Callable[[Any, Size, Resize, tuple[float, float]], Pixels]
+    resize: Resize
+    moves: bool
+    kept: SharedArrays | None = None
+
+    def pixels(self, item: int, size: Size, position: tuple[float, float]) -> Pixels:
+        """What is seen of an item, ``[h, w, channels]`` or ``[h, w]``."""
+        found = _NOTHING if self.kept is None else self.kept.read(item, size)
+        if found is None:
+            found = self._keep(item, size)
+        if not found.size:
+            return self.fit(self.sources[self.rows[item]], size, self.resize, position)
+        return found if found.shape[:2] == size else self.fit(found, size, self.resize, position)
+
+    def _keep(self, item: int, size: Size) -> Pixels:
+        found = self._lasting(self.sources[self.rows[item]], size)
+        if self.kept is not None:
+            self.kept.write(item, size, found)
+        # An array of more bits has lost the mode of its file, by which it would be resized.
+        return found if found.dtype == np.uint8 or found.shape[:2] == size else _NOTHING
+
+    def _lasting(self, source: Any, size: Size) -> Pixels:
+        """Pixels that serve every epoch."""
+        if not self.moves:
+            return self.fit(source, size, self.resize, CENTRE)
+        full = self.decode(source, size)
+        if full.shape[:2] == size or can_move(full.shape, size, self.resize):
+            return full
+        return self.fit(full, size, self.resize, CENTRE)

@@ -1,0 +1,1 @@
+"""Plain PyTorch: what a run is, step by step; nothing here knows Lightning."""

@@ -1,0 +1,185 @@
+"""What a run leaves to look at: what its steps were made with, their losses, and what was measured between them."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_finetune.engine.plan import Plan
+from lightning_finetune.engine.resize import Size
+
+LIMIT = 2000
+"""Most steps that are kept: more than a picture can show."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an optimizer step is made with.
+
+    Attributes:
+        rates: Learning rates by the name of the layer group; 0 where it is frozen.
+        momentum: SGD's momentum or Adam's first beta; None without either.
+        size: Height and width of the images in pixels; None where there are none.
+        trained: Share of the parameters that train, 0 to 1, by the name of the layer group.
+    """
+
+    rates: Mapping[str, float]
+    momentum: float | None = None
+    size: Size | None = None
+    trained: Mapping[str, float] = field(default_factory=dict)
+
+
+class History:
+    """Settings and losses by optimizer step, in memory that does not grow with the length of the run.
+
+    When it is full, every second step is dropped, and from then on only as many are taken.
+
+    Attributes:
+        steps: The recorded optimizer steps, ascending.
+        losses: Training loss of each.
+        rates: Learning rates of each, by the name of the layer group; 0 where it was frozen.
+        momentum: SGD's momentum or Adam's first beta of each, or None.
+        sizes: Height and width of the images of each, in pixels, or None.
+        trained: Share of the parameters that trained in each, 0 to 1, by the name of the layer group.
+        epochs: First step of each epoch that has begun.
+        measured: By name: steps and values of what was measured between steps, such as ``val_loss``.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.rates: dict[str, list[float]] = {}
+        self.momentum: list[float | None] = []
+        self.sizes: list[Size | None] = []
+        self.trained: dict[str, list[float]] = {}
+        self.epochs: list[int] = []
+        self.measured: dict[str, list[tuple[int, float]]] = {}
+        self._stride = 1
+        self._pending: list[Tensor] = []
+
+    def wants(self, step: int) -> bool:
+        """Whether ``step`` is one to record."""
+        return step % self._stride == 0 and (not self.steps or step > self.steps[-1])
+
+    def add(self, step: int, settings: Settings, loss: Tensor) -> None:
+        """Record a step; ``loss`` stays on its device until :meth:`flush`.
+
+        Args:
+            step: Optimizer steps made before it.
+            settings: What it was made with.
+            loss: Scalar.
+        """
+        if not self.wants(step):
+            return
+        self._append(step, settings)
+        self._pending.append(loss.detach().float())
+        if len(self._pending) >= LIMIT:
+            self.flush()
+
+    def _append(self, step: int, settings: Settings) -> None:
+        self.steps.append(step)
+        self._extend(self.rates, settings.rates)
+        self._extend(self.trained, settings.trained)
+        self.momentum.append(settings.momentum)
+        self.sizes.append(settings.size)
+
+    def _extend(self, columns: dict[str, list[float]], values: Mapping[str, float]) -> None:
+        for name in dict.fromkeys([*columns, *values]):  # in the order of the layers
+            column = columns.setdefault(name, [0.0] * (len(self.steps) - 1))
+            column.append(values.get(name, 0.0))
+
+    def begin_epoch(self, epoch: int, step: int) -> None:
+        """Record that ``epoch`` (from 0) begins with ``step``; one that a resumed run goes on with began before."""
+        self.epochs += [step] * (epoch + 1 - len(self.epochs))
+
+    def epoch_of(self, step: int) -> int | None:
+        """The epoch (from 0) that ``step`` was made in; None where no epoch was recorded before it."""
+        begun = bisect.bisect_right(self.epochs, step)
+        return begun - 1 if begun else None
+
+    def measure(self, step: int, values: Mapping[str, float]) -> None:
+        """Record what was measured after ``step`` optimizer steps; anew where the step was measured before."""
+        for name, value in values.items():
+            points = self.measured.setdefault(name, [])
+            if points and step <= points[-1][0]:
+                points[:] = [point for point in points if point[0] != step]
+            points.append((step, value))
+
+    def flush(self) -> None:
+        """Bring the losses from their device, all at once, and thin what is too long."""
+        if self._pending:
+            self.losses += torch.stack(self._pending).tolist()
+            self._pending.clear()
+        while len(self.steps) > LIMIT:
+            self._stride *= 2
+            kept = [place for place, step in enumerate(self.steps) if step % self._stride == 0]
+            self.steps = _pick(self.steps, kept)
+            self.losses = _pick(self.losses, kept)
+            self.momentum = _pick(self.momentum, kept)
+            self.sizes = _pick(self.sizes, kept)
+            self.rates = {name: _pick(column, kept) for name, column in self.rates.items()}
+            self.trained = {name: _pick(column, kept) for name, column in self.trained.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, in plain values."""
+        self.flush()
+        return {
+            "steps": list(self.steps),
+            "losses": list(self.losses),
+            "rates": _copied(self.rates),
+            "momentum": list(self.momentum),
+            "sizes": list(self.sizes),
+            "trained": _copied(self.trained),
+            "epochs": list(self.epochs),
+            "measured": _copied(self.measured),
+            "stride": self._stride,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` gave."""
+        unknown = [None] * len(state["steps"])  # to the checkpoints of 0.1.0's first days
+        self.steps, self.losses = list(state["steps"]), list(state["losses"])
+        self.rates, self.trained = _copied(state["rates"]), _copied(state.get("trained", {}))
+        self.momentum, self.sizes = list(state.get("momentum", unknown)), list(state.get("sizes", unknown))
+        self.epochs = list(state.get("epochs", ()))
+        self.measured = {name: [(step, value) for step, value in points] for name, points in state["measured"].items()}
+        self._stride = state["stride"]
+        self._pending.clear()
+
+
+def planned(
+    plans: Sequence[Plan], names: Sequence[str], steps: Iterable[int], norms: Sequence[float] | None = None
+) -> History:
+    """The history, without losses, of a run that follows its plans.
+
+    Args:
+        plans: Of one run: what one leaves alone, another may say.
+        names: Of the layer groups, from the input to the head.
+        steps: Optimizer steps, ascending; beyond the end of a plan its last state holds.
+        norms: Share of the parameters of each group that trains also while the group is frozen; None: nothing does.
+    """
+    history = History()
+    for step in steps:
+        states = [plan[min(step, len(plan) - 1)] for plan in plans]
+        lrs = next((state.lrs for state in states if state.lrs is not None), None)
+        momentum = next((state.momentum for state in states if state.momentum is not None), None)
+        size = next((state.size for state in states if state.size is not None), None)
+        count = next((state.trained for state in states if state.trained is not None), None)
+        frozen = [] if count is None else list(norms or [0.0] * len(names))[: len(names) - count]
+        shares = {} if count is None else dict(zip(names, [*frozen, *[1.0] * count], strict=True))
+        rates = {} if lrs is None else dict(zip(names, lrs, strict=True))
+        history._append(step, Settings(rates, momentum, (size, size) if isinstance(size, int) else size, shares))
+    return history
+
+
+def _pick(values: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return [values[place] for place in places]
+
+
+def _copied(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    return {name: list(column) for name, column in columns.items()}

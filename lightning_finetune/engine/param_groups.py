@@ -1,0 +1,161 @@
+"""Parameter groups of an optimizer, one for each layer group (and weight decay), made once and never changed.
+
+All groups exist from the first step; freezing only toggles ``requires_grad``. Adding groups during training, as
+Lightning's ``BaseFinetuning`` does, breaks schedulers, resume and the names of what is logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import LBFGS, Optimizer
+
+from lightning_finetune.engine.layer_groups import LayerGroup
+from lightning_finetune.errors import LayerGroupError, UnsupportedError, first_ten
+
+Group = dict[str, Any]
+
+
+def build(groups: Sequence[LayerGroup], *, lr: float, weight_decay: float) -> list[Group]:
+    """Parameter groups for a new optimizer: each layer group in a decayed and an undecayed half.
+
+    Norms and biases (parameters of fewer than two dimensions) are not decayed, as in the lessons.
+
+    Args:
+        groups: From the input to the head.
+        lr: Learning rate of every group until a schedule sets it.
+        weight_decay: Of the decayed halves.
+    """
+    halves: list[Group] = []
+    for group in groups:
+        for suffix, decay, dims in (("", weight_decay, "many"), ("/no_decay", 0.0, "few")):
+            params = [param for param in group.params if (param.ndim >= 2) == (dims == "many")]
+            if params:
+                halves.append({"params": params, "name": group.name + suffix, "lr": lr, "weight_decay": decay})
+    return halves
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an optimizer's parameter groups map to layer groups, and back to the groups its module made.
+
+    Attributes:
+        layers: For each parameter group, the index of its layer group.
+        original: The groups before :func:`split`, where it had to split; the form in which checkpoints are written,
+            so that they also load without this package.
+    """
+
+    layers: tuple[int, ...]
+    original: tuple[Group, ...] | None = None
+
+
+def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
+    """Split the optimizer's parameter groups in place, so that none holds parameters of two layer groups.
+
+    Every other hyper-parameter of a group goes to each of its parts. An optimizer that is already grouped so is left
+    as it is. Its state stays, which torch keeps by parameter.
+
+    Args:
+        optimizer: Any torch optimizer.
+        groups: From the input to the head; together they hold every parameter of the optimizer.
+
+    Raises:
+        LayerGroupError: The optimizer holds parameters that no group does.
+        UnsupportedError: It can have one parameter group only.
+    """
+    place = {id(param): index for index, group in enumerate(groups) for param in group.params}
+    unknown = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"] if id(p) not in place]
+    if unknown:
+        raise LayerGroupError(
+            f"The optimizer holds {len(unknown)} parameters that are not the module's; shapes:{first_ten(unknown)}"
+        )
+    owners = [sorted({place[id(param)] for param in group["params"]}) for group in optimizer.param_groups]
+    if all(len(owner) == 1 for owner in owners):
+        return Layout(tuple(owner[0] for owner in owners))
+    if isinstance(optimizer, LBFGS):
+        raise UnsupportedError(
+            "LBFGS has one parameter group for all, so layer groups cannot differ. Use another optimizer."
+        )
+    original = tuple({**group, "params": list(group["params"])} for group in optimizer.param_groups)
+    parts = [part for index, group in enumerate(original) for part in _parts(group, index, groups, len(original) > 1)]
+    optimizer.param_groups[:] = parts
+    return Layout(tuple(place[id(part["params"][0])] for part in parts), original)
+
+
+def _parts(group: Group, index: int, groups: Sequence[LayerGroup], several: bool) -> Iterable[Group]:
+    own = {id(param) for param in group["params"]}
+    suffix = f"/{group.get('name', f'pg{index}')}" if several else ""
+    for layer in groups:
+        params = [param for param in layer.params if id(param) in own]
+        if params:
+            yield {**group, "params": params, "name": layer.name + suffix}
+
+
+def held_layers(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> list[list[Parameter]]:
+    """For each layer group, those of its parameters that the optimizer holds; others are not ours to train."""
+    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+    return [[param for param in group.params if id(param) in held] for group in groups]
+
+
+def set_rates(optimizer: Optimizer, layout: Layout, lrs: Sequence[float] | None, momentum: float | None) -> None:
+    """Set each parameter group's learning rate, and the momentum of all.
+
+    Args:
+        optimizer: Grouped by :func:`split` or :func:`build`.
+        layout: What :func:`split` gave.
+        lrs: One rate for each layer group, from the input to the head; None leaves them alone.
+        momentum: SGD's ``momentum`` or Adam's first beta; None leaves it alone, and so do optimizers without either.
+    """
+    for group, layer in zip(optimizer.param_groups, layout.layers, strict=True):
+        if lrs is not None:
+            _set_rate(group, lrs[layer])
+        if momentum is not None and "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+        elif momentum is not None and "momentum" in group:
+            group["momentum"] = momentum
+
+
+def _set_rate(group: Group, lr: float) -> None:
+    if isinstance(group["lr"], Tensor):  # capturable optimizers keep it on the device
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
+def merge_state(state: Mapping[str, Any], optimizer: Optimizer, layout: Layout) -> dict[str, Any]:
+    """The optimizer's state in the module's own groups: what a checkpoint holds.
+
+    Args:
+        state: ``optimizer.state_dict()`` in our groups.
+        optimizer: The optimizer that gave it.
+        layout: With ``original``, else ``state`` is returned as it is.
+    """
+    if layout.original is None:
+        return dict(state)
+    ours = [id(param) for group in optimizer.param_groups for param in group["params"]]
+    theirs = {id(param): place for place, param in enumerate(p for g in layout.original for p in g["params"])}
+    place = {old: theirs[key] for old, key in enumerate(ours)}
+    merged: list[Group] = []
+    for group in layout.original:
+        hypers = {key: value for key, value in group.items() if key != "params"}
+        merged.append({**hypers, "params": [theirs[id(param)] for param in group["params"]]})
+    slots = {place[old]: value for old, value in state["state"].items()}
+    return {"state": dict(sorted(slots.items())), "param_groups": merged}
+
+
+def split_state(state: Mapping[str, Any], optimizer: Optimizer, layout: Layout) -> dict[str, Any]:
+    """The inverse of :func:`merge_state`: a checkpoint's state in the optimizer's groups of now."""
+    if layout.original is None or len(state["param_groups"]) != len(layout.original):
+        return dict(state)
+    theirs = [id(param) for group in layout.original for param in group["params"]]
+    ours = {id(p): place for place, p in enumerate(p for g in optimizer.param_groups for p in g["params"])}
+    slots = {ours[theirs[old]]: value for old, value in state["state"].items()}
+    groups: list[Group] = []
+    for group in optimizer.param_groups:
+        hypers = {key: value for key, value in group.items() if key != "params"}
+        groups.append({**hypers, "params": [ours[id(param)] for param in group["params"]]})
+    return {"state": dict(sorted(slots.items())), "param_groups": groups}

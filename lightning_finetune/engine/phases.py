@@ -1,0 +1,160 @@
+"""A run as a list of phases: the one idea that all callbacks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lightning_finetune.engine import schedules
+from lightning_finetune.engine.resize import Size
+from lightning_finetune.engine.schedules import Moms, Schedule
+from lightning_finetune.errors import PhaseError
+
+DEFAULT_LR = 3e-3
+"""The lessons' rate for a new head on a pretrained body."""
+
+Train = Literal["head", "all"] | int
+Rate = float | Literal["find"]
+LR = Rate | tuple[Rate | None, Rate] | list[float]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A span of epochs in which the same layers train at the same image size, along one schedule.
+
+    Attributes:
+        epochs: How many; None lasts until the run ends (the last phase only).
+        train: ``"head"``, ``"all"``, or how many layer groups, counted from the head; None leaves it alone.
+        lr: Peak rate of every group, or ``(low, high)`` spread geometrically over the trained groups from the input to
+            the head, or ``(None, high)``: the head at ``high``, the others at a tenth; ``"find"`` in place of a number
+            asks the range test; a list gives one rate a group; None leaves the optimizer's rates alone.
+        size: Shorter side of the training images, or height and width, in pixels; None leaves it alone.
+        schedule: ``"one_cycle"``, ``"flat_cos"`` or ``"constant"``.
+        pct_start: Share of the phase before the rate falls; None is the schedule's own: 0.25, 0.75.
+        div: Peak over first rate.
+        div_final: Peak over last rate.
+        moms: Momentum (Adam's first beta) at the start, the peak and the end; None leaves it alone.
+    """
+
+    epochs: int | None
+    train: Train | None = "all"
+    lr: LR | None = DEFAULT_LR
+    size: int | Size | None = None
+    schedule: Schedule = "one_cycle"
+    pct_start: float | None = None
+    div: float = 25.0
+    div_final: float = 1e5
+    moms: Moms | None = (0.95, 0.85, 0.95)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model."""
+        _check(self.epochs is None or _is_count(self.epochs), "epochs", "a positive whole number", self.epochs)
+        named = self.train in ("head", "all", None)
+        _check(
+            named or _is_count(self.train), "train", '"head", "all" or a positive number of layer groups', self.train
+        )
+        sides = self.size if isinstance(self.size, (tuple, list)) else (self.size,)
+        _check(
+            self.size is None or all(map(_is_count, sides)), "size", "a positive number of pixels, or two", self.size
+        )
+        _check(self.schedule in schedules.PCT_START, "schedule", f"one of {list(schedules.PCT_START)}", self.schedule)
+        pct = self.pct_start
+        _check(pct is None or 0 <= pct <= 1, "pct_start", "a share between 0 and 1", pct)
+        _check(self.div >= 1, "div", "at least 1", self.div)
+        _check(self.div_final >= 1, "div_final", "at least 1", self.div_final)
+        _check(self.moms is None or _are_moms(self.moms), "moms", "three numbers in [0, 1)", self.moms)
+        if self.lr is not None:
+            fits = _is_findable(self.lr) if self.needs_find else _are_numbers(self.lr)
+            _check(fits, "lr", 'a rate, a pair of rates, or "find" in place of a rate', self.lr)
+        if self.lr is not None and not self.needs_find:
+            schedules.spread(self.known_lr, len(self.lr) if isinstance(self.lr, list) else 2)
+
+    @property
+    def needs_find(self) -> bool:
+        """Whether the range test has a rate to fill."""
+        return self.lr == "find" or (isinstance(self.lr, (tuple, list)) and "find" in self.lr)
+
+    @property
+    def known_lr(self) -> float | Sequence[float | None]:
+        """The rate with the lessons' default in place of what is not found yet: a tenth of it where layers unfreeze."""
+        if isinstance(self.lr, (tuple, list)):
+            high = DEFAULT_LR / 10 if self.lr[-1] == "find" else self.lr[-1]
+            return [_low(value, high) for value in self.lr[:-1]] + [high]
+        return DEFAULT_LR if self.lr == "find" or self.lr is None else self.lr
+
+
+def scaled(lr: LR, peak: float) -> LR:
+    """``lr`` with its highest rate at ``peak``, and the others in the same ratio to it."""
+    if not isinstance(lr, (tuple, list)):
+        return peak
+    factor = peak / max(value for value in lr if isinstance(value, (int, float)))
+    values = [value * factor if isinstance(value, (int, float)) else value for value in lr]
+    return tuple(values) if isinstance(lr, tuple) else values  # type: ignore[return-value]
+
+
+def _low(value: Rate | None, high: Rate | None) -> float | None:
+    """A hundredth of the head's rate where the lower end is not found yet, as ``fine_tune`` has it."""
+    if value != "find":
+        return value
+    return high / 100 if isinstance(high, (int, float)) else DEFAULT_LR / 1000
+
+
+def _check(holds: bool, name: str, expected: str, got: object) -> None:
+    if not holds:
+        raise PhaseError(f"Expected `{name}` of a phase to be {expected}, got {got!r}.")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_moms(moms: Sequence[float]) -> bool:
+    return len(moms) == 3 and all(0 <= value < 1 for value in moms)
+
+
+def _are_numbers(lr: LR) -> bool:
+    values = lr if isinstance(lr, (tuple, list)) else (lr,)
+    return all(value is None or isinstance(value, (int, float)) for value in values)
+
+
+def _is_findable(lr: LR) -> bool:
+    values = lr if isinstance(lr, (tuple, list)) else (lr, lr)
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    return len(values) == 2 and values[1] is not None and all(number > 0 for number in numbers)
+
+
+def standard_phases(
+    head_epochs: int = 4,
+    full_epochs: int = 4,
+    lr: float = DEFAULT_LR,
+    lr_ratio: float = 10.0,
+    sizes: Sequence[int | Size] | None = None,
+    find: bool = False,
+) -> list[Phase]:
+    """The lessons' recipe: the head at ``lr``, then all layers up to ``lr / lr_ratio``; again at each larger size.
+
+    Without ``find`` the full phase spreads from a hundredth of its peak, as ``fine_tune`` does. Each larger size starts
+    from a third of the rate before it, as in the lessons' segmentation notebook.
+
+    Args:
+        head_epochs: Epochs with only the head training; 0 leaves the phase out.
+        full_epochs: Epochs with all layers training; 0 leaves the phase out.
+        lr: Peak rate of the first head phase.
+        lr_ratio: Peak of the head phase over peak of the full phase: 5 or 10 in the lessons.
+        sizes: Image sizes in pixels, one round of both phases for each; None keeps the data's size.
+        find: Whether the range test chooses the head's rate and the lower end of the full phase's.
+    """
+    if head_epochs < 0 or full_epochs < 0 or head_epochs + full_epochs == 0:
+        raise PhaseError(f"Expected epochs to train, got head_epochs={head_epochs} and full_epochs={full_epochs}.")
+    if lr_ratio <= 0:
+        raise PhaseError(f"Expected `lr_ratio` to be positive, got {lr_ratio}.")
+    phases: list[Phase] = []
+    for round_, size in enumerate(sizes or [None]):
+        peak = lr / 3**round_
+        high = peak / lr_ratio
+        if head_epochs:
+            phases.append(Phase(head_epochs, "head", "find" if find else peak, size))
+        if full_epochs:
+            phases.append(Phase(full_epochs, "all", ("find" if find else high / 100, high), size))
+    return phases

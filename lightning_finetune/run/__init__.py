@@ -1,0 +1,1 @@
+"""What binds phases to one Trainer; the callbacks are made of it."""

@@ -1,0 +1,83 @@
+"""Figures and tables to the run's directory, and to the loggers that take them; on rank zero."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
+from lightning_finetune.run.folder import run_dir
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # heavy, and only its name is needed
+
+    from lightning_finetune.show.figures import Shown
+
+
+def save_figure(trainer: pl.Trainer, name: str, figure: Figure, dpi: int = 110) -> None:
+    """Write ``name.png``, and give the figure to Weights & Biases and TensorBoard.
+
+    Args:
+        trainer: Of the run.
+        name: Of the file, and of the entry in the loggers.
+        figure: To show.
+        dpi: Pixels an inch.
+    """
+    path = run_dir(trainer) / f"{name}.png"
+    figure.savefig(path, dpi=dpi)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [str(path)], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, trainer.global_step)
+
+
+def save_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write ``name.csv``, and give the table to Weights & Biases and, as text, to TensorBoard.
+
+    Args:
+        trainer: Of the run.
+        name: Of the file, and of the entry in the loggers.
+        columns: Their names.
+        rows: Numbers and words.
+    """
+    with (run_dir(trainer) / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(name, list(columns), [list(row) for row in rows], step=trainer.global_step)
+        elif isinstance(logger, TensorBoardLogger):
+            lines = [columns, ["---"] * len(columns), *rows]
+            text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+            logger.experiment.add_text(name, text, trainer.global_step)
+
+
+def save_samples(trainer: pl.Trainer, name: str, shown: Sequence[Shown], classes: Sequence[str]) -> None:
+    """Give images with truth and prediction to Weights & Biases as a table, masks as layers that can be switched.
+
+    Args:
+        trainer: Of the run.
+        name: Of the entry.
+        shown: The images.
+        classes: Names of the ids in masks.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            rows = [[_wandb_image(item, classes), item.truth, item.prediction, item.wrong] for item in shown]
+            logger.log_table(name, ["image", "truth", "prediction", "wrong"], rows, step=trainer.global_step)
+
+
+def _wandb_image(item: Shown, classes: Sequence[str]) -> Any:
+    import wandb
+
+    if item.masks is None:
+        return wandb.Image(item.image)
+    names = dict(enumerate(classes))
+    layers = zip(("truth", "prediction"), item.masks, strict=True)
+    # What is no class (Void) has no name, and its id must fit a byte.
+    ids = {key: np.where(mask < 0, 255, mask).clip(max=255) for key, mask in layers}
+    return wandb.Image(item.image, masks={key: {"mask_data": mask, "class_labels": names} for key, mask in ids.items()})

@@ -1,0 +1,301 @@
+"""What every callback that follows phases shares: it asks the plan what holds now, and makes it so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from lightning_finetune.engine.allocator import keep_freed
+from lightning_finetune.engine.freezing import all_trainable, release
+from lightning_finetune.engine.phases import LR, Phase, scaled
+from lightning_finetune.engine.plan import Plan, State, make_plan
+from lightning_finetune.engine.resize import MIN_SIZE
+from lightning_finetune.errors import PhaseError, UnsupportedError
+from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
+from lightning_finetune.run.grouping import Grouping
+from lightning_finetune.run.sizes import Resizer
+from lightning_finetune.run.trainer import (
+    begin_epoch_as_usual,
+    callbacks,
+    is_dev_run,
+    max_epochs,
+    max_steps,
+    refuse_schedulers,
+    refuse_unsupported,
+    register_trainable,
+    reseed,
+    restart_loader,
+    run_seed,
+    steps_per_epoch,
+    the_optimizer,
+)
+
+
+class PhasedCallback(Callback):
+    """Applies a list of phases to a run.
+
+    Each subclass says which phases; what a phase leaves at None is left alone, so that callbacks compose as long as no
+    two govern the same thing. Nothing is kept but the seed and what a range test found: where the run is says
+    everything else, so a resumed run continues as if it had not stopped.
+    """
+
+    def __init__(self, groups: list[str] | None = None, train_norm: bool = False, min_size: int = MIN_SIZE) -> None:
+        self.groups = groups
+        self.train_norm = train_norm
+        self.min_size = min_size
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Keep nothing of an earlier run, so that a callback does in a second fit what a new one does."""
+        self._seed: int | None = None
+        self._world_size: int | None = None
+        self._lrs: dict[int, LR] = {}
+        self._checkpoint: dict[str, Any] | None = None
+        self._plan: Plan | None = None
+        self._grouping: Grouping | None = None
+        self._resizer: Resizer | None = None
+
+    # -- what a subclass says --------------------------------------------------------------------------------------
+
+    def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        """The phases of this run; the last may be open."""
+        raise NotImplementedError
+
+    def governs(self, trainer: pl.Trainer) -> set[str]:
+        """Which of ``train``, ``lr`` and ``size`` this callback sets."""
+        return {
+            name
+            for name in ("train", "lr", "size")
+            for phase in self.phases(trainer)
+            if getattr(phase, name) is not None
+        }
+
+    # -- before the run --------------------------------------------------------------------------------------------
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._start_afresh()
+            refuse_unsupported(trainer, pl_module, type(self).__name__)
+            warn_of_early_stopping(trainer, self.phases(trainer))
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        name = type(self).__name__
+        optimizer = the_optimizer(trainer, name)
+        self._check_conflicts(trainer)
+        sets_rates = "lr" in self.governs(trainer)
+        if sets_rates:
+            refuse_schedulers(trainer, name)
+        self._grouping = Grouping(pl_module, optimizer, self._patterns(trainer), splits=sets_rates)
+        self._grouping.restore(self._checkpoint)
+        self._checkpoint = None
+
+    def _patterns(self, trainer: pl.Trainer) -> list[str] | None:
+        """The user's patterns, given to whichever of the callbacks."""
+        callbacks = [self, *self._others(trainer)]
+        given = [callback.groups for callback in callbacks if callback.groups is not None]
+        if any(patterns != given[0] for patterns in given):
+            raise PhaseError(f"Expected one list of `groups` for all callbacks, got {given}.")
+        return given[0] if given else None
+
+    def _others(self, trainer: pl.Trainer) -> list[PhasedCallback]:
+        return [other for other in callbacks(trainer) if isinstance(other, PhasedCallback) and other is not self]
+
+    def _check_conflicts(self, trainer: pl.Trainer) -> None:
+        mine = self.governs(trainer)
+        for other in self._others(trainer):
+            shared = mine & other.governs(trainer)
+            if shared:
+                raise PhaseError(
+                    f"{type(self).__name__} and {type(other).__name__} both set {sorted(shared)}. Drop one of them."
+                )
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        begin_epoch_as_usual(trainer)
+        if trainer.strategy.root_device.type == "cpu":
+            keep_freed()
+        if self._seed is None:
+            self._seed = run_seed(trainer)
+        self._check_world_size(trainer)
+        self._plan = self._make_plan(trainer)
+        self.grouping.check(self._plan)
+        self._try_sizes(trainer, pl_module)
+        self._enter(trainer)
+
+    def _check_world_size(self, trainer: pl.Trainer) -> None:
+        """Refuse to go on with another number of processes: steps and the images of each would not be those planned."""
+        if self._world_size not in (None, trainer.world_size):
+            raise UnsupportedError(
+                f"The checkpoint is of a run of {self._world_size} processes, and this one has {trainer.world_size}: "
+                f"its epochs would have other steps, and its processes other images. Go on with {self._world_size}, "
+                "or begin a new run with its weights (`weights=` of a task, or `load_state_dict`)."
+            )
+        self._world_size = trainer.world_size
+
+    def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """With all layers training, as memory is needed then, make a step at each size."""
+        sizes = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
+        if sizes:
+            self._resizer = Resizer(trainer, module, self.min_size)
+            with all_trainable(self.grouping.layers) as changed:
+                if changed:
+                    register_trainable(trainer, module)
+                self._resizer.dry_run(trainer, sizes)
+            if changed:
+                register_trainable(trainer, module)
+
+    def _make_plan(self, trainer: pl.Trainer) -> Plan:
+        phases = self.phases(trainer)
+        known = sum(phase.epochs or 0 for phase in phases)
+        limit = max_epochs(trainer)
+        if is_dev_run(trainer):
+            limit = known + 1
+        plan = make_plan(
+            phases,
+            steps_per_epoch(trainer, max(limit or 0, known + 1)),
+            max_epochs=limit,
+            max_steps=None if is_dev_run(trainer) else max_steps(trainer),
+            num_groups=len(self.grouping.groups),
+            num_head=self.grouping.num_head,
+            train_norm=self.train_norm,
+        )
+        for phase, lr in self._lrs.items():
+            plan = plan.with_lr(phase, lr)
+        return plan
+
+    @property
+    def grouping(self) -> Grouping:
+        """Layer groups and parameter groups of the current run.
+
+        Raises:
+            PhaseError: No run has begun.
+        """
+        if self._grouping is None:
+            raise PhaseError(f"{type(self).__name__} has no layer groups yet: they are made when the fit starts.")
+        return self._grouping
+
+    @property
+    def plan_of_run(self) -> Plan:
+        """The resolved plan of the current run.
+
+        Raises:
+            PhaseError: No run has begun.
+        """
+        if self._plan is None:
+            raise PhaseError(f"{type(self).__name__} has no plan yet: it is made when training starts.")
+        return self._plan
+
+    def set_lr(self, trainer: pl.Trainer, phase: int, lr: LR) -> None:
+        """Give ``phase`` the rate that a range test found, from the next step on; kept in the checkpoint."""
+        self._lrs[phase] = lr
+        self._plan = self.plan_of_run.with_lr(phase, lr)
+        self.grouping.set_rates(self._state(trainer))
+
+    def scale_peak(self, trainer: pl.Trainer, peak: float) -> None:
+        """Let the current phase, if it sets rates, peak at ``peak``; ratios between groups stay."""
+        phase = self.plan_of_run.phase_of(trainer.current_epoch)
+        lr = self.plan_of_run.phases[phase].lr
+        if lr is not None:
+            self.set_lr(trainer, phase, scaled(lr, peak))
+
+    # -- during the run --------------------------------------------------------------------------------------------
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._enter(trainer)
+        self._reseed(trainer, -1)
+        restart_loader(trainer)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._reseed(trainer, batch_idx)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # The next step's rates are set here, so that a monitor that runs before this callback logs the right ones.
+        self.grouping.set_rates(self._state(trainer))
+
+    def _state(self, trainer: pl.Trainer) -> State:
+        return self.plan_of_run.at(trainer.current_epoch, trainer.global_step)
+
+    def _enter(self, trainer: pl.Trainer) -> None:
+        """Make the current state so: idempotent, at the start of the run and of every epoch."""
+        state = self._state(trainer)
+        if state.trained is not None:
+            self.grouping.freeze(trainer, state.trained, self.train_norm)
+        if state.size is not None and self._resizer is not None:
+            self._resizer.set(state.size)
+        self.grouping.set_rates(state)
+
+    def _reseed(self, trainer: pl.Trainer, batch_idx: int) -> None:
+        key = (self._seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+        reseed(trainer.strategy.root_device, *key)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        warn_of_early_end(trainer, self.plan_of_run)
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._let_go(pl_module)
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._let_go(pl_module)
+
+    def _let_go(self, module: pl.LightningModule) -> None:
+        """What comes after the run may train what was frozen, at any size."""
+        release(module)
+        if self._resizer is not None:
+            self._resizer.release()
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"seed": self._seed, "world_size": self._world_size, "lrs": dict(self._lrs)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seed = state_dict["seed"]
+        self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
+        self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._grouping is not None:
+            self._grouping.save(checkpoint)
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._checkpoint = checkpoint  # read at `on_fit_start`, when the groups are known
+
+
+def spans(changes: dict[int, Any], what: str) -> list[tuple[int | None, Any]]:
+    """``{0: a, 4: b}`` as ``[(4, a), (None, b)]``: how long each value holds, in epochs.
+
+    Raises:
+        PhaseError: No value for epoch 0, or epochs that are not whole numbers from 0.
+    """
+    if not isinstance(changes, dict) or not all(isinstance(epoch, int) and epoch >= 0 for epoch in changes):
+        raise PhaseError(f"Expected {what} as {{epoch: value}} with epochs from 0, got {changes!r}.")
+    if 0 not in changes:
+        raise PhaseError(f"Expected {what} to say what holds from epoch 0 on, got the epochs {sorted(changes)}.")
+    starts: Sequence[int] = sorted(changes)
+    ends = [*starts[1:], None]
+    return [(None if end is None else end - start, changes[start]) for start, end in zip(starts, ends, strict=True)]

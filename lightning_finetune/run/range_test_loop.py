@@ -1,0 +1,174 @@
+"""The range test's own loop through the Trainer's strategy and precision; it leaves no trace in the run.
+
+Lightning's tuner is not used: after an unfreezing it collects no point, it flattens the layer groups to one rate, it
+takes the slope against the linear rate, and it writes a checkpoint to disk.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader
+
+from lightning_finetune.data.batches.loader import ImageLoader
+from lightning_finetune.engine.range_test import Curve, sweep
+from lightning_finetune.engine.snapshot import preserved
+from lightning_finetune.errors import UnsupportedError
+from lightning_finetune.run.rates import ratios
+from lightning_finetune.run.trainer import reseed, to_device
+
+
+def run_sweep(
+    trainer: pl.Trainer, module: pl.LightningModule, rates: Sequence[float], scales: Sequence[float], seed: int
+) -> Curve:
+    """Sweep the learning rate over training batches and put everything back.
+
+    Args:
+        trainer: In the middle of a fit.
+        module: Its module.
+        rates: In growing order, one optimizer step each.
+        scales: What each of the optimizer's parameter groups multiplies the rate by.
+        seed: Of the random draws within the sweep.
+
+    Returns:
+        The curve; the same on every rank, as losses are means over ranks.
+    """
+    optimizer = trainer.optimizers[0]
+    with undisturbed(trainer, module, optimizer):
+        reseed(trainer.strategy.root_device, seed, trainer.current_epoch, -2, trainer.global_rank)
+        stepper = _Stepper(trainer, module, optimizer, scales)
+        return sweep(stepper.step, rates)
+
+
+def try_step(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Make one optimizer step as training would, and put everything back."""
+    with undisturbed(trainer, module, trainer.optimizers[0]):
+        _Stepper(trainer, module, trainer.optimizers[0], ratios(trainer.optimizers[0])).step(1e-7)
+
+
+@contextmanager
+def undisturbed(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> Iterator[None]:
+    """The run's state, its logs and its callbacks see nothing of what happens inside."""
+    callbacks, loggers = trainer.callbacks, trainer.loggers  # type: ignore[attr-defined]
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    scale = None if scaler is None else copy.deepcopy(scaler.state_dict())
+    with preserved(module, optimizer), ExitStack() as stack:
+        stack.callback(setattr, trainer, "callbacks", callbacks)
+        stack.callback(setattr, trainer, "loggers", loggers)
+        stack.callback(vars(module).pop, "log", None)
+        stack.callback(vars(module).pop, "log_dict", None)
+        if scaler is not None:
+            stack.callback(scaler.load_state_dict, scale)
+        trainer.callbacks = []  # type: ignore[attr-defined]
+        trainer.loggers = [DummyLogger()] if loggers else []
+        vars(module)["log"] = vars(module)["log_dict"] = _log_nothing
+        yield
+
+
+def _log_nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands in for ``LightningModule.log`` while the range test runs."""
+
+
+class _Stepper:
+    """Makes optimizer steps of the run's own kind: its precision, accumulation, clipping and hooks of the module."""
+
+    def __init__(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer, scales: Sequence[float]
+    ) -> None:
+        self.trainer, self.module, self.optimizer, self.scales = trainer, module, optimizer, scales
+        self.batches = _batches(trainer)
+        self.accumulate = trainer.accumulate_grad_batches
+
+    def step(self, lr: float) -> float:
+        """One optimizer step at ``lr``; the loss before it, averaged over micro-batches and ranks."""
+        for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
+            group["lr"] = group["lr"].fill_(lr * scale) if isinstance(group["lr"], Tensor) else lr * scale
+        losses: list[Tensor] = []
+
+        def closure() -> Tensor | None:
+            losses.clear()
+            self.optimizer.zero_grad()
+            for index in range(self.accumulate):
+                with self._sync(last=index == self.accumulate - 1):
+                    losses.extend(self._micro_step(index))
+            return losses[-1] if losses else None
+
+        strategy = self.trainer.strategy
+        strategy.optimizer_step(self.optimizer, closure, model=self.module)
+        mean = torch.stack(losses).mean() if losses else torch.tensor(torch.nan, device=strategy.root_device)
+        return float(strategy.reduce(mean, reduce_op="mean"))
+
+    def _sync(self, last: bool) -> Any:
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) and not last else nullcontext()
+
+    def _micro_step(self, index: int) -> list[Tensor]:
+        strategy = self.trainer.strategy
+        batch = to_device(self.trainer, self.module, next(self.batches))
+        loss = _loss(strategy.training_step(*_arguments(self.module, batch, index)))
+        if loss is None:  # the module skips this batch
+            return []
+        strategy.backward(loss / self.accumulate, self.optimizer)
+        return [loss.detach().float()]
+
+
+def training_loss(module: pl.LightningModule, batch: Any) -> Tensor | None:
+    """The loss of a batch that is on the device, by the module alone; None where it skips the batch."""
+    return _loss(module.training_step(*_arguments(module, batch, 0)))
+
+
+def _arguments(module: pl.LightningModule, batch: Any, index: int) -> tuple[Any, ...]:
+    return (batch, index) if len(inspect.signature(module.training_step).parameters) > 1 else (batch,)
+
+
+def _loss(output: Any) -> Tensor | None:
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    return loss if isinstance(loss, Tensor) else None
+
+
+def _batches(trainer: pl.Trainer) -> Iterator[Any]:
+    """Training batches from the beginning, again and again, by loaders of our own."""
+    loaders = tree_map(_own_loader, trainer.train_dataloader)
+    while True:
+        empty = True
+        for count, (batch, _, _) in enumerate(iter(CombinedLoader(loaders, "max_size_cycle"))):
+            if count >= trainer.num_training_batches:
+                break
+            empty = False
+            yield batch
+        if empty:
+            raise UnsupportedError("The range test got no batch from the training data.")
+
+
+def _own_loader(loader: Any) -> Any:
+    """A loader of the same data, so that the run's iterator and its persistent workers go on undisturbed."""
+    if isinstance(loader, ImageLoader):
+        return loader.independent()
+    if not isinstance(loader, DataLoader):
+        return loader
+    shared = {id(loader.dataset): loader.dataset}  # a sampler keeps the data; only its own state is copied
+    settings = {
+        "num_workers": loader.num_workers,
+        "collate_fn": loader.collate_fn,
+        "pin_memory": loader.pin_memory,
+        "worker_init_fn": loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "generator": copy.deepcopy(loader.generator),
+    }
+    if isinstance(loader.dataset, torch.utils.data.IterableDataset):
+        return DataLoader(loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **settings)
+    if loader.batch_sampler is None:
+        return DataLoader(loader.dataset, batch_size=None, sampler=copy.deepcopy(loader.sampler, shared), **settings)
+    return DataLoader(loader.dataset, batch_sampler=copy.deepcopy(loader.batch_sampler, shared), **settings)

@@ -1,0 +1,93 @@
+"""How the training images of a run get another size."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_finetune.data.batches.data_module import ImageDataModule
+from lightning_finetune.engine.resize import Size, check_min_size, resize_batch, target_size
+from lightning_finetune.errors import FinetuneError, PhaseError
+from lightning_finetune.run.range_test_loop import try_step
+
+
+class Resizer:
+    """Sets the size of the training images: in the data module's workers if it is ours, else of batches on the device.
+
+    Args:
+        trainer: Of a fit that has begun.
+        module: Its module.
+        min_size: Smallest side that is not an error.
+    """
+
+    def __init__(self, trainer: pl.Trainer, module: pl.LightningModule, min_size: int) -> None:
+        data = getattr(trainer, "datamodule", None)
+        self.data = data if isinstance(data, ImageDataModule) else None
+        self.module = module
+        self.min_size = min_size
+        self.size: Size | None = None
+        if self.data is None:
+            self._wrap()
+
+    def resolve(self, size: int | Size) -> Size:
+        """Height and width that ``size`` means for this data; says so where it had to be snapped."""
+        check_min_size(size, self.min_size)
+        resolved = target_size(size, None if self.data is None else self.data.size)
+        if size != resolved and size not in resolved:
+            rank_zero_warn(f"Training size {size} is snapped to {resolved}: models need multiples of 32 pixels.")
+        return resolved
+
+    def set(self, size: int | Size) -> None:
+        """Train at ``size`` from the next epoch's first batch on."""
+        self._use(self.resolve(size))
+
+    def _use(self, size: Size) -> None:
+        self.size = size
+        if self.data is not None:
+            self.data.train_size = self.size
+
+    def dry_run(self, trainer: pl.Trainer, sizes: Iterable[int | Size]) -> None:
+        """One training step at each size, the largest first, with everything put back.
+
+        Raises:
+            PhaseError: The model fails at a size; names it and the model's own message.
+        """
+        for size in sorted({self.resolve(size) for size in sizes}, reverse=True):
+            self._use(size)
+            try:
+                try_step(trainer, self.module)
+            except FinetuneError:
+                raise  # says itself what is wrong, and it is not the size
+            except Exception as error:
+                if "DataLoader worker" in str(error):
+                    raise
+                reason = str(error).strip().partition("\n")[0]
+                raise PhaseError(
+                    f"{type(self.module).__name__} cannot train at {size[0]} x {size[1]} pixels: "
+                    f"{type(error).__name__}: {reason} Use a model that takes any size, or leave that size out; where "
+                    "memory ran out, a smaller batch."
+                ) from error
+
+    def release(self) -> None:
+        """Leave module and data as they were found."""
+        if self.data is not None:
+            self.data.train_size = self.data.size
+        elif self._own_step is not None:
+            vars(self.module)["training_step"] = self._own_step
+        else:
+            vars(self.module).pop("training_step", None)
+
+    def _wrap(self) -> None:
+        """Resize within ``training_step``: a callback can change a batch only in place, and a tuple not at all."""
+        self._own_step = vars(self.module).get("training_step")  # there if `torch.compile` made one
+        step = self.module.training_step
+
+        @functools.wraps(step)
+        def training_step(batch: Any, *args: Any, **kwargs: Any) -> Any:
+            return step(batch if self.size is None else resize_batch(batch, self.size), *args, **kwargs)
+
+        vars(self.module)["training_step"] = training_step

@@ -1,0 +1,119 @@
+"""The plan and the results of a run as tables on the terminal, for 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lightning_finetune.engine.layer_groups import LayerGroup
+from lightning_finetune.engine.plan import Plan
+from lightning_finetune.engine.range_test import Found
+
+if TYPE_CHECKING:
+    import pandas as pd  # heavy, and only its name is needed
+
+_MOST_METRICS = 3  # what 80 columns hold
+
+
+def show_plan(plan: Plan, groups: Sequence[LayerGroup]) -> None:
+    """Print one row a phase: epochs, steps, what trains, at which rates, along which schedule, at which size."""
+    columns, rows = plan_rows(plan, groups)
+    table = _table("Plan of the run", *columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table of a plan."""
+    sized = any(phase.size is not None for phase in plan.phases)
+    columns = ["phase", "epochs", "steps", "trains", "learning rate", "schedule", *(["size"] if sized else [])]
+    rows = []
+    for index, phase in enumerate(plan.phases):
+        size = [f"{phase.size} px" if phase.size else "as is"] if sized else []
+        row = [str(index + 1), _epochs(plan, index), str(plan.steps[index]), _trains(plan, index, groups)]
+        rows.append([*row, rates(plan, index), phase.schedule.replace("_", "-"), *size])
+    return columns, rows
+
+
+def show_results(
+    plan: Plan, groups: Sequence[LayerGroup], results: Sequence[dict[str, float]], found: Mapping[int, Found]
+) -> None:
+    """Print one row a phase: what trained, and the metrics at its last epoch; then why which rate.
+
+    Of more metrics than fit, losses and what validation measured stay.
+    """
+    seen = dict.fromkeys(name for metrics in results for name in metrics)
+    names = sorted(seen, key=_importance)[:_MOST_METRICS]  # stable: else as they were logged
+    table = _table("Phases and their results", "phase", "epochs", "trained", *names)
+    for index, metrics in enumerate(results):
+        values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
+        table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, groups), *values)
+    console = Console()
+    console.print(table)
+    for phase, what in sorted(found.items()):
+        console.print(f"Phase {phase + 1} at {rates(plan, phase)}: {what.reason}.", highlight=False)
+
+
+def _importance(name: str) -> int:
+    return 0 if "loss" in name else 2 if name.startswith("train") else 1
+
+
+def show_suggestions(found: Found) -> None:
+    """Print what a range test suggests, and what the lessons' rules take from it."""
+    table = _table("Learning rates that the curve suggests", "suggestion", "rate")
+    for name, lr in found.curve.suggestions.items():
+        table.add_row(name, f"{lr:.2e}")
+    console = Console()
+    console.print(table)
+    chosen = found.lr if isinstance(found.lr, tuple) else (found.lr,)
+    console.print(f"Take {' to '.join(map(_rate, chosen))}: {found.reason}.", highlight=False)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.pad_edge = False
+    return table
+
+
+def _epochs(plan: Plan, phase: int) -> str:
+    first = plan.first_epoch(phase)
+    count = plan.phases[phase].epochs
+    return f"{first}+" if count is None else f"{first}" if count == 1 else f"{first}-{first + count - 1}"
+
+
+def _trains(plan: Plan, phase: int, groups: Sequence[LayerGroup]) -> str:
+    count = plan.trained(phase)
+    if count is None:
+        return "as it is"
+    if count == len(groups):
+        return f"all {count} groups"
+    named = groups[-1].name if count == 1 else f"{groups[-count].name} to {groups[-1].name}"
+    return f"{named} ({count} of {len(groups)})"
+
+
+def rates(plan: Plan, phase: int) -> str:
+    """The peak rates of a phase, from the input to the head."""
+    lr = plan.phases[phase].lr
+    if plan.phases[phase].needs_find:
+        return "find" if not isinstance(lr, (tuple, list)) else " to ".join(_rate(value) for value in lr)
+    trained = [rate for rate in plan.rates(phase) or () if rate > 0]
+    if not trained:
+        return "as it is"
+    return " to ".join(dict.fromkeys(_rate(rate) for rate in (trained[0], trained[-1])))
+
+
+def _rate(value: object) -> str:
+    return f"{value:.1e}" if isinstance(value, (int, float)) else str(value)
+
+
+def show_table(title: str, frame: pd.DataFrame) -> None:
+    """Print a data frame, numbers with three decimals."""
+    table = _table(title, *map(str, frame.columns))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""Backbones, heads and decoders, and their weights."""

@@ -1,0 +1,86 @@
+"""The network of both classifiers: a backbone with a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
+from lightning_finetune.errors import FinetuneError
+from lightning_finetune.tasks.networks.backbones import Stats, build_backbone
+from lightning_finetune.tasks.networks.heads import HEADS, POOLING, build_head
+from lightning_finetune.tasks.shared.arguments import choose
+
+
+class Classifier(nn.Module):
+    """A backbone with a head.
+
+    Args:
+        backbone: Images to features.
+        head: Features to logits; an ``nn.Identity`` where the backbone gives logits.
+        normalization: Statistics of the images that the backbone was trained on, where known.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, normalization: Stats | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.normalization = normalization
+        self._pooling = sum(1 for _ in takewhile(lambda layer: isinstance(layer, POOLING), _layers(head)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``[B, num_outputs]`` of images ``[B, C, H, W]``."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Features of images ``[B, C, H, W]``, pooled: all that does not change while only the head trains."""
+        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        for layer in _layers(self.head)[: self._pooling]:
+            features = layer(features)
+        return features
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Logits ``[B, num_outputs]`` of features."""
+        for layer in _layers(self.head)[self._pooling :]:
+            features = layer(features)
+        return features
+
+    def layer_groups(self) -> dict[str, LayerGroup]:
+        """Groups of the backbone, then the head, from the input on."""
+        groups = {group.name: group for group in layer_groups(self.backbone)}
+        head = LayerGroup("head", tuple(self.head.parameters()))
+        return {**groups, "head": head} if head.params else groups
+
+
+def _layers(head: nn.Module) -> list[nn.Module]:
+    return list(head) if isinstance(head, nn.Sequential) else [head]
+
+
+def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifier:
+    """The network that a classifier's arguments ask for.
+
+    Args:
+        arguments: ``model``, ``weights``, ``in_channels``, ``head`` and ``dropout``.
+        num_outputs: Logits of one image.
+
+    Raises:
+        FinetuneError: An argument out of range, or a backbone without parameters.
+        CheckpointError: Weights that do not fit.
+    """
+    model, head, dropout = arguments["model"], choose("head", arguments["head"], HEADS), arguments["dropout"]
+    if not 0 <= dropout < 1:
+        raise FinetuneError(f"Expected `dropout` in [0, 1), got {dropout}.")
+    backbone = build_backbone(
+        model, in_channels=arguments["in_channels"], weights=arguments["weights"], pooled=head == "linear"
+    )
+    whole = isinstance(model, nn.Module) and not backbone.is_map and backbone.channels == num_outputs
+    top = (
+        nn.Identity()
+        if whole
+        else build_head(head, backbone.channels, num_outputs, dropout=dropout, is_map=backbone.is_map)
+    )
+    return Classifier(backbone.module, top, backbone.normalization)

@@ -1,0 +1,84 @@
+"""What the command writes about files that nobody labelled."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_finetune import load
+from lightning_finetune.cli import command_line
+from lightning_finetune.cli.files import predict_files
+from lightning_finetune.errors import DataError
+from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
+from tests.after.test_export import SMALL, ready
+from tests.tasks.conftest import photo, trainer
+
+__all__ = ["trainer"]  # the fixture
+
+
+@pytest.fixture
+def checkpoint(trainer, tmp_path):
+    """Writes a checkpoint of a task."""
+
+    def save(task) -> Path:
+        run = trainer()
+        run.strategy.connect(ready(task))
+        run.save_checkpoint(tmp_path / "best.ckpt")
+        return tmp_path / "best.ckpt"
+
+    return save
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Files of many kinds in two folders, one of which is broken."""
+    folder = tmp_path / "images"
+    (folder / "deep").mkdir(parents=True)
+    photo("red", 1).resize((90, 71)).save(folder / "a.jpg")
+    photo("blue", 2).convert("L").save(folder / "a.png")
+    photo("blue", 3).convert("CMYK").save(folder / "deep" / "b.jpg")
+    photo("red", 4).convert("RGBA").save(folder / "deep" / "a.png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize("cls", [ImageClassifier, MultiLabelClassifier])
+def test_a_table_of_probabilities_without_what_is_broken(checkpoint, images, tmp_path, cls, capsys):
+    path = checkpoint(cls("test_resnet", **SMALL))
+    predict_files(str(path), str(images), str(tmp_path / "out"), batch_size=2)
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert [row["file"] for row in rows] == ["a.jpg", "a.png", "deep/a.png", "deep/b.jpg"]
+    for row in rows:
+        found = load(path).predict(images / row["file"])
+        assert row["prediction"] == (found.label if cls is ImageClassifier else " ".join(found.labels))
+        given = [float(row[f"p({name})"]) for name in ("ant", "bee", "wasp")]
+        assert given == pytest.approx([found.probabilities[name] for name in ("ant", "bee", "wasp")], abs=1e-5)
+    assert "broken.jpg" in (tmp_path / "out" / "unreadable.txt").read_text()
+    assert "4 of 5 images are predicted" in capsys.readouterr().out
+
+
+def test_masks_at_the_size_of_the_images_and_none_overwritten(checkpoint, images, tmp_path):
+    path = checkpoint(UNetSegmenter("unet", backbone="test_resnet", **SMALL))
+    predict_files(str(path), str(images), str(tmp_path / "out"))
+    masks = sorted(file.relative_to(tmp_path / "out/masks") for file in (tmp_path / "out/masks").rglob("*.png"))
+    assert masks == [Path("a.jpg.png"), Path("a.png.png"), Path("deep/a.png"), Path("deep/b.png")]
+    mask, layer = (Image.open(tmp_path / "out" / kind / "a.jpg.png") for kind in ("masks", "overlays"))
+    assert (mask.mode, mask.size, layer.size) == ("P", (90, 71), (90, 71))
+    assert (np.asarray(mask) == load(path).predict(images / "a.jpg").mask).all()
+
+
+def test_the_command_predicts_files(checkpoint, images, tmp_path, monkeypatch):
+    path = checkpoint(ImageClassifier("test_resnet", **SMALL))
+    arguments = ["predict", "--ckpt_path", path, "--images", images / "a.jpg", "--out", tmp_path / "one"]
+    monkeypatch.setattr("sys.argv", ["lightning-finetune", *map(str, arguments)])
+    command_line.main()
+    assert (tmp_path / "one" / "predictions.csv").read_text().count("\n") == 2
+
+
+def test_a_folder_that_is_not_there_is_named(checkpoint, tmp_path):
+    path = checkpoint(ImageClassifier("test_resnet", **SMALL))
+    with pytest.raises(DataError, match=r"--images.*nowhere"):
+        predict_files(str(path), "nowhere", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,41 @@
+"""The range test by itself trains nothing and leaves its curve as numbers and as a picture."""
+
+import json
+
+import lightning.pytorch as pl
+import pytest
+from PIL import Image
+
+from lightning_finetune import FineTune, Phase
+from lightning_finetune.cli.find_only import FindOnly
+from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.run.test_resume import assert_same_bits
+
+
+@pytest.mark.parametrize("unfrozen", [False, True])
+def test_it_ends_before_the_first_step_with_its_findings_on_disk(tmp_path, capsys, unfrozen):
+    pl.seed_everything(3, verbose=False)
+    module, callback = ForeignNet(dropout=0.0), FindOnly(unfrozen)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[callback])
+    trainer.fit(module, loader())
+    assert trainer.global_step == 0
+    assert_same_bits(before, dict(module.state_dict()))
+    written = json.loads((tmp_path / "lr_find.json").read_text())
+    assert written["unfrozen"] is unfrozen
+    assert written["curve"]["losses"] == callback.found.curve.losses
+    assert written["curve"]["suggestions"].keys() >= {"steep", "valley"}
+    assert isinstance(written["lr"], list) is unfrozen
+    assert Image.open(tmp_path / "lr_range_phase_1.png").size[0] > 500
+    assert "valley" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("train_norm", [False, True])
+def test_it_sweeps_as_the_run_would(tmp_path, train_norm):
+    curves = []
+    for callback in (FindOnly(train_norm=train_norm), FineTune([Phase(1, "head", "find")], train_norm=train_norm)):
+        pl.seed_everything(3, verbose=False)
+        quiet_trainer(tmp_path, max_epochs=1, callbacks=[callback]).fit(ForeignNet(), loader())
+        found = callback.found if isinstance(callback, FindOnly) else callback.found[0]
+        curves.append(found.curve.losses)
+    assert curves[0] == curves[1]

@@ -1,0 +1,89 @@
+"""Sweeps without a server, of real trials."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_finetune.cli.sweep import command, measured, read_sweep, sweep
+from lightning_finetune.errors import FinetuneError
+from tests.cli.test_command_line import QUIET, SMALL, photos
+
+__all__ = ["photos"]  # a fixture
+pytest.importorskip("optuna")
+
+
+def write(path: Path, photos: Path, **changes) -> str:
+    words = ["fit", "--data.root", str(photos), *SMALL, *QUIET, "--fine_tune.head_epochs", "1"]
+    space = {
+        "program": "lightning_finetune",
+        "method": "random",
+        "metric": {"name": "val_loss", "goal": "minimize"},
+        "parameters": {"fine_tune.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2}},
+        "command": ["${env}", "${interpreter}", "-m", "${program}", *words, "--fine_tune.full_epochs", "1", "${args}"],
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(space))
+    return str(path)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_grid_is_made_once_each_and_continued(photos, tmp_path, capsys):
+    """The rate below 0 is refused by the phases, so that its trial fails and the others go on."""
+    choices = {"fine_tune.lr": {"values": [0.001, -1.0, 0.01]}, "fine_tune.train_norm": {"value": True}}
+    file = write(tmp_path / "lr.yaml", photos, method="grid", parameters=choices)
+    sweep(file, trials=2, out=str(tmp_path / "out"))
+    sweep(file, trials=5, out=str(tmp_path / "out"))
+    found = rows(tmp_path / "out/lr/trials.csv")
+    complete = {row["params_fine_tune.lr"]: float(row["value"]) for row in found if row["state"] == "COMPLETE"}
+    assert set(complete) == {"0.001", "0.01"}
+    failed = [row["number"] for row in found if row["state"] == "FAIL"]
+    assert {row["params_fine_tune.lr"] for row in found if row["state"] == "FAIL"} == {"-1.0"}
+    assert "learning rates to be positive" in (tmp_path / f"out/lr/trial_{failed[0]}/log.txt").read_text()
+    for row in found:
+        place = tmp_path / "out/lr" / f"trial_{row['number']}"
+        if row["state"] == "COMPLETE":
+            assert min(measured(place, "val_loss")) == pytest.approx(float(row["value"]))
+            assert list(place.rglob("best.ckpt"))
+    assert "Best by val_loss" in capsys.readouterr().out
+
+
+def test_the_words_are_those_of_the_file_with_the_values_last(tmp_path):
+    space = {
+        "program": "lightning_finetune",
+        "command": ["${env}", "${interpreter}", "-m", "${program}", "fit", "${args}"],
+    }
+    words = command(space, {"a.b": 0.1, "c": None, "d": [1, 2]}, tmp_path)
+    assert words[1:7] == ["-m", "lightning_finetune", "fit", "--a.b=0.1", "--c=None", "--d=[1, 2]"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "annealing"}, r"`method` to be one of .*'bayes'.*got 'annealing'"),
+        (
+            {"parameters": {"x": {"distribution": "log_uniform_value", "min": 1, "max": 2}}},
+            "Did you mean 'log_uniform_v",
+        ),
+        ({"parameters": {"x": 3}}, "expected `x` to have one of"),
+        ({"method": "grid", "parameters": {"x": {"min": 0.0, "max": 1.0}}}, r"one of \['values', 'value'\]"),
+        ({"metric": {"name": "a", "goal": "minimise"}}, "got 'minimise'"),
+    ],
+)
+def test_what_cannot_be_done_is_named(tmp_path, changes, message):
+    with pytest.raises(FinetuneError, match=message):
+        read_sweep(Path(write(tmp_path / "s.yaml", tmp_path, **changes)))
+
+
+def test_a_file_that_is_no_sweep(tmp_path):
+    (tmp_path / "s.yaml").write_text("model: x")
+    with pytest.raises(FinetuneError, match="expected a sweep file with `method`"):
+        read_sweep(tmp_path / "s.yaml")
+    with pytest.raises(FinetuneError, match="nowhere"):
+        read_sweep(tmp_path / "nowhere.yaml")

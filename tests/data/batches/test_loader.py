@@ -1,0 +1,121 @@
+"""Order, sharding and resuming, without a Trainer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_finetune.data import ImageData
+from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
+from lightning_finetune.errors import DataError
+
+
+def samplers(items: int, batch_size: int, world_size: int, train: bool) -> list[BatchSampler]:
+    options = {"train": train, "shuffle": train, "seed": 0, "world_size": world_size}
+    return [BatchSampler(items, batch_size, lambda: (8, 8), rank=rank, **options) for rank in range(world_size)]
+
+
+SHAPES = [(items, batch, world) for items in (3, 7, 8, 9, 64, 65) for batch in (1, 2, 8, 100) for world in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("items", "batch_size", "world_size"), SHAPES)
+def test_evaluation_sees_every_item_once_in_as_many_batches_on_each_process(items, batch_size, world_size):
+    batches = [sampler.batches() for sampler in samplers(items, batch_size, world_size, train=False)]
+    assert len({len(own) for own in batches}) == 1
+    assert all(len(batch) > 0 for own in batches for batch in own)
+    assert sorted(np.concatenate([batch for own in batches for batch in own])) == list(range(items))
+    if batch_size > 1:
+        assert max(len(batch) for own in batches for batch in own) <= batch_size
+
+
+@pytest.mark.parametrize(("items", "batch_size", "world_size"), SHAPES)
+def test_training_batches_of_all_processes_are_those_of_one(items, batch_size, world_size):
+    ranks = [sampler.batches() for sampler in samplers(items, batch_size, world_size, train=True)]
+    (single,) = samplers(items, batch_size * world_size, 1, train=True)
+    assert len({len(own) for own in ranks}) == 1
+    for k, whole in enumerate(single.batches()):
+        assert sorted(np.concatenate([own[k] for own in ranks])) == sorted(whole)
+    sizes = {len(batch) for own in ranks for batch in own}
+    assert sizes == {batch_size} or len(single) == 1  # the rest is dropped, unless there is nothing else
+
+
+def test_evaluation_in_one_process_is_in_order_with_full_batches():
+    (sampler,) = samplers(10, 4, 1, train=False)
+    assert [batch.tolist() for batch in sampler.batches()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_fewer_items_than_processes_is_refused():
+    with pytest.raises(DataError, match="at least one image for each of the 3 processes"):
+        samplers(2, 1, 3, train=False)
+
+
+@pytest.fixture
+def loader(insects: Path) -> ImageLoader:
+    return ImageData.from_folder(insects, size=16, batch_size=4, num_workers=0).train_dataloader()
+
+
+def indices(loader: ImageLoader) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in loader]
+
+
+def test_nothing_is_read_before_the_first_batch_is_asked_for(loader: ImageLoader):
+    batches = iter(loader)
+    loader.sampler.set_epoch(3)
+    expected = loader.sampler.batches()[0].tolist()
+    assert next(batches)["index"].tolist() == expected
+
+
+def test_a_state_continues_its_own_epoch_only_and_once(loader: ImageLoader):
+    whole = indices(loader)
+    batches = iter(loader)
+    next(batches), next(batches)
+    state = loader.state_dict()
+    assert state == {"epoch": 0, "batch": 2}
+    loader.load_state_dict(state)
+    assert indices(loader) == whole[2:]
+    assert loader.state_dict() == {"epoch": 0, "batch": 4}
+    assert indices(loader) == whole
+    loader.load_state_dict(state)
+    loader.sampler.set_epoch(1)
+    assert len(indices(loader)) == len(whole)
+
+
+def test_a_finished_epoch_is_not_continued(loader: ImageLoader):
+    loader.load_state_dict({"epoch": 0, "batch": 4})
+    assert len(indices(loader)) == len(loader) == 4
+
+
+def test_a_loaded_state_is_kept_until_it_is_used(loader: ImageLoader):
+    loader.load_state_dict({"epoch": 5, "batch": 1})
+    assert loader.state_dict() == {"epoch": 5, "batch": 1}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_takes_nothing_from_the_generator_that_the_model_draws_from(insects: Path, workers: int):
+    loader = ImageData.from_folder(insects, size=16, batch_size=4, num_workers=workers).train_dataloader()
+    before = torch.get_rng_state()
+    indices(loader), indices(loader)
+    assert torch.equal(torch.get_rng_state(), before)
+    loader.close()
+
+
+def test_workers_can_be_ended_and_start_again(insects: Path):
+    loader = ImageData.from_folder(insects, size=16, batch_size=4, num_workers=1).train_dataloader()
+    first = indices(loader)
+    loader.close()
+    assert indices(loader) == first
+    loader.close()
+
+
+def test_crops_and_augmentation_change_with_the_epoch_only(loader: ImageLoader):
+    first, again = (torch.stack([batch["image"].float().mean() for batch in loader]) for _ in range(2))
+    assert torch.equal(first, again)
+    by_item = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        by_item.append(
+            {int(i): image for batch in loader for i, image in zip(batch["index"], batch["image"], strict=True)}
+        )
+    shared = set(by_item[0]) & set(by_item[1])
+    assert any(not torch.equal(by_item[0][item], by_item[1][item]) for item in shared)

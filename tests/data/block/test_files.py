@@ -1,0 +1,43 @@
+"""Which files of a folder are images."""
+
+from pathlib import Path
+
+import pytest
+
+from lightning_finetune.data.block.files import check_class_folders, image_files, is_image
+from lightning_finetune.data.block.paths import FilePaths
+from lightning_finetune.errors import DataError
+from tests.data.conftest import fill
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("a.JPG", True), ("a.jpeg", True), ("a.webp", True), ("a.tif", True), ("a.pdf", False), ("a", False)],
+)
+def test_extensions_tell_whatever_their_case(name: str, image: bool):
+    assert is_image(Path(name)) == image
+
+
+def test_images_are_found_at_any_depth_in_order_without_hidden_and_skipped_folders(tmp_path: Path):
+    expected = [*fill(tmp_path / "a/b/c", 2), *fill(tmp_path / "d", 1)]
+    fill(tmp_path / ".hidden", 1), fill(tmp_path / "a/masks", 1)
+    assert image_files(tmp_path, skip=["masks"]) == expected
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
+    fill(tmp_path / "elsewhere", 2)
+    (tmp_path / "root/ant").mkdir(parents=True)
+    (tmp_path / "root/bee").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root/ant/up").symlink_to(tmp_path / "root")
+    assert image_files(tmp_path / "root") == [tmp_path / "root/bee/000.jpg", tmp_path / "root/bee/001.jpg"]
+
+
+def test_class_folders_without_images_are_named(tmp_path: Path):
+    files = FilePaths([*fill(tmp_path / "train/ant", 1), *fill(tmp_path / "valid/ant/deep", 1)])
+    check_class_folders(files)
+    (tmp_path / "train/logs/version_0").mkdir(parents=True)
+    check_class_folders(files)
+    (tmp_path / "train/bee").mkdir()
+    (tmp_path / "train/bee/notes.txt").touch()
+    with pytest.raises(DataError, match="train/bee"):
+        check_class_folders(files)

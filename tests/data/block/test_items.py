@@ -1,0 +1,117 @@
+"""The data block, step by step."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lightning_finetune.data import ImageItems
+from lightning_finetune.data.block.dataset_images import Pictures
+from lightning_finetune.data.block.splits import Split
+from lightning_finetune.errors import DataError
+
+
+def valid_names(items: ImageItems) -> list[str]:
+    return [file.name for file, split in zip(items.files, items.splits, strict=True) if split == Split.VALID]
+
+
+def test_each_step_returns_a_new_block(insects: Path):
+    items = ImageItems.from_folder(insects)
+    split = items.split_by_pct(0.2)
+    assert items.splits is None
+    assert split.label_from_folder().labels.values[0] == "ant"
+    assert split.labels is None
+
+
+def test_a_listed_file_splits(insects: Path, tmp_path: Path):
+    items = ImageItems.from_folder(insects)
+    (tmp_path / "valid.txt").write_text("train/ant/003.jpg\n\n204.jpg\n")
+    assert valid_names(items.split_by_file(tmp_path / "valid.txt")) == ["003.jpg", "204.jpg"]
+    with pytest.raises(DataError, match="lists validation images"):
+        items.split_by_file("absent.txt")
+
+
+def test_indices_and_functions_split(insects: Path):
+    items = ImageItems.from_folder(insects)
+    assert valid_names(items.split_by_index([0, 2])) == ["000.jpg", "002.jpg"]
+    assert valid_names(items.split_by_func(lambda file: file.stem == "104")) == ["104.jpg"]
+
+
+def test_images_outside_the_named_folders_are_left_out_and_told(insects: Path, caplog: pytest.LogCaptureFixture):
+    items = ImageItems.from_folder(insects).split_by_folder(train="train", valid="elsewhere")
+    assert len(items.images) == len(items.splits) == 19
+    assert "11 images" in caplog.text
+
+
+def test_functions_may_give_several_labels(insects: Path):
+    items = ImageItems.from_folder(insects).split_by_folder()
+    data = items.label_from_func(lambda file: [file.parent.name, "insect"]).datamodule()
+    assert (data.kind, data.classes) == ("multi", ["ant", "bee", "insect", "wasp"])
+
+
+def test_patterns_see_the_path_or_the_name(insects: Path):
+    items = ImageItems.from_folder(insects)
+    assert items.label_from_re(r"/(\w+)/\d+\.jpg$").labels.values[0] == "ant"
+    assert items.label_from_re(r"^(\d)", name_only=True).labels.values[0] == "0"
+
+
+def test_tables_are_needed_where_columns_are_asked_for(insects: Path):
+    items = ImageItems.from_folder(insects)
+    for step in (items.split_by_column, items.label_from_df):
+        with pytest.raises(DataError, match="from_df"):
+            step()
+
+
+def test_lists_of_labels_must_fit(insects: Path):
+    with pytest.raises(DataError, match="30 images, got 1"):
+        ImageItems.from_folder(insects).label_from_lists(["a"])
+
+
+def test_a_linked_folder_is_part_of_the_data_set(insects, tmp_path):
+    (tmp_path / "images").symlink_to(insects / "train/ant")
+    names = sorted(path.name for path in (insects / "train/ant").iterdir())
+    found = ImageItems.from_lists([f"images/{name}" for name in names], tmp_path)
+    assert [file.name for file in found.files] == names
+    with pytest.raises(DataError, match="lead out of it"):
+        ImageItems.from_lists(["images/../../x.jpg"], tmp_path)
+
+
+def test_every_wrong_name_of_a_list_is_told_by_what_is_wrong_with_it(insects, tmp_path):
+    with pytest.raises(DataError, match="null byte") as caught:
+        ImageItems.from_lists(["a\0b", "../x.jpg", "absent.jpg"], tmp_path)
+    assert "x.jpg" not in str(caught.value)
+    with pytest.raises(DataError, match="Expected 2 images; 1 are not there") as caught:
+        ImageItems.from_lists(["train/ant/000.jpg", "absent.jpg"], insects)
+    assert str(insects / "absent.jpg") in str(caught.value)
+
+
+def test_a_folder_left_out_takes_its_images_its_rows_and_its_labels_along(insects):
+    items = ImageItems.from_folder(insects).label_from_folder()
+    table = pd.DataFrame({"name": [file.name for file in items.files]})
+    kept = items.with_table(table).split_by_folder(train="train", valid="elsewhere")
+    assert [file.name for file in kept.files] == kept.table["name"].tolist()
+    assert list(kept.labels.values) == [file.parent.name for file in kept.files]
+    assert {file.parent.parent.name for file in kept.files} == {"train"}
+
+
+def test_paths_that_somebody_gives_are_files_as_those_that_were_found(insects):
+    found = ImageItems.from_folder(insects)
+    given = ImageItems([*found.files], insects)
+    assert given.files == found.files
+    assert given.split_by_folder().label_from_folder().datamodule().num_classes == 3
+
+
+def test_images_in_memory_have_no_paths_and_none_is_read_to_see_it():
+    class Pairs:
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, item):
+            reads.append(item)
+            return np.zeros((8, 8, 3), np.uint8), 0
+
+    reads: list[int] = []
+    with pytest.raises(DataError, match="in memory"):
+        _ = ImageItems(Pictures(Pairs()), Path()).files
+    assert len(reads) == 1

@@ -1,0 +1,90 @@
+"""Labels and their encoding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_finetune.data.block import labels
+from lightning_finetune.data.block.labels import Labels, encode
+from lightning_finetune.data.block.paths import FilePaths
+from lightning_finetune.data.block.splits import Split
+from lightning_finetune.errors import DataError
+
+SPLITS = np.array([Split.TRAIN, Split.TRAIN, Split.VALID], dtype=np.int8)
+
+
+def test_classes_are_sorted_and_taken_from_training_items():
+    classes, targets = encode(Labels("single", ("b", "a", "b")), SPLITS)
+    assert classes == ("a", "b")
+    assert targets.tolist() == [1, 0, 1]
+    assert targets.dtype == np.int64
+
+
+def test_several_labels_become_noughts_and_ones():
+    classes, targets = encode(labels.from_values(["b a", "", "a"], label_delim=" "), SPLITS)
+    assert classes == ("a", "b")
+    assert np.asarray(targets).tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert np.asarray(targets).dtype == np.float32
+
+
+def test_given_classes_keep_their_order():
+    assert encode(Labels("single", ("2", "10", "2"), ("2", "10")), SPLITS)[1].tolist() == [0, 1, 0]
+
+
+def test_a_validation_label_that_no_training_image_has_is_named():
+    with pytest.raises(DataError, match="Did you mean 'bee'") as caught:
+        encode(Labels("single", ("ant", "bee", "bea")), SPLITS)
+    assert "bea" in str(caught.value)
+
+
+def test_one_class_is_not_enough():
+    with pytest.raises(DataError, match="at least 2 classes"):
+        encode(Labels("single", ("a", "a", "a")), SPLITS)
+
+
+def test_patterns_search_and_take_the_first_group():
+    assert labels.from_re(["ant_1.jpg", "red_bee_22.jpg"], r"^(.*)_\d+").values == ("ant", "red_bee")
+
+
+@pytest.mark.parametrize(("pattern", "reason"), [("(", "expression"), ("ant", "group"), (r"^(\d+)", "ant_1")])
+def test_patterns_that_cannot_label_say_why(pattern: str, reason: str):
+    with pytest.raises(DataError, match=reason):
+        labels.from_re(["ant_1.jpg"], pattern)
+
+
+@pytest.mark.parametrize("missing", [None, "", float("nan")])
+def test_missing_labels_are_named_by_row(missing: object):
+    with pytest.raises(DataError, match="1"):
+        labels.from_values(["a", missing, "b"])
+
+
+def test_lists_are_several_labels():
+    assert labels.from_values([["a", "b"], []]) == Labels("multi", (("a", "b"), ()))
+
+
+def test_absent_masks_are_all_named(tmp_path: Path):
+    (tmp_path / "1.png").touch()
+    with pytest.raises(DataError, match=r"2 of 3 are not there") as caught:
+        labels.from_masks([Path("1.jpg"), Path("2.jpg"), Path("3.jpg")], lambda p: tmp_path / f"{p.stem}.png", ["a"])
+    assert "2.png" in str(caught.value)
+    assert "3.png" in str(caught.value)
+
+
+def test_equal_labels_are_one_object_however_they_were_read() -> None:
+    texts = ["red big", "big red", "red big"] * 5
+    single = labels.from_values([text.split()[0] for text in texts]).values
+    several = labels.from_values(texts, " ").values
+    listed = labels.from_values([text.split() for text in texts]).values
+    found = labels.from_re(texts, "^([a-z]+)").values
+    folders = labels.from_folder(FilePaths(f"root/{text.split()[0]}/{number}.jpg" for number, text in enumerate(texts)))
+    assert single == found == folders.values == ("red", "big", "red") * 5
+    assert several == listed == (("red", "big"), ("big", "red"), ("red", "big")) * 5
+    for values in (single, several, listed, found, folders.values):
+        assert len({id(value) for value in values}) == 2
+    assert len({id(name) for names in several for name in names}) == 2
+
+
+def test_an_optional_group_that_is_absent_is_no_label() -> None:
+    with pytest.raises(DataError, match="1 of 2 names"):
+        labels.from_re(["ant_1.jpg", "1.jpg"], r"^(ant)?_?\d+")

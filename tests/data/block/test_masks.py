@@ -1,0 +1,101 @@
+"""Masks: found beside or apart from their images, and checked against them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_finetune.data import ImageData
+from lightning_finetune.data.block.masks import mask_finder, mask_problem
+from lightning_finetune.errors import DataError
+from tests.data.conftest import fill
+
+
+def save_mask(path: Path, top: int = 2, size: tuple[int, int] = (48, 64)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.arange(size[0] * size[1]).reshape(size) % (top + 1)).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("train/images/a.jpg", "train/masks/a.png"),
+        ("images/train/a.jpg", "masks/train/a.png"),
+        ("train/a.jpg", "masks/train/a.png"),
+        ("images/a.jpg", "masks/a.png"),
+        ("a.jpg", "masks/a.png"),
+        ("train/scene/images/a.jpg", "train/scene/masks/a.tif"),
+    ],
+)
+def test_masks_are_found_in_every_usual_place(tmp_path: Path, image: str, mask: str):
+    expected = save_mask(tmp_path / mask)
+    save_mask(tmp_path / "other/masks/a.png")
+    assert mask_finder(tmp_path, "masks")(tmp_path / image) == expected
+
+
+def test_a_mask_is_never_one_of_another_split(tmp_path: Path):
+    save_mask(tmp_path / "valid/masks/a.png")
+    assert not mask_finder(tmp_path, "masks")(tmp_path / "train/images/a.jpg").exists()
+
+
+def test_no_folder_of_masks_at_all(tmp_path: Path):
+    with pytest.raises(DataError, match="'masks'"):
+        mask_finder(tmp_path, "masks")
+
+
+def street(root: Path, count: int = 3) -> Path:
+    for split in ("train", "valid"):
+        for path in fill(root / split / "images", count):
+            save_mask(root / split / "masks" / f"{path.stem}.png")
+    return root
+
+
+def test_codes_come_from_a_file_or_a_list(tmp_path: Path):
+    street(tmp_path)
+    with pytest.raises(DataError, match=r"codes\.txt"):
+        ImageData.from_folder(tmp_path, masks="masks")
+    (tmp_path / "codes.txt").write_text("road\ncar\nsky\n")
+    assert ImageData.from_folder(tmp_path, masks="masks").classes == ["road", "car", "sky"]
+    assert ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"]).num_classes == 3
+
+
+def test_masks_may_be_found_by_a_function(tmp_path: Path):
+    for split in ("train", "valid"):
+        for path in fill(tmp_path / split, 2):
+            save_mask(tmp_path / "P" / f"{split}_{path.stem}_P.png")
+    data = ImageData.from_folder(
+        tmp_path, masks=lambda image: tmp_path / "P" / f"{image.parent.name}_{image.stem}_P.png", codes=["a", "b", "c"]
+    )
+    assert data.targets[0].name == "train_000_P.png"
+
+
+def test_every_mask_that_does_not_fit_is_named_before_training(tmp_path: Path):
+    street(tmp_path)
+    alien = save_mask(tmp_path / "train/masks/000.png", top=7)
+    small = save_mask(tmp_path / "train/masks/001.png", size=(24, 32))
+    broken = tmp_path / "valid/masks/002.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    data = ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"], num_workers=0)
+    with pytest.raises(DataError, match="3 cannot be used") as caught:
+        data.setup("fit")
+    text = str(caught.value)
+    assert f"{alien}: expected ids 0 to 2 (or 255, ignored), got [3, 4, 5, 6, 7]" in text
+    assert f"{small}: expected 48 x 64 pixels" in text
+    assert str(broken) in text
+
+
+def test_void_is_no_wrong_id(tmp_path: Path):
+    (image,) = fill(tmp_path, 1)
+    mask = save_mask(tmp_path / "m.png")
+    ids = np.asarray(Image.open(mask)).copy()
+    ids[0] = 255
+    Image.fromarray(ids).save(mask)
+    assert mask_problem(image, mask, 3) is None
+
+
+def test_masks_cannot_be_mixed(tmp_path: Path):
+    street(tmp_path)
+    with pytest.raises(DataError, match="mix"):
+        ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"], mix="mixup")

@@ -1,0 +1,68 @@
+"""What a summary counts, and what it warns of."""
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lightning_finetune.data import ImageData, ImageItems
+from lightning_finetune.data.block.splits import Split
+from tests.data.conftest import fill, picture
+
+
+def test_counts_sizes_and_classes(insects: Path):
+    summary = ImageItems.from_folder(insects).split_by_folder().label_from_folder().summary()
+    assert summary.counts == {"train": 19, "valid": 11}
+    assert summary.classes["wasp"] == {"train": 6, "valid": 3}
+    assert summary.sizes == ((48, 64), (48, 64), (48, 64))
+    text = str(summary)
+    assert "19 train, 11 valid" in text
+    assert "48 x 64" in text
+
+
+def test_several_labels_count_each(insects: Path):
+    items = ImageItems.from_folder(insects).split_by_folder()
+    summary = items.label_from_func(lambda file: ["insect", file.parent.name]).summary()
+    assert summary.classes["insect"] == {"train": 19, "valid": 11}
+
+
+def test_it_warns_of_missing_classes_of_leaks_and_of_tiny_images(tmp_path: Path):
+    fill(tmp_path / "train/ant", 3, size=(80, 90)), fill(tmp_path / "train/bee", 3, start=10, size=(80, 90))
+    (tmp_path / "valid/ant").mkdir(parents=True)
+    shutil.copy(tmp_path / "train/ant/001.jpg", tmp_path / "valid/ant/again.jpg")
+    picture(99, (20, 80)).save(tmp_path / "valid/ant/tiny.jpg")
+    warnings = ImageData.from_folder(tmp_path).summary().warnings
+    assert len(warnings) == 3
+    assert warnings[0] == "class 'bee' has no valid images"
+    assert "again.jpg" in warnings[1]
+    assert "001.jpg" in warnings[1]
+    assert "tiny.jpg" in warnings[2]
+
+
+def test_copies_within_one_split_are_no_leak(tmp_path: Path):
+    fill(tmp_path / "train/a", 2, size=(80, 80)), fill(tmp_path / "train/b", 2, start=5, size=(80, 80))
+    fill(tmp_path / "valid/a", 1, start=8, size=(80, 80)), fill(tmp_path / "valid/b", 1, start=9, size=(80, 80))
+    shutil.copy(tmp_path / "train/a/000.jpg", tmp_path / "train/a/copy.jpg")
+    assert ImageData.from_folder(tmp_path).summary().warnings == ()
+
+
+def test_every_class_is_counted_in_each_split_and_groups_of_equals_are_named_whole(tmp_path: Path):
+    paths = fill(tmp_path, 6, size=(80, 80))
+    for number in (3, 4):
+        shutil.copy(paths[0], tmp_path / f"copy{number}.jpg")
+    files = sorted(tmp_path.iterdir())
+    draws = np.random.default_rng(0)
+    names = [f"label {number}" for number in range(40)]
+    given = [[*draws.choice(names, 5), names[k]] for k in range(8)] * 10
+    items = ImageItems.from_lists(files * 10, tmp_path).label_from_lists(given).split_by_index(range(2, 80, 3))
+    items = replace(items, labels=replace(items.labels, classes=tuple(sorted(names))))
+    summary = items.summary()
+    for split, value in (("train", Split.TRAIN), ("valid", Split.VALID)):
+        count = Counter(name for row, one in enumerate(given) if items.splits[row] == value for name in set(one))
+        assert {name: shown[split] for name, shown in summary.classes.items()} == {name: count[name] for name in names}
+    (leak,) = [warning for warning in summary.warnings if "more than one split" in warning]
+    assert leak.startswith("6 images are in more than one split")
+    equal = next(line for line in leak.splitlines() if "copy3.jpg" in line)
+    assert (equal.count("000.jpg"), equal.count("copy3.jpg"), equal.count("copy4.jpg")) == (10, 10, 10)

@@ -1,0 +1,150 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_finetune.engine.diagnosis import Curves, diagnose, longer_first, read_csv
+from lightning_finetune.errors import DataError
+
+RECORDED = Path(__file__).parents[2] / "benchmarks/diagnosis_runs.json"
+
+
+def curves(losses, valid=(), errors=()) -> Curves:
+    """A run of so many steps, measured at equal distances."""
+    steps = range(len(losses))
+    ends = [len(losses) * (place + 1) // max(len(valid), 1) for place in range(len(valid))]
+    measured = {"val_loss": list(zip(ends, valid, strict=True))} if valid else {}
+    if errors:
+        measured["val_error_rate"] = list(zip(ends, errors, strict=True))
+    return Curves(list(steps), list(losses), measured)
+
+
+def faults(of: Curves) -> list[str]:
+    return [finding.name for finding in diagnose(of) if finding.fault]
+
+
+FALLING = [2.0 * math.exp(-step / 20) + 0.1 for step in range(120)]
+
+
+def test_a_loss_that_falls_and_levels_off_is_healthy():
+    assert diagnose(curves(FALLING, [0.3, 0.21, 0.2], [0.3, 0.2, 0.1])) == []
+
+
+def test_a_training_loss_below_the_validation_loss_is_no_fault():
+    assert faults(curves(FALLING, [0.9, 0.8, 0.8], [0.3, 0.25, 0.25])) == []
+
+
+def test_a_loss_that_explodes_and_stays_at_chance_is_a_rate_too_high():
+    exploding = [2.3, 40.0, 25.0, 19.0, 15.0, 12.0, 9.0, 7.0, *[2.4] * 50]
+    (found,) = [finding for finding in diagnose(curves(exploding, [2.4])) if finding.fault]
+    assert found.name == "learning rate too high"
+    assert "began at 2.3" in found.evidence
+    assert "Divide" in found.advice
+
+
+def test_the_lessons_explosion_of_the_validation_loss():
+    """Lesson 2: train 12.2, valid 1.1e9 at a rate of 0.5."""
+    assert faults(curves([0.7, 5.0, 9.0, 12.0, 12.2, 12.2], [1.1e9], [0.766])) == ["learning rate too high"]
+
+
+def test_where_only_the_validation_loss_rose_only_that_is_said_to_have_risen():
+    (found,) = [finding for finding in diagnose(curves(FALLING, [9.0])) if finding.fault]
+    assert found.evidence == "The training loss began at 2.1, and the validation loss rose to 9."
+
+
+def test_a_loss_that_creeps_is_a_rate_too_low():
+    assert faults(curves([2.3 - step * 0.001 for step in range(100)], [2.25, 2.2])) == ["learning rate too low"]
+
+
+def test_a_loss_that_has_not_finished_falling_is_too_few_epochs():
+    assert faults(curves([2.3 - step * 0.03 for step in range(60)], [1.0], [0.3])) == ["too few epochs"]
+
+
+def test_worse_loss_and_worse_metric_are_too_many_epochs_and_one_alone_is_not():
+    rising = [0.9, 0.5, 0.6, 0.9, 1.3]
+    assert faults(curves(FALLING, rising, [0.3, 0.1, 0.12, 0.15, 0.2])) == ["too many epochs"]
+    (note,) = diagnose(curves(FALLING, rising, [0.3, 0.2, 0.15, 0.12, 0.1]))
+    assert (note.name, note.fault) == ("train/valid gap", False)
+    assert faults(curves(FALLING, [0.5, 0.3, 0.3, 0.3, 0.3], [0.1, 0.1, 0.12, 0.15, 0.2])) == []
+
+
+def test_an_accuracy_is_better_when_it_is_more():
+    measured = {"val_loss": [(40, 0.3), (80, 0.5), (120, 0.9)], "val_accuracy": [(40, 0.7), (80, 0.8), (120, 0.9)]}
+    assert faults(Curves(list(range(120)), FALLING, measured)) == []
+    measured["val_accuracy"] = [(40, 0.9), (80, 0.8), (120, 0.7)]
+    assert faults(Curves(list(range(120)), FALLING, measured)) == ["too many epochs"]
+
+
+def test_nothing_learned_at_all_is_a_dead_head():
+    assert faults(curves([0.693] * 50, [0.693, 0.693], [0.5, 0.5])) == ["dead head"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_named_with_its_step(bad):
+    (found,) = diagnose(curves([1.0, 0.9, bad, 0.8, 0.7]))
+    assert found.name == "non-finite loss"
+    assert "step 2" in found.evidence
+
+
+def test_a_spike_is_a_note():
+    spiky = [*FALLING[:60], 9.0, *FALLING[60:]]
+    (found,) = diagnose(curves(spiky, [0.31, 0.3], [0.2, 0.1]))
+    assert (found.name, found.fault) == ("loss spike", False)
+    assert "step 60" in found.evidence
+
+
+def test_a_head_that_was_still_learning_when_all_was_unfrozen():
+    before, after = curves(FALLING[:40], [1.0, 0.6]), curves(FALLING[40:], [0.9, 0.5])
+    assert [finding.name for finding in longer_first(before, after)] == ["frozen phase too short"]
+    assert longer_first(curves(FALLING[:40], [1.0, 0.98]), after) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    losses=st.lists(st.floats(0, 1e6), max_size=80),
+    valid=st.lists(st.floats(0, 1e6), max_size=6),
+    errors=st.lists(st.floats(0, 1), min_size=6, max_size=6),
+)
+def test_any_curves_give_at_most_one_fault_in_whole_sentences(losses, valid, errors):
+    found = diagnose(curves(losses, valid, errors[: len(valid)]))
+    assert sum(finding.fault for finding in found) <= 1
+    assert all(text.endswith(".") for finding in found for text in (finding.evidence, finding.advice))
+
+
+def test_the_recorded_runs_are_told_apart():
+    """Of the half that did not choose the limits; benchmarks/diagnosis.py gives the whole table."""
+    alike = {"high": {"learning rate too high", "non-finite loss"}, "low": {"learning rate too low", "dead head"}}
+    right = total = 0
+    for run in json.loads(RECORDED.read_text()):
+        if run["seed"] % 4 >= 2 and run["fault"] in alike:
+            measured = {name: [tuple(point) for point in points] for name, points in run["measured"].items()}
+            found = set(faults(Curves(run["steps"], run["losses"], measured)))
+            right += bool(found & alike[run["fault"]])
+            total += 1
+    assert total >= 14
+    assert right >= 0.9 * total
+
+
+def test_a_csv_of_any_run(tmp_path):
+    rows = ["epoch,step,train_loss,val_loss,val_acc", *(f"0,{step},{loss}," + "," for step, loss in enumerate(FALLING))]
+    rows += [
+        f"{epoch},{40 * epoch + 39},,{loss},{accuracy}" for epoch, loss, accuracy in ((0, 0.4, 0.8), (1, 0.9, 0.6))
+    ]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows))
+    read = read_csv(tmp_path / "metrics.csv")
+    np.testing.assert_allclose(read.losses, FALLING)
+    assert read.measured == {"val_loss": [(40, 0.4), (80, 0.9)], "val_acc": [(40, 0.8), (80, 0.6)]}
+    assert faults(read) == ["too many epochs"]
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2", "step,train_loss\n1,x"])
+def test_a_csv_of_something_else_is_named(tmp_path, text):
+    (tmp_path / "other.csv").write_text(text)
+    with pytest.raises(DataError, match=r"other\.csv: expected"):
+        read_csv(tmp_path / "other.csv")
+    with pytest.raises(DataError, match=r"nowhere\.csv"):
+        read_csv(tmp_path / "nowhere.csv")

@@ -1,0 +1,236 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lightning_finetune.engine.layer_groups import layer_groups
+from lightning_finetune.engine.param_groups import build, held_layers, merge_state, set_rates, split, split_state
+from lightning_finetune.errors import LayerGroupError, UnsupportedError
+from tests.foreign import ForeignNet, images
+
+
+def owned(optimizer) -> list[int]:
+    return [id(param) for group in optimizer.param_groups for param in group["params"]]
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, times: int = 2) -> None:
+    x, y = images(8).tensors
+    net.eval()
+    for _ in range(times):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+
+
+def test_norms_and_biases_are_not_decayed_in_any_layer_group():
+    net = ForeignNet()
+    built = build(layer_groups(net), lr=1e-3, weight_decay=0.1)
+    for group in built:
+        assert {param.ndim < 2 for param in group["params"]} == {group["weight_decay"] == 0}
+    decayed = {group["name"] for group in built if group["weight_decay"] == 0.1}
+    assert decayed == {"stem", "body", "neck", "head"}
+    assert len({group["name"] for group in built}) == len(built) == 8
+    assert sorted(owned(torch.optim.AdamW(built))) == sorted(map(id, net.parameters()))
+
+
+def test_splitting_keeps_every_hyper_parameter():
+    net = ForeignNet()
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": net.stem.parameters(), "weight_decay": 0.3, "lr": 1e-4, "custom": "x"},
+            {"params": [*net.body.parameters(), *net.neck.parameters(), *net.head.parameters()], "eps": 1e-5},
+        ],
+        lr=1e-2,
+        betas=(0.8, 0.9),
+        amsgrad=True,
+    )
+    layout = split(optimizer, layer_groups(net))
+    assert [group["name"] for group in optimizer.param_groups] == ["stem/pg0", "body/pg1", "neck/pg1", "head/pg1"]
+    assert layout.layers == (0, 1, 2, 3)
+    first, *others = optimizer.param_groups
+    assert (first["weight_decay"], first["lr"], first["custom"]) == (0.3, 1e-4, "x")
+    for group in others:
+        assert (group["eps"], group["lr"], group["weight_decay"]) == (1e-5, 1e-2, 0.01)
+    assert all(group["betas"] == (0.8, 0.9) and group["amsgrad"] for group in optimizer.param_groups)
+    assert sorted(owned(optimizer)) == sorted(map(id, net.parameters()))
+
+
+def test_groups_that_cut_across_layers_are_split_by_both():
+    net = ForeignNet()
+    decayed = [param for param in net.parameters() if param.ndim >= 2]
+    plain = [param for param in net.parameters() if param.ndim < 2]
+    groups = [{"params": decayed, "name": "decay"}, {"params": plain, "name": "plain", "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.1)
+    layout = split(optimizer, layer_groups(net))
+    assert layout.layers == (0, 1, 2, 3, 0, 1, 2, 3)
+    for group in optimizer.param_groups:
+        assert group["weight_decay"] == (0.1 if group["name"].endswith("/decay") else 0.0)
+
+
+def test_an_optimizer_that_is_grouped_by_layers_is_left_as_it_is():
+    net = ForeignNet()
+    optimizer = torch.optim.AdamW(build(layer_groups(net), lr=1e-3, weight_decay=0.1))
+    before = [(group["name"], list(map(id, group["params"]))) for group in optimizer.param_groups]
+    layout = split(optimizer, layer_groups(net))
+    assert layout.original is None
+    assert layout.layers == (0, 0, 1, 1, 2, 2, 3, 3)
+    assert before == [(group["name"], list(map(id, group["params"]))) for group in optimizer.param_groups]
+    again = split(optimizer, layer_groups(net))
+    assert again == layout
+
+
+def test_equal_values_are_no_reason_to_drop_a_parameter():
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    split(optimizer, layer_groups(net))
+    assert sorted(owned(optimizer)) == sorted(map(id, net.parameters()))
+
+
+def test_a_split_optimizer_steps_as_one_that_is_not():
+    torch.manual_seed(0)
+    one = ForeignNet(dropout=0.0)
+    other = copy.deepcopy(one)
+    plain, ours = (torch.optim.AdamW(net.parameters(), lr=1e-2) for net in (one, other))
+    split(ours, layer_groups(other))
+    step(one, plain)
+    step(other, ours)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_parameters_of_no_layer_group_are_refused():
+    net = ForeignNet()
+    optimizer = torch.optim.SGD([*net.parameters(), nn.Parameter(torch.zeros(7, 3))], lr=0.1)
+    with pytest.raises(LayerGroupError, match=r"(?s)1 parameters that are not the module's.*\(7, 3\)"):
+        split(optimizer, layer_groups(net))
+
+
+def test_splitting_keeps_the_state_that_is_there():
+    torch.manual_seed(0)
+    net = ForeignNet()
+    optimizer = torch.optim.AdamW(net.parameters())
+    step(net, optimizer)
+    before = {param: value["exp_avg"].clone() for param, value in optimizer.state.items()}
+    split(optimizer, layer_groups(net))
+    assert len(optimizer.param_groups) == 4
+    for param in net.parameters():
+        assert torch.equal(optimizer.state[param]["exp_avg"], before[param])
+
+
+def test_what_the_optimizer_does_not_hold_is_not_ours():
+    net = ForeignNet()
+    optimizer = torch.optim.SGD(net.head.parameters(), lr=0.1)
+    assert [len(params) for params in held_layers(optimizer, layer_groups(net))] == [0, 0, 0, 2]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_rates_go_to_every_group_of_a_layer_and_momentum_to_all(kind):
+    net = ForeignNet(kind)
+    optimizer = net.configure_optimizers()
+    layout = split(optimizer, layer_groups(net))
+    set_rates(optimizer, layout, (1e-5, 1e-4, 1e-3, 1e-2), 0.7)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-5, 1e-4, 1e-3, 1e-2]
+    for group in optimizer.param_groups:
+        assert (group["betas"] == (0.7, 0.999)) if kind == "adamw" else (group["momentum"] == 0.7)
+    set_rates(optimizer, layout, None, None)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-5, 1e-4, 1e-3, 1e-2]
+
+
+def test_a_rate_that_is_a_tensor_stays_the_same_tensor():
+    net = ForeignNet()
+    optimizer = torch.optim.AdamW(build(layer_groups(net), lr=1e-3, weight_decay=0.1))
+    tensors = []
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"])
+        tensors.append(group["lr"])
+    set_rates(optimizer, split(optimizer, layer_groups(net)), (1.0, 2.0, 3.0, 4.0), 0.9)
+    assert [float(tensor) for tensor in tensors] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert all(group["lr"] is tensor for group, tensor in zip(optimizer.param_groups, tensors, strict=True))
+
+
+def test_optimizers_without_momentum_are_left_alone():
+    net = ForeignNet()
+    optimizer = torch.optim.Adagrad(net.parameters())
+    set_rates(optimizer, split(optimizer, layer_groups(net)), (1e-3,) * 4, 0.9)
+    assert all("momentum" not in group and "betas" not in group for group in optimizer.param_groups)
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def regrouped(net: ForeignNet):
+    """An optimizer whose two groups are neither in the module's order nor in ours."""
+    groups = [
+        {"params": [*net.head.parameters(), *net.stem.parameters()], "weight_decay": 0.2},
+        {"params": [*net.neck.parameters(), *net.body.parameters()]},
+    ]
+    return torch.optim.AdamW(groups, lr=1e-2)
+
+
+def test_a_saved_state_loads_into_the_modules_own_optimizer():
+    torch.manual_seed(0)
+    net = ForeignNet()
+    ours = regrouped(net)
+    layout = split(ours, layer_groups(net))
+    step(net, ours)
+    plain = regrouped(net)
+    plain.load_state_dict(merge_state(ours.state_dict(), ours, layout))
+    assert len(plain.param_groups) == 2
+    assert plain.param_groups[0]["weight_decay"] == 0.2
+    assert "name" not in plain.param_groups[0]
+    for param in net.parameters():
+        assert torch.equal(plain.state[param]["exp_avg"], ours.state[param]["exp_avg"])
+
+
+def test_a_plain_state_loads_into_ours_and_there_and_back_is_the_same():
+    torch.manual_seed(0)
+    net = ForeignNet()
+    plain = regrouped(net)
+    step(net, plain)
+    ours = regrouped(net)
+    layout = split(ours, layer_groups(net))
+    ours.load_state_dict(split_state(plain.state_dict(), ours, layout))
+    assert ours.param_groups[0]["name"] == "stem/pg0"
+    for param in net.parameters():
+        assert torch.equal(plain.state[param]["exp_avg"], ours.state[param]["exp_avg"])
+    back = merge_state(ours.state_dict(), ours, layout)
+    assert back["param_groups"] == plain.state_dict()["param_groups"]
+
+
+def test_layers_that_never_trained_have_no_state_and_need_none():
+    torch.manual_seed(0)
+    net = ForeignNet()
+    ours = regrouped(net)
+    layout = split(ours, layer_groups(net))
+    for name in ("stem", "body"):
+        getattr(net, name).requires_grad_(False)
+    step(net, ours)
+    plain = regrouped(net)
+    plain.load_state_dict(merge_state(ours.state_dict(), ours, layout))
+    assert {id(param) for param in plain.state} == {id(p) for p in [*net.neck.parameters(), *net.head.parameters()]}
+
+
+def test_a_state_that_needs_no_merging_is_returned_as_it_is():
+    net = ForeignNet()
+    optimizer = torch.optim.AdamW(build(layer_groups(net), lr=1e-3, weight_decay=0.1))
+    layout = split(optimizer, layer_groups(net))
+    state = optimizer.state_dict()
+    assert merge_state(state, optimizer, layout) == state == split_state(state, optimizer, layout)
+
+
+def test_names_are_what_lightnings_monitor_needs():
+    """It refuses two groups of one name, or some with a name and some without."""
+    net = ForeignNet()
+    optimizer = regrouped(net)
+    split(optimizer, layer_groups(net))
+    found = [group.get("name") for group in optimizer.param_groups]
+    assert None not in found
+    assert len(set(found)) == len(found)
+
+
+def test_an_optimizer_with_one_group_for_all_is_refused_by_name():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    with pytest.raises(UnsupportedError, match="LBFGS"):
+        split(torch.optim.LBFGS(net.parameters()), layer_groups(net))

@@ -1,0 +1,129 @@
+"""What the callbacks give to loggers, read back from the files of real runs."""
+
+import json
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
+from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.engine.phases import Phase
+from tests.foreign import ForeignNet, loader, quiet_trainer
+
+PHASES = [Phase(1, "head", 1e-2), Phase(1, "all", (1e-4, 1e-3))]
+NAMES = {"lr/stem", "lr/head", "momentum", "phase", "image_size", "trained_fraction", "train_loss", "val_loss"}
+NAMES |= {"best/val_loss"}
+
+
+def fit(tmp_path: Path, logger: Logger) -> None:
+    callbacks = [FineTune(PHASES), PlotRun(), LogPredictions(4)]
+    trainer = quiet_trainer(tmp_path, callbacks=callbacks, logger=logger, log_every_n_steps=2, max_epochs=2)
+    trainer.fit(ForeignNet(), loader(), loader(16, seed=1))
+
+
+def test_tensorboard_holds_rates_phases_and_pictures(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoardLogger(tmp_path)
+    fit(tmp_path, logger)
+    logger.finalize("success")
+    events = accumulator.EventAccumulator(logger.log_dir)
+    events.Reload()
+    assert set(events.Tags()["scalars"]) >= NAMES
+    assert [(event.step, event.value) for event in events.Scalars("phase")] == [
+        (0, 1),
+        (2, 1),
+        (4, 1),
+        (6, 2),
+        (8, 2),
+        (10, 2),
+    ]
+    assert [event.step for event in events.Images("run")] == [6, 12]
+    assert "plan/text_summary" in events.Tags()["tensors"]
+    assert len(events.Images("predictions")) == 2
+
+
+def test_weights_and_biases_offline_holds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    fit(tmp_path, WandbLogger(project="tests", save_dir=tmp_path, offline=True))
+    wandb.finish()
+    history = read_history(next(tmp_path.glob("wandb/offline-run-*/*.wandb")))
+    assert set(history) >= NAMES | {"run.filenames", "predictions.filenames"}
+    assert [value for _, value in history["phase"]] == [1, 1, 1, 2, 2, 2]
+    assert [step for step, _ in history["phase"]] == [0, 2, 4, 6, 8, 10]
+    fractions = [value for _, value in history["trained_fraction"]]
+    assert fractions[0] < 0.1 < fractions[-1] == 1
+    assert {value for _, value in history["image_size"]} == {8}
+    losses, best = ([value for _, value in history[name]] for name in ("val_loss", "best/val_loss"))
+    assert best == [min(losses[: k + 1]) for k in range(len(losses))]
+    tables = [value for name in ("plan.path", "samples.path") for _, value in history[name]]
+    written = [json.loads(next(tmp_path.glob(f"wandb/offline-run-*/files/{name}")).read_text()) for name in tables]
+    assert [table["columns"] for table in written][-1] == ["image", "truth", "prediction", "wrong"]
+    assert [len(table["data"]) for table in written] == [2, 4, 4]
+    media = [value[0] for _, value in history["run.filenames"] + history["predictions.filenames"]]
+    assert len(media) == 4
+    assert all(next(tmp_path.glob(f"wandb/offline-run-*/files/{name}")).stat().st_size > 1000 for name in media)
+
+
+def test_checkpoints_are_artifacts_of_which_one_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = WandbLogger(project="tests", save_dir=tmp_path, log_model="all")
+    callbacks = [FineTune(PHASES), BestCheckpoint(), LastCheckpoint()]
+    trainer = quiet_trainer(tmp_path, callbacks=callbacks, logger=logger, enable_checkpointing=True)
+    trainer.fit(ForeignNet(), loader(), loader(16, seed=1))
+    wandb.finish()
+    found = {
+        tuple(sorted(record.artifact.aliases))
+        for record in read_records(next(tmp_path.glob("wandb/offline-run-*/*.wandb")))
+        if record.WhichOneof("record_type") == "artifact" and record.artifact.type == "model"
+    }
+    assert found == {("best", "latest"), ("latest",)}
+
+
+def read_records(file: Path) -> list[Any]:
+    """All records of a run's own file, once the last is written: W&B's writer is another process."""
+    from wandb.proto import wandb_internal_pb2
+
+    for _ in range(100):
+        found = []
+        for data in records(file.read_bytes()):
+            found.append(wandb_internal_pb2.Record())
+            found[-1].ParseFromString(data)
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{file} is not closed")
+
+
+def read_history(file: Path) -> dict[str, list[tuple[int, object]]]:
+    """The (step, value) pairs of every key in a run's own file."""
+    found = defaultdict(list)
+    for record in read_records(file):
+        items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for key, value in items.items():
+            found[key].append((items.get("trainer/global_step"), value))
+    return found
+
+
+def records(content: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log: blocks of 32 KiB, in which a record may be cut into pieces."""
+    at, whole = 7, b""  # after W&B's own header
+    while at + 7 <= len(content):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        size, kind = struct.unpack_from("<HB", content, at + 4)
+        whole += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # all of a record, or its last piece
+            yield whole
+            whole = b""

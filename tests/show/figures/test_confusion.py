@@ -1,0 +1,18 @@
+import numpy as np
+
+from lightning_finetune.show.figures import draw_confusion
+
+
+def texts(counts: np.ndarray) -> list[str]:
+    """What stands in the cells, row by row."""
+    (panel,) = draw_confusion(counts, ["a", "b"]).axes
+    return [text.get_text() for text in panel.texts]
+
+
+def test_cells_hold_counts_and_of_many_pixels_shares_of_the_true_class() -> None:
+    assert texts(np.array([[3, 1], [0, 4]])) == ["3", "1", "0", "4"]
+    assert texts(np.array([[75_000, 25_000], [0, 4]])) == ["75%", "25%", "0%", "100%"]
+
+
+def test_a_class_that_does_not_occur_has_no_share() -> None:
+    assert texts(np.array([[20_000, 0], [0, 0]])) == ["100%", "0%", "0%", "0%"]

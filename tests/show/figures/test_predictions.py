@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from lightning_finetune.show.figures import Shown, draw_predictions
+from lightning_finetune.show.figures.predictions import overlay
+
+GREY = np.full((8, 8, 3), 100, np.uint8)
+
+
+def test_wrong_ones_say_so_and_what_is_true() -> None:
+    figure = draw_predictions([Shown(GREY, "cat", "cat 90%", False), Shown(GREY, "cat", "dog 60%", True)])
+    right, wrong = (panel.get_title() for panel in figure.axes[:2])
+    assert right == "✓ cat 90%"
+    assert wrong == "✗ dog 60%\nis cat"
+    assert figure.axes[0].spines["left"].get_edgecolor() != figure.axes[1].spines["left"].get_edgecolor()
+
+
+@pytest.mark.parametrize(("count", "panels"), [(1, 1), (5, 6), (16, 16)])
+def test_the_grid_is_about_square(count: int, panels: int) -> None:
+    assert len(draw_predictions([Shown(GREY, "a", "a", False)] * count).axes) == panels
+
+
+def test_masks_lie_side_by_side_over_the_image() -> None:
+    masks = (np.zeros((8, 8), np.int64), np.ones((8, 8), np.int64))
+    panel = draw_predictions([Shown(GREY, "", "half", None, masks)]).axes[0]
+    drawn = panel.images[0].get_array()
+    assert drawn.shape == (8, 16, 3)
+    assert (drawn[0, 0] != drawn[0, 15]).any()
+
+
+def test_negative_ids_leave_the_image_bare() -> None:
+    mask = np.array([[-1, 3]])
+    assert (overlay(GREY[:1, :2], mask)[0, 0] == 100).all()
+    assert (overlay(GREY[:1, :2], mask)[0, 1] != 100).any()

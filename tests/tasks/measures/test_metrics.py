@@ -1,0 +1,51 @@
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from lightning_finetune.errors import FinetuneError
+from lightning_finetune.tasks.measures.metrics import ErrorRate, Measures, collect
+
+
+def test_error_rate_is_one_minus_the_accuracy_over_all_images():
+    generator = torch.Generator().manual_seed(0)
+    metric = ErrorRate(5)
+    probabilities = torch.rand(103, 5, generator=generator).softmax(1)
+    target = torch.randint(0, 3, (103,), generator=generator)  # two classes absent, which a macro average would show
+    for rows in (slice(0, 60), slice(60, 103)):
+        metric.update(probabilities[rows], target[rows])
+    assert metric.compute().item() == pytest.approx(1 - accuracy_score(target, probabilities.argmax(1)), abs=1e-6)
+    assert not metric.higher_is_better
+
+
+def test_order_and_names():
+    given = {"second": MulticlassAccuracy(3), "first": ErrorRate(3)}
+    assert list(collect(given)) == ["second", "first"]
+    assert list(collect([MulticlassF1Score(3), MulticlassAccuracy(3)])) == ["MulticlassF1Score", "MulticlassAccuracy"]
+    assert list(collect(ErrorRate(3))) == ["ErrorRate"]
+
+
+@pytest.mark.parametrize("wrong", [["accuracy"], [], [torch.nn.ReLU()]])
+def test_other_things_than_metrics(wrong):
+    with pytest.raises(FinetuneError, match="`metrics`"):
+        collect(wrong)
+
+
+def test_loss_is_the_mean_over_images_and_names_begin_with_the_stage():
+    measures = Measures("val", collect({"each": MulticlassAccuracy(2, average=None), "error_rate": ErrorRate(2)}))
+    sure = torch.tensor([[0.9, 0.1]])
+    measures.update(torch.tensor(1.0), sure.repeat(3, 1), torch.tensor([0, 0, 1]))
+    measures.update(torch.tensor(5.0), sure, torch.tensor([1]))
+    values = measures.compute(["cat", "dog"])
+    assert list(values) == ["val_loss", "val_each_cat", "val_each_dog", "val_error_rate"]
+    assert [value.item() for value in values.values()] == [2.0, 1.0, 0.0, 0.5]
+    measures.reset()
+    measures.update(torch.tensor(5.0), sure, torch.tensor([0]))
+    assert measures.compute(["cat", "dog"])["val_loss"] == 5.0
+
+
+def test_a_loss_that_is_not_finite_shows():
+    measures = Measures("val", collect(ErrorRate(2)))
+    measures.update(torch.tensor(1.0), torch.rand(2, 2), torch.tensor([0, 1]))
+    measures.update(torch.tensor(float("nan")), torch.rand(2, 2), torch.tensor([0, 1]))
+    assert measures.compute(["a", "b"])["val_loss"].isnan()
