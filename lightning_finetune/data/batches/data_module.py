@@ -19,11 +19,12 @@ from lightning_finetune.data.block.check import check_images
 from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.labels import encode
+from lightning_finetune.data.block.masks import VOID
 from lightning_finetune.data.block.multi_hot import MultiHot
 from lightning_finetune.data.block.options import Stats
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary
-from lightning_finetune.data.pixels.decode import Resize, Size
+from lightning_finetune.data.pixels.decode import Resize, Size, visible
 from lightning_finetune.data.pixels.draws import Ints, permutation
 from lightning_finetune.data.pixels.free_memory import free_bytes
 from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
@@ -215,7 +216,11 @@ class ImageDataModule(LightningDataModule):
         images = self.dataset(Split[split.upper()])
         size = self._train_size if train else self.size
         order = permutation(self.seed, epoch, len(images)) if train else np.arange(len(images))
-        return batch_figure(self.augmented(images[BatchKey(order[:count], epoch, size)]), self.classes)
+        batch = self.augmented(images[BatchKey(order[:count], epoch, size)])
+        batch["image"] = torch.stack([visible(image) for image in batch["image"]])
+        if "mask" in batch:
+            batch["mask"] = batch["mask"].masked_fill(batch["mask"] == VOID, -1)
+        return batch_figure(batch, self.classes)
 
     def summary(self) -> Summary:
         """Counts, class balance and sizes, and warnings of what looks wrong."""

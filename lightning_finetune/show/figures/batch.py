@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from lightning_finetune.data.batches.dataset import Batch
-from lightning_finetune.data.block.masks import VOID
-from lightning_finetune.data.pixels.decode import visible
-
-_OVERLAY = 0.5
+from lightning_finetune.show.figures.predictions import class_colour, overlay
 
 
-def batch_figure(batch: Batch, classes: Sequence[str]) -> Figure:
+def batch_figure(batch: Mapping[str, Tensor], classes: Sequence[str]) -> Figure:
     """Draw every image of a batch.
 
     Args:
-        batch: ``image`` in 0..1, and ``label`` or ``mask``; see :meth:`ImageDataModule.augmented`.
+        batch: ``image`` ``[B, 3, h, w]`` in 0..1, and ``label`` or ``mask``, in which negative ids are left bare.
         classes: The names of the classes.
     """
     count = len(batch["image"])
@@ -49,25 +43,17 @@ def label_text(label: Tensor, classes: Sequence[str]) -> str:
     return "\n".join(" ".join(texts[start : start + 3]) for start in range(0, len(texts), 3))
 
 
-def mask_colours(count: int) -> npt.NDArray[np.float64]:
-    """A colour for each class, RGB ``[count, 3]``."""
-    return np.array([colormaps["tab20"](k % 20)[:3] for k in range(count)])
-
-
-def _draw(axes: Axes, item: Batch, classes: Sequence[str]) -> None:
-    pixels = visible(item["image"]).permute(1, 2, 0).cpu().numpy()
+def _draw(axes: Axes, item: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+    pixels = item["image"].mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     if "mask" in item:
-        ids = item["mask"].cpu().numpy()
-        coloured = mask_colours(len(classes))[np.where(ids == VOID, 0, ids)]
-        pixels = np.where((ids == VOID)[..., None], pixels, (1 - _OVERLAY) * pixels + _OVERLAY * coloured)
+        pixels = overlay(pixels, item["mask"].cpu().numpy())
     else:
         axes.set_title(label_text(item["label"], classes), fontsize=9)
-    axes.imshow(np.clip(pixels, 0, 1))
+    axes.imshow(pixels)
 
 
 def _explain(figure: Figure, masks: Tensor, classes: Sequence[str]) -> None:
     """A legend of the classes that the masks show."""
-    colours = mask_colours(len(classes))
-    ids = [number for number in np.unique(masks.cpu().numpy()).tolist() if number != VOID]
-    patches = [Patch(color=tuple(colours[number]), label=classes[number]) for number in ids]
+    ids = [number for number in np.unique(masks.cpu().numpy()).tolist() if number >= 0]
+    patches = [Patch(color=class_colour(number), label=classes[number]) for number in ids]
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -206,3 +207,14 @@ def test_items_must_be_split_and_labelled(insects: Path):
 def test_testing_without_test_images_says_so(insects: Path):
     with pytest.raises(DataError, match="Expected test images"):
         quiet().test(Recorder(), datamodule=insects_data(insects))
+
+
+def test_a_batch_of_each_split_is_drawn_with_its_labels(insects: Path, tmp_path: Path):
+    data = ImageData.from_folder(insects, size=32, num_workers=0)
+    figure = data.show_batch(5, split="valid")
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert titles == ["ant", "ant", "ant", "ant", "bee"]
+    figure.savefig(tmp_path / "batch.png")
+    assert (tmp_path / "batch.png").stat().st_size > 1000
+    shown = data.show_batch(4).axes[0].images[0].get_array()
+    assert not np.array_equal(shown, data.show_batch(4, epoch=1).axes[0].images[0].get_array())
