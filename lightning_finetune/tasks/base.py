@@ -56,7 +56,8 @@ class BaseTask(Predicts, Evaluates):
         self.criterion = self.configure_losses()
         given: MetricsArgument | None = self.arguments["metrics"]
         metrics = collect(self.configure_metrics() if given is None else given)
-        self.val_measures, self.test_measures = Measures("val", metrics), Measures("test", metrics)
+        width = self.set_loss.width
+        self.val_measures, self.test_measures = Measures("val", metrics, width), Measures("test", metrics, width)
         self._finite = FiniteLoss()
 
     # -- template methods ----------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ class ImageClassifier(BaseTask):
         in_channels: Channels of an image.
         head: ``"concat_pool"``, the head of the lessons, or one ``"linear"`` layer.
         dropout: Probability before the last layer.
-        loss: Replaces cross-entropy: any module of ``(logits [B, num_classes], labels [B])``.
+        loss: Replaces cross-entropy: any module of ``(logits [B, num_classes], labels [B])``. ``val_loss`` is then the
+            mean over images of what it gives for a batch (see :mod:`lightning_finetune.tasks.measures.set_loss`).
         label_smoothing: Of cross-entropy (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
         class_weights: Of cross-entropy, one a class.
         lr: Learning rate; a schedule's callback sets its own.

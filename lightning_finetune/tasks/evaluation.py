@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_finetune.tasks.measures.metrics import Measures
+from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared.batch import images_of, target_of
 
 
@@ -28,6 +29,11 @@ class Evaluates(LightningModule, ABC):
     classes: list[str]
     val_measures: Measures
     test_measures: Measures
+
+    @property
+    def set_loss(self) -> SetLoss:
+        """How the loss is meaned over a set; override it for a criterion whose batches weigh something else."""
+        return set_loss_of(self.criterion)
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -66,10 +72,10 @@ class Evaluates(LightningModule, ABC):
         target = target_of(batch, self.target_key)
         self.check_target(target)
         logits = self(images_of(batch))
-        loss, probabilities = self.criterion(logits, target), self.probabilities(logits)
-        measures.update(loss, probabilities, target.long())
+        probabilities = self.probabilities(logits)
+        measures.update(self.set_loss.sums(logits, target), probabilities, target.long())
         return {"logits": logits, "probabilities": probabilities, "target": target}
 
     def _log_measures(self, measures: Measures) -> None:
-        for place, (name, value) in enumerate(measures.compute(self.classes).items()):
+        for place, (name, value) in enumerate(measures.compute(self.classes, self.set_loss.mean).items()):
             self.log(name, value, prog_bar=place < 2, sync_dist=True)  # equal on all ranks; sync_dist asks for no more

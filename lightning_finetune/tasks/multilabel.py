@@ -61,7 +61,8 @@ class MultiLabelClassifier(BaseTask):
         in_channels: Channels of an image.
         head: ``"concat_pool"``, the head of the lessons, or one ``"linear"`` layer.
         dropout: Probability before the last layer.
-        loss: ``"bce"``, ``"focal"`` or ``"asymmetric"``; or any module of ``(logits [B, L], targets [B, L])``.
+        loss: ``"bce"``, ``"focal"`` or ``"asymmetric"``; or any module of ``(logits [B, L], targets [B, L])``, of which
+            ``val_loss`` is the mean over images.
         pos_weight: Weight of each label where it is present.
         label_smoothing: Part of each target that is moved to one half.
         threshold: From which probability on a label is present: one, or one for each label; or ``"tuned"`` or

@@ -52,7 +52,7 @@ class UNetSegmenter(BaseTask):
             others are downloaded), False for random ones, or a file or a state dict.
         in_channels: Channels of an image.
         loss: ``"ce"``, ``"dice"``, ``"focal"`` or ``"lovasz"``; weights of several, ``{"ce": 1, "dice": 0.5}``; or any
-            module of ``(logits [B, C, H, W], masks [B, H, W])``.
+            module of ``(logits [B, C, H, W], masks [B, H, W])``, of which ``val_loss`` is the mean over images.
         class_weights: Weight of each class in the loss.
         ignore_index: Class id of pixels that count for nothing, in loss and metrics: the lessons' Void.
         lr: Learning rate; a schedule's callback sets its own.

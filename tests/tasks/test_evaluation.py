@@ -24,7 +24,7 @@ def validate(tmp_path, **options) -> dict[str, float]:
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(7, 3, 16, 16), torch.tensor([0, 1, 2, 0, 1, 2, 2]))
     net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    task = ImageClassifier(net, num_classes=3, metrics={"f1": MulticlassF1Score(3)})
+    task = ImageClassifier(net, num_classes=3, class_weights=[1.0, 9.0, 0.1], metrics={"f1": MulticlassF1Score(3)})
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     trainer = pl.Trainer(**quiet, use_distributed_sampler=False, default_root_dir=tmp_path, **options)
     trainer.validate(task, DataLoader(data, batch_size=8, sampler=Uneven()), verbose=False)

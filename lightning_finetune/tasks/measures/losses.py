@@ -105,14 +105,41 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of logits ``[B, C, H, W]`` for class ids ``[B, H, W]``."""
+        pixels = self._pixels(logits, target)
+        parts = [share * _MASK[name](*pixels, self.weight) for name, share in self.losses.items()]
+        return torch.stack(parts).sum()
+
+    @property
+    def width(self) -> int:
+        """How many numbers :meth:`sums` gives."""
+        return sum(self._widths())
+
+    def sums(self, logits: Tensor, target: Tensor) -> Tensor:
+        """What of a batch adds up over a set, ``[width]``: see :class:`~lightning_finetune.tasks.measures.set_loss.SetLoss`."""
+        pixels = self._pixels(logits, target)
+        return torch.cat([_SUMS[name](*pixels, self.weight, len(target)) for name in self.losses])
+
+    def mean(self, sums: Tensor) -> Tensor:
+        """The loss of a set from the :meth:`sums` of its batches.
+
+        That of one batch of the whole set; but Lovász, which would need all pixels at once, is meaned over images.
+        """
+        parts = zip(self.losses.items(), torch.split(sums, self._widths()), strict=True)
+        return torch.stack([share * _MEANS[name](part, self.weight) for (name, share), part in parts]).sum()
+
+    def _widths(self) -> list[int]:
+        return [3 * len(self.weight) if name == "dice" else 2 for name in self.losses]
+
+    def _pixels(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``[N, C]`` and class ids ``[N]`` of all pixels, and which of them count ``[N]``.
+
+        Pixels are weighted by 0 rather than picked out, which would wait for the device to count them.
+        """
         valid = torch.ones_like(target, dtype=torch.bool)
         if self.ignore_index is not None:
             valid = target != self.ignore_index
-        # Pixels are weighted by 0 rather than picked out, which would wait for the device to count them.
         rows = logits.float().movedim(1, -1).flatten(0, -2)
-        ids, kept = target.where(valid, 0).flatten(), valid.flatten()
-        parts = [share * _MASK[name](rows, ids, kept, self.weight) for name, share in self.losses.items()]
-        return torch.stack(parts).sum()
+        return rows, target.where(valid, 0).flatten(), valid.flatten()
 
 
 def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, focus: float = 0.0) -> Tensor:
@@ -125,9 +152,7 @@ def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor,
         weight: Of each class ``[C]``.
         focus: How much less pixels count that are right already.
     """
-    log = logits.log_softmax(1).gather(1, target[:, None])[:, 0]
-    share = weight[target] * valid
-    return -(share * (1 - log.exp()) ** focus * log).sum() / share.sum().clamp(min=1e-9)
+    return _ratio(_weighted(logits, target, valid, weight, focus=focus), weight)
 
 
 def focal(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
@@ -137,9 +162,7 @@ def focal(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tens
 
 def dice(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
     """1 - Dice, meaned over the classes present; arguments as of :func:`cross_entropy`."""
-    probabilities, truth = _masked(logits, target, valid)
-    both, total = (probabilities * truth).sum(0), (probabilities + truth).sum(0)
-    return _over_present(1 - 2 * both / total.clamp(min=1e-9), truth, weight)
+    return _dice(_overlaps(logits, target, valid, weight), weight)
 
 
 def lovasz(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
@@ -151,7 +174,42 @@ def lovasz(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Ten
     union = truth.sum(0) + (1 - truth_sorted).cumsum(0)
     jaccard = 1 - covered / union.clamp(min=1e-9)
     steps = jaccard.diff(dim=0, prepend=jaccard.new_zeros(1, jaccard.shape[1]))
-    return _over_present((errors * steps).sum(0), truth, weight)
+    return _over_present((errors * steps).sum(0), truth.sum(0), weight)
+
+
+def _weighted(
+    logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int = 1, focus: float = 0.0
+) -> Tensor:
+    """Weighted losses of all pixels and their weights, summed ``[2]``."""
+    log = logits.log_softmax(1).gather(1, target[:, None])[:, 0]
+    share = weight[target] * valid
+    return torch.stack([-(share * (1 - log.exp()) ** focus * log).sum(), share.sum()])
+
+
+def _focused(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int) -> Tensor:
+    return _weighted(logits, target, valid, weight, images, _FOCUS)
+
+
+def _overlaps(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int = 1) -> Tensor:
+    """Of each class what is found and true, what is found or true, and what is true, in pixels ``[3 * C]``."""
+    probabilities, truth = _masked(logits, target, valid)
+    return torch.cat([(probabilities * truth).sum(0), (probabilities + truth).sum(0), truth.sum(0)])
+
+
+def _each_image(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int) -> Tensor:
+    """Lovász of each image that has a pixel that counts, and their number, summed ``[2]``."""
+    each = zip(logits.chunk(images), target.chunk(images), valid.chunk(images), strict=True)
+    losses = torch.stack([lovasz(*one, weight) for one in each])
+    return torch.stack([losses.sum(), valid.view(images, -1).any(1).sum().float()])
+
+
+def _ratio(sums: Tensor, weight: Tensor) -> Tensor:
+    return sums[0] / sums[1].clamp(min=1e-9)
+
+
+def _dice(sums: Tensor, weight: Tensor) -> Tensor:
+    both, total, truth = sums.chunk(3)
+    return _over_present(1 - 2 * both / total.clamp(min=1e-9), truth, weight)
 
 
 def _masked(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +218,8 @@ def _masked(logits: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tens
 
 
 def _over_present(per_class: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    share = weight * (truth.sum(0) > 0)
+    """Weighted mean over the classes of which ``truth`` counts a pixel."""
+    share = weight * (truth > 0)
     return (share * per_class).sum() / share.sum().clamp(min=1e-9)
 
 
@@ -170,3 +229,10 @@ _MASK: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "focal": focal,
     "lovasz": lovasz,
 }
+_SUMS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]] = {
+    "ce": _weighted,
+    "dice": _overlaps,
+    "focal": _focused,
+    "lovasz": _each_image,
+}
+_MEANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": _ratio, "dice": _dice, "focal": _ratio, "lovasz": _ratio}

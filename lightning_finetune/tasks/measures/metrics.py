@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -72,46 +72,47 @@ class ClassIoU(MulticlassJaccardIndex):
         return super().compute().where(seen & (ids != self.ignore_index), float("nan"))
 
 
-class MeanLoss(Metric):
-    """Mean over images of a loss that comes as the mean of a batch; shows one that is not finite.
+class Sums(Metric):
+    """Numbers that are added up; shows one that is not finite.
 
-    torchmetrics' ``MeanMetric`` drops NaN or, told not to, forgets the weights (1.9).
+    torchmetrics' ``SumMetric`` drops NaN (1.9).
+
+    Args:
+        width: How many.
+        kwargs: As for any torchmetrics metric.
     """
 
-    higher_is_better = False
     full_state_update = False
     total: Tensor
-    count: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(width), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, count: int) -> None:
-        """Add a batch of ``count`` images, whose mean is ``loss``."""
-        self.total += loss.detach() * count
-        self.count += count
+    def update(self, sums: Tensor) -> None:
+        """Add the numbers ``[width]`` of a batch."""
+        self.total += sums.detach()
 
     def compute(self) -> Tensor:
-        """Mean over all images so far."""
-        return self.total / self.count
+        """All that was added, ``[width]``."""
+        return self.total
 
 
 class Measures(nn.Module):
-    """Loss and metrics of a whole set: the mean over images, on however many ranks and however they are shared out.
+    """Loss and metrics of a whole set, on however many ranks and however its images are shared out.
 
     The mean of the ranks' means, which ``sync_dist`` gives, is another number where ranks hold unequal shares.
 
     Args:
         stage: ``"val"`` or ``"test"``, which the names begin with.
         metrics: Of probabilities and targets; cloned.
+        width: How many numbers of a batch add up to the loss.
     """
 
-    def __init__(self, stage: str, metrics: MetricCollection) -> None:
+    def __init__(self, stage: str, metrics: MetricCollection, width: int) -> None:
         super().__init__()
         self.stage = stage
-        self.loss = MeanLoss()
+        self.loss = Sums(width)
         self.metrics = metrics.clone(prefix=f"{stage}_")
 
     def reset(self) -> None:
@@ -119,18 +120,19 @@ class Measures(nn.Module):
         self.loss.reset()
         self.metrics.reset()
 
-    def update(self, loss: Tensor, probabilities: Tensor, target: Tensor) -> None:
-        """Add a batch, whose mean loss is ``loss``."""
-        self.loss.update(loss, len(target))
+    def update(self, sums: Tensor, probabilities: Tensor, target: Tensor) -> None:
+        """Add a batch, of which ``sums`` add up to the loss."""
+        self.loss.update(sums)
         self.metrics.update(probabilities, target)
 
-    def compute(self, classes: Sequence[str]) -> dict[str, Tensor]:
+    def compute(self, classes: Sequence[str], loss_of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Values by name, loss first; on all ranks the same.
 
         Args:
             classes: Names that a metric of one value a class is taken apart by: ``val_iou_car``.
+            loss_of: From what was added up to the loss.
         """
-        values: dict[str, Tensor] = {f"{self.stage}_loss": self.loss.compute()}
+        values: dict[str, Tensor] = {f"{self.stage}_loss": loss_of(self.loss.compute())}
         for name, value in self.metrics.compute().items():
             each = value.ndim == 1 and len(value) == len(classes) > 1
             values |= {f"{name}_{c}": v for c, v in zip(classes, value, strict=True)} if each else {name: value}

@@ -31,21 +31,25 @@ def test_other_things_than_metrics(wrong):
         collect(wrong)
 
 
-def test_loss_is_the_mean_over_images_and_names_begin_with_the_stage():
-    measures = Measures("val", collect({"each": MulticlassAccuracy(2, average=None), "error_rate": ErrorRate(2)}))
+def test_loss_comes_first_and_names_begin_with_the_stage():
+    measures = Measures("val", collect({"each": MulticlassAccuracy(2, average=None), "error_rate": ErrorRate(2)}), 2)
     sure = torch.tensor([[0.9, 0.1]])
-    measures.update(torch.tensor(1.0), sure.repeat(3, 1), torch.tensor([0, 0, 1]))
-    measures.update(torch.tensor(5.0), sure, torch.tensor([1]))
-    values = measures.compute(["cat", "dog"])
+    measures.update(torch.tensor([3.0, 3.0]), sure.repeat(3, 1), torch.tensor([0, 0, 1]))
+    measures.update(torch.tensor([5.0, 1.0]), sure, torch.tensor([1]))
+    values = measures.compute(["cat", "dog"], ratio)
     assert list(values) == ["val_loss", "val_each_cat", "val_each_dog", "val_error_rate"]
     assert [value.item() for value in values.values()] == [2.0, 1.0, 0.0, 0.5]
     measures.reset()
-    measures.update(torch.tensor(5.0), sure, torch.tensor([0]))
-    assert measures.compute(["cat", "dog"])["val_loss"] == 5.0
+    measures.update(torch.tensor([5.0, 1.0]), sure, torch.tensor([0]))
+    assert measures.compute(["cat", "dog"], ratio)["val_loss"] == 5.0
 
 
 def test_a_loss_that_is_not_finite_shows():
-    measures = Measures("val", collect(ErrorRate(2)))
-    measures.update(torch.tensor(1.0), torch.rand(2, 2), torch.tensor([0, 1]))
-    measures.update(torch.tensor(float("nan")), torch.rand(2, 2), torch.tensor([0, 1]))
-    assert measures.compute(["a", "b"])["val_loss"].isnan()
+    measures = Measures("val", collect(ErrorRate(2)), 2)
+    measures.update(torch.tensor([2.0, 2.0]), torch.rand(2, 2), torch.tensor([0, 1]))
+    measures.update(torch.tensor([float("nan"), 2.0]), torch.rand(2, 2), torch.tensor([0, 1]))
+    assert measures.compute(["a", "b"], ratio)["val_loss"].isnan()
+
+
+def ratio(sums: torch.Tensor) -> torch.Tensor:
+    return sums[0] / sums[1]
