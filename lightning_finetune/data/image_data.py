@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from typing_extensions import Unpack
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
@@ -17,7 +15,6 @@ from lightning_finetune.data.block.files import check_class_folders, is_image
 from lightning_finetune.data.block.foreign import items_of
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.options import Options, Stats
-from lightning_finetune.data.block.splits import Split, by_folder, by_pct
 from lightning_finetune.data.block.tables import Table, read_table
 from lightning_finetune.data.pixels.decode import Resize
 from lightning_finetune.data.pixels.mix import Mix
@@ -254,8 +251,4 @@ def _split_folder(items: ImageItems, train: str, valid: str, valid_pct: float | 
         return items.split_by_folder(train, valid)
     if valid_pct is None:
         log.info("%s has no folder %r: a random fifth of its images validates (seed %d).", items.root, train, seed)
-    tests, _ = by_folder(items.files, items.root, {"test": Split.TEST})
-    splits = np.full(len(items.files), Split.TEST, dtype=np.int8)
-    rest = np.setdiff1d(np.arange(len(splits)), tests)
-    splits[rest] = by_pct(len(rest), valid_pct or 0.2, seed)
-    return dataclasses.replace(items, splits=splits)
+    return items.split_by_pct(valid_pct or 0.2, seed, test="test")

@@ -21,7 +21,7 @@ from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.masks import mask_finder, read_codes
 from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.paths import FilePaths, select
-from lightning_finetune.data.block.splits import Split, Splits
+from lightning_finetune.data.block.splits import RandomSplit, Split, Splits
 from lightning_finetune.data.block.summary import Summary, summarize
 from lightning_finetune.data.block.tables import column_of
 from lightning_finetune.data.pixels.decode import ImageSource
@@ -48,6 +48,7 @@ class ImageItems:
         table: The row of each image, where they come from a table.
         splits: What each image is for.
         labels: What each image shows.
+        drawn: How the splits were drawn, where they were.
     """
 
     images: Sequence[ImageSource]
@@ -55,6 +56,7 @@ class ImageItems:
     table: pd.DataFrame | None = None
     splits: Splits | None = None
     labels: Labels | None = None
+    drawn: RandomSplit | None = None
 
     # --- images -----------------------------------------------------------------------------------------------------
 
@@ -119,9 +121,21 @@ class ImageItems:
 
     # --- splits -----------------------------------------------------------------------------------------------------
 
-    def split_by_pct(self, valid_pct: float = 0.2, seed: int = 42) -> ImageItems:
-        """A random part validates; the same for the same files and seed on every machine."""
-        return self._split(splitting.by_pct(len(self.images), valid_pct, seed))
+    def split_by_pct(self, valid_pct: float = 0.2, seed: int = 42, test: str | None = None) -> ImageItems:
+        """A random part validates; the same for the same files, labels and seed on every machine.
+
+        Each label has about its share of both sides, whether items are labelled before or after; several labels count
+        by the rarest of an image. Training has at least one image of each.
+
+        Args:
+            valid_pct: That part, 0 to 1.
+            seed: Of the draw.
+            test: Name of a folder under ``root`` whose images are for the test.
+        """
+        tests = np.empty(0, np.int64)
+        if test is not None:
+            tests, _ = splitting.by_folder(self.files, self.root, {test: Split.TEST})
+        return dataclasses.replace(self, drawn=RandomSplit(valid_pct, seed, tests))._draw()
 
     def split_by_folder(self, train: str = "train", valid: str = "valid", test: str = "test") -> ImageItems:
         """By the folder under ``root`` that an image lies in; images elsewhere are left out, and the log says so."""
@@ -265,10 +279,17 @@ class ImageItems:
         return dataclasses.replace(self, images=select(self.images, rows), table=table, labels=labels)
 
     def _split(self, splits: Splits) -> ImageItems:
-        return dataclasses.replace(self, splits=splits)
+        return dataclasses.replace(self, splits=splits, drawn=None)
 
     def _label(self, labels: Labels) -> ImageItems:
-        return dataclasses.replace(self, labels=labels)
+        return dataclasses.replace(self, labels=labels)._draw()
+
+    def _draw(self) -> ImageItems:
+        """The same items, with the splits that are to be drawn."""
+        if self.drawn is None:
+            return self
+        names = None if self.labels is None else self.labels.names()
+        return dataclasses.replace(self, splits=self.drawn.draw(len(self.images), names))
 
     def _table(self, step: str) -> pd.DataFrame:
         if self.table is None:

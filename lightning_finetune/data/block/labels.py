@@ -37,6 +37,12 @@ class Labels:
     values: Sequence[Any]
     classes: tuple[str, ...] | None = None
 
+    def names(self) -> Sequence[Sequence[str]] | None:
+        """The names of each item; None for masks."""
+        if self.kind == "mask":
+            return None
+        return [(name,) for name in self.values] if self.kind == "single" else self.values
+
 
 def from_folder(files: FilePaths) -> Labels:
     """Each image is labelled with the name of the folder it lies in."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_finetune.data.block.paths import FilePaths
+from lightning_finetune.data.block.strata import stratified
 from lightning_finetune.data.block.tables import column_of
 from lightning_finetune.data.pixels.draws import Ints, Stream, permutation
 from lightning_finetune.errors import DataError, first_ten
@@ -31,15 +33,46 @@ class Split(IntEnum):
     TEST = 2
 
 
-def by_pct(count: int, valid_pct: float, seed: int) -> Splits:
-    """A random part of ``valid_pct`` (0 to 1, exclusive) validates; at least one item on each side."""
+@dataclass(frozen=True, eq=False)
+class RandomSplit:
+    """A split that is drawn, and drawn anew once the labels are known, so that each has its share.
+
+    Args:
+        valid_pct: Part that validates.
+        seed: Of the draw.
+        tests: Positions of items that are for the test, and take no part.
+    """
+
+    valid_pct: float
+    seed: int
+    tests: Ints
+
+    def draw(self, count: int, labels: Sequence[Sequence[str]] | None) -> Splits:
+        """The splits of ``count`` items, with their ``labels`` where these are known; see :func:`by_pct`."""
+        splits = np.full(count, Split.TEST, dtype=np.int8)
+        rest = np.setdiff1d(np.arange(count), self.tests)
+        known = None if labels is None else [labels[row] for row in rest.tolist()]
+        splits[rest] = by_pct(len(rest), self.valid_pct, self.seed, known)
+        return splits
+
+
+def by_pct(count: int, valid_pct: float, seed: int, labels: Sequence[Sequence[str]] | None = None) -> Splits:
+    """A random part of ``valid_pct`` (0 to 1, exclusive) validates; at least one item on each side.
+
+    Args:
+        count: How many items there are.
+        valid_pct: That part.
+        seed: The same for the same items gives the same split.
+        labels: Of each item. Each label then has its share in validation, and one image at least in training.
+    """
     if not 0 < valid_pct < 1:
         raise DataError(f"valid_pct: expected a part between 0 and 1, such as 0.2, got {valid_pct}.")
     if count < 2:
         raise DataError(f"Expected at least two images to split, got {count}.")
     number = min(max(1, int(count * valid_pct)), count - 1)
+    order = permutation(seed, 0, count, Stream.SPLIT)
     splits = np.full(count, Split.TRAIN, dtype=np.int8)
-    splits[permutation(seed, 0, count, Stream.SPLIT)[:number]] = Split.VALID
+    splits[order[:number] if labels is None else stratified(order, labels, number)] = Split.VALID
     return splits
 
 

@@ -115,7 +115,7 @@ class SegmentationLoss(nn.Module):
         return sum(self._widths())
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
-        """What of a batch adds up over a set, ``[width]``: see :class:`~lightning_finetune.tasks.measures.set_loss.SetLoss`."""
+        """What of a batch adds up over a set, ``[width]``; see ``SetLoss``."""
         pixels = self._pixels(logits, target)
         return torch.cat([_SUMS[name](*pixels, self.weight, len(target)) for name in self.losses])
 

@@ -10,6 +10,7 @@ from lightning_finetune.data import ImageItems
 from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
+from tests.data.conftest import fill
 
 
 def valid_names(items: ImageItems) -> list[str]:
@@ -115,3 +116,31 @@ def test_images_in_memory_have_no_paths_and_none_is_read_to_see_it():
     with pytest.raises(DataError, match="in memory"):
         _ = ImageItems(Pictures(Pairs()), Path()).files
     assert len(reads) == 1
+
+
+def test_random_splits_leave_each_class_its_share_whatever_comes_first(tmp_path):
+    for name, count in (("ant", 15), ("bee", 15), ("lone", 1)):
+        fill(tmp_path / name, count)
+    items = ImageItems.from_folder(tmp_path)
+    for seed in range(10):
+        after = items.split_by_pct(0.2, seed).label_from_folder()
+        before = items.label_from_folder().split_by_pct(0.2, seed)
+        assert np.array_equal(after.splits, before.splits)
+        shown = after.summary().classes
+        assert (shown["ant"]["valid"], shown["bee"]["valid"], shown["lone"]["valid"]) == (3, 3, 0)
+    assert not np.array_equal(items.split_by_pct(0.2, 1).splits, items.split_by_pct(0.2, 2).splits)
+
+
+def test_a_split_that_was_given_is_not_drawn_anew(insects):
+    items = ImageItems.from_folder(insects).split_by_pct(0.2).split_by_index([0])
+    assert valid_names(items.label_from_folder()) == ["000.jpg"]
+
+
+def test_every_label_that_two_images_have_is_seen_in_training(tmp_path):
+    files = fill(tmp_path, 12)
+    labels = [["common"], ["common", "rare"], ["common", "rare", "single"], *[["common", "other"]] * 9]
+    for seed in range(10):
+        data = ImageItems.from_lists(files).split_by_pct(0.5, seed).label_from_lists(labels).datamodule()
+        shown = data.summary().classes
+        assert all(shown[name]["train"] for name in ("common", "rare", "single", "other"))
+        assert data.summary().counts["valid"] == 6
