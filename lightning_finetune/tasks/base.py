@@ -20,7 +20,7 @@ from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument,
 from lightning_finetune.tasks.prediction import Predicts
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_num_classes, plain
-from lightning_finetune.tasks.shared.batch import check_data, images_of, target_of
+from lightning_finetune.tasks.shared.batch import check_data, explained, images_of, target_of
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
 
 if TYPE_CHECKING:
@@ -118,9 +118,15 @@ class BaseTask(Predicts, Evaluates):
         return logits
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch.
+
+        Raises:
+            DataError: It is of one image, and the model's batch norm needs more.
+        """
         images = images_of(batch)
-        loss: Tensor = self.criterion(self(images), target_of(batch, self.target_key))
+        with explained(images):
+            logits = self(images)
+        loss: Tensor = self.criterion(logits, target_of(batch, self.target_key))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 

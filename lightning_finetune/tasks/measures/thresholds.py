@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAccuracy
-from torchmetrics.functional.classification import multilabel_fbeta_score
 from torchmetrics.utilities import dim_zero_cat
 
 GRID = tuple(step / 100 for step in range(1, 100))
@@ -44,14 +43,7 @@ class SampleFBeta(Metric):
 
     def update(self, probabilities: Tensor, target: Tensor) -> None:
         """Add a batch: probabilities and targets ``[B, num_labels]``."""
-        scores = multilabel_fbeta_score(
-            (probabilities > self.thresholds).int()[..., None],
-            target.int()[..., None],
-            self.beta,
-            self.num_labels,
-            average="micro",
-            multidim_average="samplewise",
-        )
+        scores = _f_beta(probabilities > self.thresholds, target.bool(), self.beta, dim=1)
         self.total += scores.sum()
         self.count += len(scores)
 
@@ -122,8 +114,15 @@ class BestThreshold(Metric):
         return torch.stack([grid[column].median() for column in best.reshape(len(GRID), -1).T])
 
     def _score(self, predicted: Tensor, target: Tensor) -> Tensor:
-        hits = (predicted & target).sum(self.dim).float()
-        weighted = (1 + self.beta**2) * hits
-        total = self.beta**2 * target.sum(self.dim) + predicted.sum(self.dim)
-        score = weighted / total.clamp(min=1)
+        score = _f_beta(predicted, target, self.beta, self.dim)
         return score.mean() if self.dim == 1 else score
+
+
+def _f_beta(predicted: Tensor, target: Tensor, beta: float, dim: int) -> Tensor:
+    """F-beta of what is predicted and true, bool ``[B, num_labels]``, along ``dim``; 0 where nothing is either.
+
+    Not torchmetrics', whose ``samplewise`` average squeezes a batch of one image away (1.9).
+    """
+    hits = (predicted & target).sum(dim).float()
+    total = beta**2 * target.sum(dim) + predicted.sum(dim)
+    return (1 + beta**2) * hits / total.clamp(min=1)
