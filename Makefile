@@ -44,8 +44,6 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py --out benchmarks/overhead.json
 	$(BIN)/python benchmarks/classes.py --out benchmarks/classes.json
 	$(BIN)/python benchmarks/growth.py $(DATA)/satellite/images --out benchmarks/growth.json
-	$(BIN)/python benchmarks/frozen.py time $(DATA) --out benchmarks/frozen_time.json
-	$(BIN)/python benchmarks/frozen.py views $(DATA) --out benchmarks/frozen_views.json
 	$(BIN)/python benchmarks/parts.py $(DATA) --out benchmarks/parts.json
 	$(BIN)/python benchmarks/allocator.py --out benchmarks/allocator.json
 	$(BIN)/python benchmarks/rate.py $(DATA) --out benchmarks/rate.json

@@ -1,6 +1,6 @@
 """How long until the same error? This package, fastai, and Lightning's own way, from the same weights and images.
 
-    python benchmarks/end_to_end.py run DATA [--ways ours cached fastai backbone scheduler] [--seeds 3]
+    python benchmarks/end_to_end.py run DATA [--ways ours fastai backbone scheduler] [--seeds 3]
     python benchmarks/end_to_end.py table
 
 DATA holds ``satellite``: 21 classes of land use, 1,343 training images, 128 px, batch 32, two workers. All start from
@@ -8,7 +8,6 @@ the packaged ImageNet weights of EfficientNet-Lite0 and train the head for three
 three:
 
 - ``ours``: ``FineTune`` with the lessons' rates, 1e-5 to 9e-4 from the input to the head, as the command trains;
-- ``cached``: the same, norm layers frozen and ``feature_cache=1`` in the head phase;
 - ``fastai``: ``fit_one_cycle(3, 3e-3)``, ``unfreeze``, ``fit_one_cycle(3, slice(1e-5, 9e-4))`` on its own loaders;
 - ``backbone``: Lightning's ``BackboneFinetuning`` with AdamW at 3e-3, then the backbone at a tenth of that; the loaders
   are this package's, as Lightning has none;
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).with_suffix(".json")
-WAYS = ("ours", "cached", "fastai", "backbone", "scheduler")
+WAYS = ("ours", "fastai", "backbone", "scheduler")
 BASE = "fastai"
 EPOCHS = 3  # of each phase
 

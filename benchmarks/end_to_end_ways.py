@@ -49,8 +49,8 @@ class Clock:
         return {"timeline": self.timeline, "rate": round(statistics.median(rates), 2)}
 
 
-def ours(root: Path, seed: int, epochs: int, cached: bool = False) -> Result:
-    """This package: as the command trains, or with outputs of frozen layers kept."""
+def ours(root: Path, seed: int, epochs: int) -> Result:
+    """This package, with the lessons' phases."""
     import lightning.pytorch as pl
 
     from lightning_finetune import FineTune, ImageClassifier, Phase
@@ -58,14 +58,9 @@ def ours(root: Path, seed: int, epochs: int, cached: bool = False) -> Result:
     pl.seed_everything(seed, verbose=False)
     data = images(root, seed)
     phases = [Phase(epochs, "head", 3e-3, size=SIZE), Phase(epochs, "all", (1e-5, 9e-4), size=SIZE)]
-    recipe = FineTune(phases, feature_cache=1) if cached else FineTune(phases, train_norm=True)
+    recipe = FineTune(phases, train_norm=True)
     model = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes)
     return fit(model, data, [recipe], 2 * epochs).result(epochs)
-
-
-def cached(root: Path, seed: int, epochs: int) -> Result:
-    """This package, with one augmented view of each image in the head phase."""
-    return ours(root, seed, epochs, cached=True)
 
 
 def images(root: Path, seed: int) -> Any:
@@ -248,7 +243,6 @@ def scheduler(root: Path, seed: int, epochs: int) -> Result:
 
 RUNS: dict[str, Callable[[Path, int, int], Result]] = {
     "ours": ours,
-    "cached": cached,
     "fastai": fastai,
     "backbone": backbone,
     "scheduler": scheduler,

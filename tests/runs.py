@@ -77,8 +77,6 @@ def callbacks(which: str) -> list[pl.Callback]:
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", (1e-3, 1e-2))])]
     if which == "find":
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", ("find", 1e-2))])]
-    if which in ("exact", "off"):  # settings of the feature cache
-        return [FineTune([Phase(3, "head", "find"), Phase(1, "all", (1e-3, 1e-2))], feature_cache=which)]
     if which == "report":
         return [FineTune([Phase(2, "head", 1e-2), Phase(2, "all", (1e-3, 1e-2))]), RunReport()]
     if which == "apart":

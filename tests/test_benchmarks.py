@@ -15,8 +15,6 @@ SMALL = {
     "overhead": "--rounds 1 --steps 40 --out OUT.json",
     "classes": "--classes 10 --images 100 --out OUT.json",
     "growth": "DATA/satellite/images --sizes 1000 --classes 10 --out OUT.json",
-    "frozen time": "DATA --sizes 64 --out OUT.json",
-    "frozen views": "DATA --views 1 --epochs 2 --seeds 1 --out OUT.json",
     "parts": "DATA --rounds 1 --sizes 64 --out OUT.json",
     "allocator": "--sizes 64 --rounds 1 --out OUT.json",
     "rate": "DATA --rounds 1 --cases 0 --out OUT.json",

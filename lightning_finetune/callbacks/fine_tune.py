@@ -16,10 +16,8 @@ from lightning_finetune.engine.range_test import Curve, Found
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.artifacts import save_table
-from lightning_finetune.run.feature_reuse import FeatureReuse
 from lightning_finetune.run.find import find_lr
 from lightning_finetune.run.phased import PhasedCallback
-from lightning_finetune.run.reuse_check import Setting, begin_reuse, check_setting
 from lightning_finetune.run.trainer import DEFAULT_MAX_EPOCHS, is_dev_run, max_steps, scalar_metrics, steps_per_epoch
 from lightning_finetune.show import tables
 
@@ -45,9 +43,6 @@ class FineTune(PhasedCallback):
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
         min_size: The smallest side of training images that is not an error; the lessons' rule is 64.
-        feature_cache: ``"exact"`` runs frozen layers once for each image and uses their outputs again in every epoch of
-            a phase, where that gives the same weights to the bit, and says where it cannot; a number does so with as
-            many augmented views of each training image, one an epoch in turn; ``"off"`` never does.
 
     Raises:
         PhaseError: Phases that cannot be followed, or do not fit ``max_epochs`` or ``max_steps``.
@@ -69,10 +64,8 @@ class FineTune(PhasedCallback):
         train_norm: bool = False,
         groups: list[str] | None = None,
         min_size: int = MIN_SIZE,
-        feature_cache: Setting = "exact",
     ) -> None:
         super().__init__(groups, train_norm, min_size)
-        self.feature_cache = check_setting(feature_cache)
         self._phases = (
             phases if phases is not None else standard_phases(head_epochs, full_epochs, lr, lr_ratio, sizes, find)
         )
@@ -84,7 +77,6 @@ class FineTune(PhasedCallback):
         super()._start_afresh()
         self.results: list[dict[str, float]] = []
         self.found: dict[int, Found] = {}
-        self._reused: tuple[int, FeatureReuse | None] = (-1, None)
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
@@ -149,12 +141,10 @@ class FineTune(PhasedCallback):
         if trainer.is_global_zero:
             tables.show_plan(self.plan_of_run, self.grouping.groups)
             save_table(trainer, "plan", *tables.plan_rows(self.plan_of_run, self.grouping.groups))
-        self._reuse_features(trainer, pl_module)  # of an epoch that is resumed in its middle Lightning calls no start
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self._reuse_features(trainer, pl_module)
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         if self.plan_of_run.phases[phase].needs_find:
             rank_zero_info(f"FineTune: range test before phase {phase + 1}.")
@@ -164,31 +154,6 @@ class FineTune(PhasedCallback):
             rank_zero_info(
                 f"FineTune: phase {phase + 1} trains at {tables.rates(self.plan_of_run, phase)}: {found.reason}."
             )
-
-    def _reuse_features(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Run the frozen layers of a phase once, where that is exact."""
-        phase = self.plan_of_run.phase_of(trainer.current_epoch)
-        if self._reused[0] != phase:
-            self._stop_reuse()
-            self._reused = phase, begin_reuse(trainer, module, self.plan_of_run, phase, self.feature_cache)
-        if self._reused[1] is not None:
-            self._reused[1].serve()
-
-    def _stop_reuse(self) -> None:
-        _, reuse = self._reused
-        if reuse is not None:
-            reuse.release()
-        self._reused = (-1, None)
-
-    @override
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._reused[1] is not None:
-            self._reused[1].serve()
-
-    @override
-    def _let_go(self, module: pl.LightningModule) -> None:
-        self._stop_reuse()
-        super()._let_go(module)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

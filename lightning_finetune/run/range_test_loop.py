@@ -124,11 +124,6 @@ class _Stepper:
         return [loss.detach().float()]
 
 
-def training_loss(module: pl.LightningModule, batch: Any) -> Tensor | None:
-    """The loss of a batch that is on the device, by the module alone; None where it skips the batch."""
-    return _loss(module.training_step(*_arguments(module, batch, 0)))
-
-
 def _arguments(module: pl.LightningModule, batch: Any, index: int) -> tuple[Any, ...]:
     return (batch, index) if len(inspect.signature(module.training_step).parameters) > 1 else (batch,)
 

@@ -228,8 +228,6 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: augment what carries a plan, normalise all."""
-        if "features" in batch:
-            return _without_pixels(batch)
         batch = self.augmented(batch)
         mean, std = (_spread(batch["image"], numbers) for numbers in self.normalization)
         normalised = batch["image"].sub_(mean).div_(std)
@@ -321,15 +319,6 @@ class ImageDataModule(LightningDataModule):
 
     def _reports(self) -> Path:
         return Path(self.trainer.default_root_dir) if self.trainer is not None else Path()
-
-
-def _without_pixels(batch: Batch) -> Batch:
-    """A batch of outputs that were computed before: whoever looks at its images finds no numbers."""
-    shape = batch["image"].shape
-    batch["image"] = torch.full((1, 1, 1, 1), torch.nan, device=batch["index"].device).expand(shape)
-    if "mask" in batch:
-        batch["mask"] = batch["mask"].long()
-    return batch
 
 
 def _spread(images: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:

@@ -40,16 +40,11 @@ Kind: TypeAlias = Literal["single", "multi", "mask"]
 
 @dataclass(frozen=True)
 class BatchKey:
-    """All that a batch depends on; that epoch and size travel in it lets persistent workers follow them.
-
-    Without ``pixels`` a batch has no masks, and images that say nothing but their size: what is to be seen in them has
-    been computed before.
-    """
+    """All that a batch depends on; that epoch and size travel in it lets persistent workers follow them."""
 
     items: Ints
     epoch: int
     size: Size
-    pixels: bool = True
 
 
 class Place(NamedTuple):
@@ -125,7 +120,7 @@ class ImageDataset(Dataset[Batch]):
     def __getitem__(self, key: BatchKey) -> Batch:
         """The batch of a key: uint8 images ``[B, 3, h, w]``, targets, indices and the plan of augmentation."""
         rows = self.rows[key.items]
-        batch = self._seen(key) if key.pixels else {"image": self._unseen(key)}
+        batch = self._seen(key)
         if isinstance(self.targets, (np.ndarray, MultiHot)):
             batch["label"] = torch.from_numpy(self.targets[rows])
         batch["index"] = torch.from_numpy(key.items)
@@ -140,10 +135,6 @@ class ImageDataset(Dataset[Batch]):
         if self.mix is not None:
             batch["mix"] = self.mix.plan(self.seed, key.epoch, key.items)
         return batch
-
-    def _unseen(self, key: BatchKey) -> Tensor:
-        """The shape of the images in one byte."""
-        return torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(len(key.items), self.channels, *key.size)
 
     def _read(self, reader: Reader, key: BatchKey) -> Tensor:
         """Images ``[B, h, w, channels]`` or masks ``[B, h, w]``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,6 @@ class LoaderState(TypedDict):
     epoch: int
     batch: int
 
-
-Features: TypeAlias = Callable[[Tensor], dict[str, Any]]
-"""From the indices of a batch to what takes the place of its pixels."""
 
 _SMALL = 2**14
 """Bytes of a tensor that is not worth a shared file of its own."""
@@ -78,7 +75,6 @@ class BatchSampler(Sampler[BatchKey]):
         self.world_size, self.rank = world_size, rank
         self.epoch = 0
         self.start = 0
-        self.pixels = True
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
@@ -94,7 +90,7 @@ class BatchSampler(Sampler[BatchKey]):
         """Keys from batch ``start`` on."""
         size = self.size()
         for items in self.batches()[self.start :]:
-            yield BatchKey(items, self.epoch, size, self.pixels)
+            yield BatchKey(items, self.epoch, size)
 
     def batches(self) -> list[Ints]:
         """The items of each batch of this process in this epoch."""
@@ -102,21 +98,6 @@ class BatchSampler(Sampler[BatchKey]):
             return self._train_batches()
         mine = np.arange(self.rank, self.items, self.world_size)
         return np.split(mine, self._cuts(len(mine)))
-
-    def covering(self, epoch: int) -> list[BatchKey]:
-        """Keys of this process's batches, all as large as in training, that with the others' hold every item.
-
-        The k-th batches of all processes together are the k-th of :meth:`covered`.
-        """
-        size = self.size()
-        together = self.covered()
-        return [BatchKey(items[self.rank], epoch, size) for items in together]
-
-    def covered(self) -> Ints:
-        """Every item, some twice where the last batch would be smaller: ``[batches, world_size, batch_size]``."""
-        one = min(self.batch_size, -(-self.items // self.world_size))
-        together = self.world_size * one
-        return np.resize(np.arange(self.items), (-(-self.items // together), self.world_size, one))
 
     def _train_batches(self) -> list[Ints]:
         order = permutation(self.seed, self.epoch, self.items) if self.shuffle else np.arange(self.items)
@@ -142,10 +123,6 @@ class ImageLoader:
         sampler: Of its batches.
         num_workers: Processes that load.
         pin_memory: For a faster way to a GPU.
-
-    Attributes:
-        features: Asked when an epoch begins: what takes the place of its pixels and masks, which are then not read;
-            None where nothing does.
     """
 
     batch_sampler = None  # Lightning looks for it wherever there is a sampler
@@ -153,7 +130,6 @@ class ImageLoader:
     def __init__(self, images: ImageDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool) -> None:
         self.images = images
         self.sampler = sampler
-        self.features: Callable[[], Features | None] | None = None
         self._loader: DataLoader[Any] = DataLoader(
             images,
             batch_size=None,
@@ -177,19 +153,12 @@ class ImageLoader:
         continues = resume is not None and resume["epoch"] == epoch and resume["batch"] < len(self)
         start = resume["batch"] if resume is not None and continues else 0
         self._state = LoaderState(epoch=epoch, batch=start)
-        features = None if self.features is None else self.features()
-        self.sampler.start, self.sampler.pixels = start, features is None
-        if features is None and self._loader.num_workers and self._loader._iterator is None:
+        self.sampler.start = start
+        if self._loader.num_workers and self._loader._iterator is None:
             release_freed()
-        for batch in map(_unpacked, self._loader) if features is None else self._without_pixels(features):
+        for batch in map(_unpacked, self._loader):
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
             yield batch
-
-    def _without_pixels(self, features: Features) -> Iterator[Batch]:
-        """In this process: what is left to load costs less than to send it from another."""
-        for key in self.sampler:
-            batch = self.images[key]
-            yield {**batch, **features(batch["index"])}
 
     def state_dict(self) -> LoaderState:
         """The epoch and the number of its batches handed out."""
@@ -204,24 +173,7 @@ class ImageLoader:
         loader = self._loader
         sampler = copy.copy(self.sampler)
         sampler.start = 0
-        other = ImageLoader(self.images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
-        other.features = self.features
-        return other
-
-    def covering(self, epoch: int) -> Iterator[Batch]:
-        """Batches of :meth:`BatchSampler.covering`, augmented as in ``epoch``, by workers of their own."""
-        loader = self._loader
-        keys = self.sampler.covering(epoch)
-        batches = DataLoader(
-            self.images,
-            batch_size=None,
-            sampler=keys,
-            num_workers=loader.num_workers,
-            collate_fn=None if loader.pin_memory else _packed,
-            pin_memory=loader.pin_memory,
-            generator=torch.Generator(),
-        )
-        yield from map(_unpacked, batches)
+        return ImageLoader(self.images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones.
