@@ -11,10 +11,13 @@ from typing import Any
 from typing_extensions import Unpack
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
-from lightning_finetune.data.block.files import check_class_folders, is_image
+from lightning_finetune.data.block.class_folders import classes_of, without_labels
+from lightning_finetune.data.block.files import check_class_folders, image_files
 from lightning_finetune.data.block.foreign import items_of
 from lightning_finetune.data.block.items import ImageItems
+from lightning_finetune.data.block.layout import Layout, check_beside, check_splits, find_layout
 from lightning_finetune.data.block.options import Options, Stats
+from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.tables import Table, read_table
 from lightning_finetune.data.pixels.decode import Resize
 from lightning_finetune.data.pixels.mix import Mix
@@ -55,8 +58,8 @@ class ImageData(ImageDataModule):
         Args:
             root: Holds ``train/CLASS/*.jpg`` and ``valid/CLASS/*.jpg``, and perhaps ``test/CLASS/*.jpg``; or the class
                 folders themselves, of which a fifth then validates.
-            train: Name of the folder of training images.
-            valid: Name of the folder of validation images; ``val`` is found too.
+            train: Name of the folder of training images; usual ones such as ``Training`` are found too.
+            valid: Name of the folder of validation images; usual ones such as ``val`` or ``dev`` are found too.
             valid_pct: Validate on this part of all images, drawn at random, instead of on a folder.
             seed: Of the split, the order, crops and augmentation.
             size: Height and width in pixels, or one number for both.
@@ -77,12 +80,13 @@ class ImageData(ImageDataModule):
         """
         root = Path(root)
         masks = _function_or_folder(root, masks)
-        skip = _without_labels(root) if masks is None else [Path(masks).name] if not callable(masks) else []
+        layout = find_layout(root, train, valid)
+        skip = _without_labels(layout) if masks is None else [Path(masks).name] if not callable(masks) else []
         items = ImageItems.from_folder(root, skip)
-        items = _split_folder(items, train, _valid_name(root, valid), valid_pct, seed)
-        if masks is None:
-            check_class_folders(items.files)
-        items = items.label_from_folder() if masks is None else items.masks_from(masks, codes)
+        if (train, valid) == ("train", "valid") and masks is None:
+            check_beside(layout, set(items.files.folders()))
+        items = _split_folder(items, layout, valid_pct, seed)
+        items = _label_folders(items, layout) if masks is None else items.masks_from(masks, codes)
         return items.datamodule(
             size=size,
             batch_size=batch_size,
@@ -233,22 +237,29 @@ def _split_random(items: ImageItems, valid_pct: float, options: Options) -> Imag
     return items.split_by_pct(valid_pct, options.get("seed", 42))
 
 
-def _valid_name(root: Path, valid: str) -> str:
-    return "val" if valid == "valid" and not (root / valid).is_dir() and (root / "val").is_dir() else valid
+def _without_labels(layout: Layout) -> list[str]:
+    """The folders of test images that lie in no class folders."""
+    test = layout.named(Split.TEST)
+    folders = without_labels(layout, set(image_files(layout.root / test).folders())) if test is not None else []
+    if folders:
+        log.warning("%s: its images lie in no class folders, so nothing is tested on them; predict them.", folders[0])
+    return folders
 
 
-def _without_labels(root: Path) -> list[str]:
-    """The test folder, where its images lie in no class folders."""
-    if not any(is_image(path) for path in (root / "test").glob("*.*")):
-        return []
-    log.warning("%s: its images lie in no class folders, so nothing is tested on them; predict them.", root / "test")
-    return ["test"]
-
-
-def _split_folder(items: ImageItems, train: str, valid: str, valid_pct: float | None, seed: int) -> ImageItems:
+def _split_folder(items: ImageItems, layout: Layout, valid_pct: float | None, seed: int) -> ImageItems:
     """By folders where there are any; otherwise at random, but never images of a test folder."""
-    if valid_pct is None and (items.root / train).is_dir():
-        return items.split_by_folder(train, valid)
-    if valid_pct is None:
-        log.info("%s has no folder %r: a random fifth of its images validates (seed %d).", items.root, train, seed)
-    return items.split_by_pct(valid_pct or 0.2, seed, test="test")
+    check_splits(layout, drawn=valid_pct is not None)
+    train, valid, test = (layout.named(split) for split in Split)
+    if train is not None:
+        items = items.split_by_folder(train, valid or "valid", test or "test")
+    elif valid_pct is None:
+        log.info("%s has no folder of training images: a random fifth of all validates (seed %d).", items.root, seed)
+    if train is None or valid_pct is not None:
+        items = items.split_by_pct(0.2 if valid_pct is None else valid_pct, seed, test=test)
+    return items
+
+
+def _label_folders(items: ImageItems, layout: Layout) -> ImageItems:
+    check_class_folders(items.files)
+    names = classes_of(layout, sorted(set(items.files.folders())))
+    return items.label_from_lists([names[folder] for folder in items.files.folders()])

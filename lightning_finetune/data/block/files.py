@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
 
@@ -24,18 +25,27 @@ def image_files(folder: Path, *, skip: Iterable[str] = ()) -> FilePaths:
 
     Args:
         folder: Where to look, at any depth.
-        skip: Names of folders to leave out.
+        skip: Names or paths of folders to leave out.
 
     Raises:
         DataError: The folder does not exist.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder of images, but there is none.")
+    check_folder(folder)
     found, others = FilePaths(), FilePaths()
     for path in _visible(str(folder / "_")[:-1], set(skip)):
         (found if is_image(path) else others).append(path)
     _report(others, found)
     return found
+
+
+def check_folder(folder: Path) -> None:
+    """Check that there is such a folder.
+
+    Raises:
+        DataError: There is none.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of images, but there is none.")
 
 
 def check_class_folders(files: FilePaths) -> None:
@@ -62,7 +72,7 @@ def is_image(path: str | Path) -> bool:
     return extension.lower() in _extensions() or is_array(path)
 
 
-def _visible(start: str, skipped: Collection[str]) -> Iterator[str]:
+def _visible(start: str, skipped: AbstractSet[str]) -> Iterator[str]:
     """The files whose paths begin with ``start``, in the order of sorted paths: one folder at a time in memory."""
     _, folders, names = next(os.walk(start or "."), ("", [], []))
     inner = set(folders)
@@ -72,7 +82,7 @@ def _visible(start: str, skipped: Collection[str]) -> Iterator[str]:
         if name not in inner:
             if name.lower() not in _LITTER:
                 yield f"{start}{name}"
-        elif name not in skipped and not _leads_back(Path(start, name)):
+        elif skipped.isdisjoint((name, f"{start}{name}")) and not _leads_back(Path(start, name)):
             yield from _visible(f"{start}{name}{os.sep}", skipped)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -31,6 +32,18 @@ class Split(IntEnum):
     TRAIN = 0
     VALID = 1
     TEST = 2
+
+
+_NAMES = {
+    Split.TRAIN: re.compile(r"(train|training|trn)[-_ ]?(set|data|images|imgs)?[-_ ]?\d*", re.I),
+    Split.VALID: re.compile(r"(valid|val|validation|validate|dev)[-_ ]?(set|data|images|imgs)?[-_ ]?\d*", re.I),
+    Split.TEST: re.compile(r"(test|testing|tst)[-_ ]?(set|data|images|imgs)?[-_ ]?\d*", re.I),
+}
+
+
+def split_named(name: str) -> Split | None:
+    """The split that a name usually stands for, in whatever case: ``Train``, ``val2017``, ``test_set``."""
+    return next((split for split, pattern in _NAMES.items() if pattern.fullmatch(name.strip())), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,25 +90,31 @@ def by_pct(count: int, valid_pct: float, seed: int, labels: Sequence[Sequence[st
 
 
 def by_folder(files: FilePaths, root: Path, split_of: Mapping[str, Split]) -> tuple[Ints, Splits]:
-    """By the first folder under ``root``: the positions of items in one of the named folders, and their splits."""
-    folders = {folder: (*Path(folder).relative_to(root).parts, "")[0] for folder in set(files.folders())}
-    found = np.fromiter((split_of.get(folders[folder], _UNUSED) for folder in files.folders()), np.int8, len(files))
+    """By folders under ``root``: the positions of items in one of the named folders, and their splits."""
+    places = {root / name: split for name, split in split_of.items()}
+
+    def split(folder: str) -> int:
+        inner = Path(folder)
+        return next((places[place] for place in (inner, *inner.parents) if place in places), _UNUSED)
+
+    splits = {folder: split(folder) for folder in set(files.folders())}
+    found = np.fromiter((splits[folder] for folder in files.folders()), np.int8, len(files))
     used = np.flatnonzero(found != _UNUSED)
     return used, found[used]
 
 
 def by_column(table: pd.DataFrame, column: str) -> Splits:
     """By a column that is true (or 1) for validation, or holds the words train, valid, val and test."""
-    words = {
-        "train": Split.TRAIN, "valid": Split.VALID, "val": Split.VALID, "validation": Split.VALID, "test": Split.TEST,
-        "false": Split.TRAIN, "true": Split.VALID, "0": Split.TRAIN, "1": Split.VALID, "0.0": Split.TRAIN,
-        "1.0": Split.VALID,
-    }  # fmt: skip
     values = [str(value).strip().lower() for value in column_of(table, column)]
-    unknown = sorted({value for value in values if value not in words})
+    words = {value: _FLAGS.get(value, split_named(value)) for value in set(values)}
+    unknown = sorted(value for value, split in words.items() if split is None)
     if unknown:
         raise DataError(f"Column {column!r}: expected true/false, 0/1 or train/valid/test, got{first_ten(unknown)}")
     return np.array([words[value] for value in values], dtype=np.int8)
+
+
+_FLAGS = {**dict.fromkeys(("false", "0", "0.0"), Split.TRAIN), **dict.fromkeys(("true", "1", "1.0"), Split.VALID)}
+"""What may stand in a column that says whether an image validates."""
 
 
 def by_names(files: Sequence[Path], root: Path, names: Sequence[str]) -> Splits:
