@@ -42,6 +42,7 @@ class FineTune(PhasedCallback):
         train_norm: Keep training norm layers in frozen groups, as fastai does.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
+        unfreeze_all: Train also what the module's author froze; else it is in no layer group and stays as it is.
         min_size: The smallest side of training images that is not an error; the lessons' rule is 64.
 
     Raises:
@@ -64,8 +65,9 @@ class FineTune(PhasedCallback):
         train_norm: bool = False,
         groups: list[str] | None = None,
         min_size: int = MIN_SIZE,
+        unfreeze_all: bool = False,
     ) -> None:
-        super().__init__(groups, train_norm, min_size)
+        super().__init__(groups, train_norm, min_size, unfreeze_all)
         self._phases = (
             phases if phases is not None else standard_phases(head_epochs, full_epochs, lr, lr_ratio, sizes, find)
         )

@@ -25,6 +25,7 @@ class GradualUnfreezing(PhasedCallback):
         train_norm: Keep training norm layers in frozen groups, as fastai does.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
+        unfreeze_all: Train also what the module's author froze; else it is in no layer group and stays as it is.
 
     Raises:
         PhaseError: A schedule that cannot be followed, or an unfreezing after the end of the run.
@@ -40,8 +41,9 @@ class GradualUnfreezing(PhasedCallback):
         lr_ratio: float | None = 10.0,
         train_norm: bool = False,
         groups: list[str] | None = None,
+        unfreeze_all: bool = False,
     ) -> None:
-        super().__init__(groups, train_norm)
+        super().__init__(groups, train_norm, unfreeze_all=unfreeze_all)
         if lr_ratio is not None and lr_ratio < 1:
             raise PhaseError(f"Expected `lr_ratio` to be at least 1 or None, got {lr_ratio}.")
         self.schedule = dict(schedule)

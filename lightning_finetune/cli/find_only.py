@@ -25,21 +25,13 @@ class FindOnly(PhasedCallback):
     Args:
         unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
         lr: Given upper rate of the unfrozen slice; None is the lessons' tenth of 3e-3.
-        groups: Name patterns of the layer groups, from the input to the head.
-        train_norm: Norm layers of frozen groups train too.
 
     Attributes:
         found: Curve, suggestions and what the lessons' rules choose from them; None before the run.
     """
 
-    def __init__(
-        self,
-        unfrozen: bool = False,
-        lr: float | None = None,
-        groups: list[str] | None = None,
-        train_norm: bool = False,
-    ) -> None:
-        super().__init__(groups, train_norm)
+    def __init__(self, unfrozen: bool = False, lr: float | None = None) -> None:
+        super().__init__()
         self.unfrozen = unfrozen
         self.lr = DEFAULT_LR / 10 if lr is None else lr
         self.found: Found | None = None

@@ -22,12 +22,10 @@ class PlanOnly(PhasedCallback):
 
     Args:
         phases: The phases; where a rate is left to the range test, the lessons' rate is shown.
-        groups: Name patterns of the layer groups, from the input to the head.
-        train_norm: Keep training norm layers in frozen groups.
     """
 
-    def __init__(self, phases: Sequence[Phase], groups: list[str] | None = None, train_norm: bool = False) -> None:
-        super().__init__(groups, train_norm)
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        super().__init__()
         self.given = list(phases)
 
     @override

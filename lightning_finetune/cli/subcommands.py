@@ -52,8 +52,9 @@ class CommandTrainer(Trainer):
         if ckpt is not None:
             load_weights(model, ckpt)
         plans = self._plans()
-        groups, train_norm = (plans[0].groups, plans[0].train_norm) if plans else (None, False)
-        find = FindOnly(unfrozen, _upper_rate(plans), groups, train_norm)
+        find = FindOnly(unfrozen, _upper_rate(plans))
+        if plans:
+            find.treat_layers_like(plans[0])
         self._fit_only(find, 1, model, datamodule)
         if find.found is None:
             raise CheckpointError("The range test did not run: the data gave no training batch.")
@@ -70,7 +71,8 @@ class CommandTrainer(Trainer):
             PhaseError: The phases cannot be followed.
         """
         fine_tune = self._plans()[0]
-        show = PlanOnly(fine_tune.given, fine_tune.groups, fine_tune.train_norm)
+        show = PlanOnly(fine_tune.given)
+        show.treat_layers_like(fine_tune)
         self._fit_only(show, fine_tune.epochs, model, datamodule)
         return show.plan_of_run
 

@@ -1,5 +1,6 @@
 """Freezing layer groups: no gradient, no optimizer step, and norm layers that no longer change.
 
+What the author of a module froze, or kept out of the optimizer, is in no layer group, and nothing here touches it.
 A frozen norm layer is put in ``eval`` mode, so that its running statistics stay bit-identical and it computes the same
 in training and evaluation. Lightning's ``BaseFinetuning`` clears ``track_running_stats`` instead, which normalises by
 the batch in training and by the old statistics in evaluation.
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 from torch import nn
 from torch.nn import Parameter
@@ -54,46 +54,99 @@ def all_trainable(layers: Sequence[Sequence[Parameter]]) -> Iterator[bool]:
             param.requires_grad_(needs_grad)
 
 
+def named_parts(module: nn.Module, params: Iterable[Parameter], most: int = 5) -> str:
+    """``params`` in a few words: the outermost modules that hold nothing else, else their own names.
+
+    Args:
+        module: Holds them.
+        params: Some of its parameters.
+        most: How many names.
+    """
+    ids = {id(param) for param in params}
+    names = list(_outermost(module, "", ids, set()))
+    shown = ", ".join(names[:most])
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{shown}{more} ({len(ids)} tensors)"
+
+
+def _outermost(module: nn.Module, name: str, ids: set[int], said: set[int]) -> Iterator[str]:
+    inside = {id(param) for param in module.parameters()} - said
+    if inside and inside <= ids:
+        said |= inside
+        yield name or type(module).__name__
+    elif inside & ids:
+        for own, param in module.named_parameters(recurse=False):
+            if id(param) in ids - said:
+                said.add(id(param))
+                yield f"{name}.{own}".strip(".")
+        for own, child in module.named_children():
+            yield from _outermost(child, f"{name}.{own}".strip("."), ids, said)
+
+
 def norm_params(module: nn.Module) -> list[Parameter]:
     """Parameters of all norm layers of ``module``."""
     return [param for layer in module.modules() if is_norm(layer) for param in layer.parameters(recurse=False)]
 
 
-def frozen_norms(module: nn.Module, layers: Sequence[Sequence[Parameter]], trained: int) -> list[nn.Module]:
+def frozen_norms(
+    module: nn.Module,
+    layers: Sequence[Sequence[Parameter]],
+    trained: int,
+    *,
+    never: Iterable[Parameter] = (),
+    theirs: Iterable[Parameter] = (),
+) -> list[nn.Module]:
     """Norm layers of the groups that do not train, and those without parameters that lie among them.
 
     Args:
         module: Holds all of ``layers``.
         layers: Parameters of each layer group, from the input to the head.
         trained: How many groups train, counted from the head.
+        never: Parameters that never train, because no optimizer holds them; their norm layers are frozen too.
+        theirs: Parameters that the module's author froze; the mode of their norm layers is the author's affair.
     """
-    frozen = {id(param) for params in layers[: len(layers) - trained] for param in params}
-    return [layer for layer in module.modules() if is_norm(layer) and _belongs(layer, module, frozen)]
+    frozen = {id(param) for params in (*layers[: len(layers) - trained], never) for param in params}
+    left = {id(param) for param in theirs}
+    return [layer for layer in module.modules() if is_norm(layer) and _belongs(layer, module, frozen, left)]
 
 
 def hold_in_eval(layers: Iterable[nn.Module]) -> None:
     """Put ``layers`` in ``eval`` mode and keep them there, whoever calls ``train()`` on a module around them."""
     for layer in layers:
+        held = _Held(layer)
         layer.eval()
-        vars(layer)["train"] = partial(_stay, layer)
+        vars(layer)["train"] = held
 
 
 def release(module: nn.Module) -> None:
-    """Put the layers of ``module`` that :func:`hold_in_eval` holds back in ``train`` mode."""
+    """Put the layers of ``module`` that :func:`hold_in_eval` holds back in the mode that they had before."""
     for layer in module.modules():
-        if vars(layer).pop("train", None) is not None:
-            layer.train()
+        held = vars(layer).get("train")
+        if isinstance(held, _Held):
+            held.release()
 
 
-def _stay(layer: nn.Module, mode: bool = True) -> nn.Module:
-    """Stands in for ``layer.train``."""
-    return layer
+class _Held:
+    """Stands in for a layer's ``train``."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer, self.training, self.own = layer, layer.training, vars(layer).get("train")
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        return self.layer
+
+    def release(self) -> None:
+        del vars(self.layer)["train"]
+        if self.own is not None:
+            vars(self.layer)["train"] = self.own
+        self.layer.train(self.training)
 
 
-def _belongs(layer: nn.Module, module: nn.Module, frozen: set[int]) -> bool:
+def _belongs(layer: nn.Module, module: nn.Module, frozen: set[int], left: set[int]) -> bool:
     """A norm layer without parameters of its own goes with the smallest module around it that has some."""
-    own = list(layer.parameters(recurse=False)) or _neighbours(layer, module)
-    return bool(own) and all(id(param) in frozen for param in own)
+    around = list(layer.parameters(recurse=False)) or _neighbours(layer, module)
+    ours = [id(param) for param in around if id(param) not in left]
+    return bool(ours) and all(key in frozen for key in ours)
 
 
 def _neighbours(layer: nn.Module, module: nn.Module) -> list[Parameter]:

@@ -54,8 +54,12 @@ class LayerGroup:
         return sum(param.numel() for param in self.params)
 
 
-def layer_groups(module: nn.Module, patterns: Sequence[str] | None = None) -> list[LayerGroup]:
-    """The layer groups of ``module``, from the input to the head; each parameter in exactly one of them.
+def layer_groups(
+    module: nn.Module, patterns: Sequence[str] | None = None, *, only: Iterable[Parameter] | None = None
+) -> list[LayerGroup]:
+    """The layer groups of ``module``, from the input to the head; each parameter that trains in exactly one of them.
+
+    What its author froze (``requires_grad=False``: the base of an adapter, a teacher, a loss network) is in none.
 
     Taken from, in this order: ``patterns``; the module's own ``layer_groups()``, or that of the module which a
     LightningModule or ``torch.compile`` wraps; timm's ``group_matcher``; encoder stages, decoder and head of
@@ -66,6 +70,7 @@ def layer_groups(module: nn.Module, patterns: Sequence[str] | None = None) -> li
         patterns: Regular expressions of parameter or module names, one a group, from the input to the head. A pattern
             must match whole components of a name: ``"layers.1"`` does not match ``"layers.10"``. Parameters that no
             pattern matches form a group ``"rest"`` before all others.
+        only: The parameters to group; None: those with ``requires_grad``. ``module.parameters()`` groups all.
 
     Raises:
         LayerGroupError: No parameters, a pattern that matches nothing, or a parameter in two groups.
@@ -73,8 +78,16 @@ def layer_groups(module: nn.Module, patterns: Sequence[str] | None = None) -> li
     named = {_plain(name): param for name, param in module.named_parameters()}
     if not named:
         raise LayerGroupError(f"Expected a module with parameters, got {type(module).__name__} without any.")
-    parts = _merge_unnamed(_split(module), named) if patterns is None else _by_patterns(named, patterns)
-    order = {id(param): place for place, param in enumerate(named.values())}
+    kept = only if only is not None else [param for param in named.values() if param.requires_grad]
+    wanted = frozenset(id(param) for param in kept)
+    ours = {name: param for name, param in named.items() if id(param) in wanted}
+    if not ours:
+        raise LayerGroupError(
+            f"All parameters of {type(module).__name__} are frozen (requires_grad=False), so it has no layer groups. "
+            "Leave some unfrozen, or pass unfreeze_all=True to the callback to train them all."
+        )
+    parts = _merge_unnamed(_split(module, wanted), ours) if patterns is None else _by_patterns(named, patterns, wanted)
+    order = {id(param): place for place, param in enumerate(ours.values())}
     groups = [LayerGroup(name, _unique(params, order)) for name, params in _first_place(parts).items()]
     return [group for group in groups if group.params]
 
@@ -121,7 +134,9 @@ def _first_place(parts: Mapping[str, Sequence[Parameter]]) -> dict[str, list[Par
 # -- patterns of the user ----------------------------------------------------------------------------------------------
 
 
-def _by_patterns(named: Mapping[str, Parameter], patterns: Sequence[str]) -> dict[str, list[Parameter]]:
+def _by_patterns(
+    named: Mapping[str, Parameter], patterns: Sequence[str], wanted: frozenset[int]
+) -> dict[str, list[Parameter]]:
     if isinstance(patterns, str) or not patterns:
         raise LayerGroupError(f"Expected `groups` to be a list of name patterns, got {patterns!r}.")
     parts: dict[str, list[Parameter]] = {"rest": [], **{pattern: [] for pattern in patterns}}
@@ -135,7 +150,16 @@ def _by_patterns(named: Mapping[str, Parameter], patterns: Sequence[str]) -> dic
     for pattern in patterns:
         if not parts[pattern]:
             raise _no_match(pattern, named)
-    return parts
+        if not _among(parts[pattern], wanted):
+            raise LayerGroupError(
+                f"Pattern {pattern!r} of `groups` matches only frozen parameters (requires_grad=False), or those of no "
+                "optimizer. Leave it out, or pass unfreeze_all=True to the callback to train what is frozen."
+            )
+    return {name: _among(params, wanted) for name, params in parts.items()}
+
+
+def _among(params: Iterable[Parameter], wanted: frozenset[int]) -> list[Parameter]:
+    return [param for param in params if id(param) in wanted]
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -158,7 +182,7 @@ def _no_match(pattern: str, named: Iterable[str]) -> LayerGroupError:
 # -- the module's own word ---------------------------------------------------------------------------------------------
 
 
-def _own(own: Callable[[], Any], module: nn.Module) -> dict[str, list[Parameter]]:
+def _own(own: Callable[[], Any], module: nn.Module, wanted: frozenset[int]) -> dict[str, list[Parameter]]:
     given = own()
     items = given.items() if isinstance(given, Mapping) else [(f"group_{i}", part) for i, part in enumerate(given)]
     parts = {str(name): _params_of(part) for name, part in items}
@@ -167,7 +191,7 @@ def _own(own: Callable[[], Any], module: nn.Module) -> dict[str, list[Parameter]
     names = {id(param): name for name, param in module.named_parameters()}
     uses = [id(param) for _, param in module.named_parameters(remove_duplicate=False)]
     twice = [names[key] for key in names if uses.count(key) == 1 < claimed.count(key)]  # tied ones have several uses
-    missing = [name for key, name in names.items() if key not in set(claimed)]
+    missing = [name for key, name in names.items() if key in wanted - set(claimed)]
     foreign = [key for key in claimed if key not in names]
     if twice or missing or foreign:
         raise LayerGroupError(
@@ -176,7 +200,7 @@ def _own(own: Callable[[], Any], module: nn.Module) -> dict[str, list[Parameter]
             + (f" In no group:{first_ten(missing)}" if missing else "")
             + (f" {len(foreign)} parameters are not of this module." if foreign else "")
         )
-    return parts
+    return {name: _among(params, wanted) for name, params in parts.items()}
 
 
 def _params_of(part: Part | LayerGroup) -> list[Parameter]:
@@ -192,40 +216,40 @@ def _params_of(part: Part | LayerGroup) -> list[Parameter]:
 # -- known families, and any module ------------------------------------------------------------------------------------
 
 
-def _split(module: nn.Module) -> dict[str, list[Parameter]]:
+def _split(module: nn.Module, wanted: frozenset[int]) -> dict[str, list[Parameter]]:
     """Parts of ``module`` by what it is known to be; expands the input side until there are at least three."""
     module = getattr(module, "_orig_mod", module)  # what `torch.compile` wraps
     if callable(own := getattr(module, "layer_groups", None)):
-        return _own(own, module)
+        return _own(own, module, wanted)
     if callable(getattr(module, "group_matcher", None)) and hasattr(module, "pretrained_cfg"):
-        return _timm(module)
+        return _timm(module, wanted)
     if all(hasattr(module, name) for name in ("encoder", "decoder", "segmentation_head")):
-        return _segmentation(module)
-    children = _ordered_children(module)
+        return _segmentation(module, wanted)
+    children = _ordered_children(module, wanted)
     while len(children) == 1 and not isinstance(next(iter(children.values())), Parameter):
         (only,) = children.values()
         if _is_leaf(only):
             break
-        return _split(only)
-    return _expand(children)
+        return _split(only, wanted)
+    return _expand(children, wanted)
 
 
 def _is_leaf(part: nn.Module | Parameter) -> bool:
     return isinstance(part, Parameter) or not any(True for _ in part.children())
 
 
-def _ordered_children(module: nn.Module) -> dict[str, nn.Module]:
+def _ordered_children(module: nn.Module, wanted: frozenset[int]) -> dict[str, nn.Module]:
     """Children with parameters; those named as heads last, whatever the order in which they were registered."""
-    children = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
+    children = {name: child for name, child in module.named_children() if _among(child.parameters(), wanted)}
     heads = {name: child for name, child in children.items() if name in _HEAD_NAMES}
     return {**{name: child for name, child in children.items() if name not in heads}, **heads}
 
 
-def _expand(children: Mapping[str, nn.Module]) -> dict[str, list[Parameter]]:
-    parts = _with_norms_merged(children)
+def _expand(children: Mapping[str, nn.Module], wanted: frozenset[int]) -> dict[str, list[Parameter]]:
+    parts = _with_norms_merged(children, wanted)
     for name in children if len(parts) < MIN_GROUPS else ():
         if name in parts and not _is_leaf(children[name]):
-            inner = {f"{name}.{part}": params for part, params in _split(children[name]).items()}
+            inner = {f"{name}.{part}": params for part, params in _split(children[name], wanted).items()}
             parts = {
                 key: params
                 for old, kept in parts.items()
@@ -235,29 +259,29 @@ def _expand(children: Mapping[str, nn.Module]) -> dict[str, list[Parameter]]:
     return parts
 
 
-def _with_norms_merged(children: Mapping[str, nn.Module]) -> dict[str, list[Parameter]]:
+def _with_norms_merged(children: Mapping[str, nn.Module], wanted: frozenset[int]) -> dict[str, list[Parameter]]:
     """One part a child; a norm layer joins the layer before it, which it belongs to."""
     parts: dict[str, list[Parameter]] = {}
     last = ""
     for name, child in children.items():
         if last and is_norm(child):
-            parts[last] += child.parameters()
+            parts[last] += _among(child.parameters(), wanted)
         else:
             last = name
-            parts[name] = list(child.parameters())
+            parts[name] = _among(child.parameters(), wanted)
     return parts
 
 
-def _timm(module: Any) -> dict[str, list[Parameter]]:
+def _timm(module: Any, wanted: frozenset[int]) -> dict[str, list[Parameter]]:
     """The coarse groups that a timm model gives itself, and its classifier as the head."""
     from timm.models import group_parameters
 
-    named = dict(module.named_parameters())
+    named = {name: param for name, param in module.named_parameters() if id(param) in wanted}
     ids: dict[str, int] = group_parameters(module, module.group_matcher(coarse=True), reverse=True)
     head = {id(param) for param in _classifier(module).parameters()}
     layers: dict[int, list[str]] = {}
     last = None
-    for name in sorted((name for name in ids if id(named[name]) not in head), key=ids.__getitem__):
+    for name in sorted((name for name in ids if name in named and id(named[name]) not in head), key=ids.__getitem__):
         layers.setdefault(ids[name], []).append(name)
     for layer, names in list(layers.items()):
         if last is not None and all(named[name].ndim < 2 for name in names):
@@ -265,7 +289,7 @@ def _timm(module: Any) -> dict[str, list[Parameter]]:
         else:
             last = layer
     parts = {_own_prefix(names, ids.keys() - set(names)): [named[name] for name in names] for names in layers.values()}
-    if head:
+    if head & wanted:
         parts["head"] = [param for param in named.values() if id(param) in head]
     return parts
 
@@ -283,13 +307,13 @@ def _own_prefix(names: Sequence[str], others: Iterable[str]) -> str:
     return next((start for start in starts if not any(o.startswith(f"{start}.") for o in elsewhere)), names[0])
 
 
-def _segmentation(module: Any) -> dict[str, list[Parameter]]:
+def _segmentation(module: Any, wanted: frozenset[int]) -> dict[str, list[Parameter]]:
     """Encoder parts, decoder, head of a segmentation-models-pytorch model (its heads for classes join the head)."""
     inner = getattr(module.encoder, "model", module.encoder)  # timm encoders are wrapped
-    parts = {f"encoder.{name}": params for name, params in _split(inner).items()}
-    parts["decoder"] = list(module.decoder.parameters())
+    parts = {f"encoder.{name}": params for name, params in _split(inner, wanted).items()}
+    parts["decoder"] = _among(module.decoder.parameters(), wanted)
     tail = [child for name, child in module.named_children() if name not in ("encoder", "decoder")]
-    parts["head"] = [param for child in tail for param in child.parameters()]
+    parts["head"] = _among((param for child in tail for param in child.parameters()), wanted)
     return {name: params for name, params in parts.items() if params}
 
 

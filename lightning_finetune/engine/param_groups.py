@@ -6,12 +6,11 @@ Lightning's ``BaseFinetuning`` does, breaks schedulers, resume and the names of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim import LBFGS, Optimizer
 
 from lightning_finetune.engine.layer_groups import LayerGroup
@@ -44,12 +43,13 @@ class Layout:
     """How an optimizer's parameter groups map to layer groups, and back to the groups its module made.
 
     Attributes:
-        layers: For each parameter group, the index of its layer group.
+        layers: For each parameter group, the index of its layer group; None: its parameters are frozen by their author
+            and in no layer group, so that its rate is left alone.
         original: The groups before :func:`split`, where it had to split; the form in which checkpoints are written,
             so that they also load without this package.
     """
 
-    layers: tuple[int, ...]
+    layers: tuple[int | None, ...]
     original: tuple[Group, ...] | None = None
 
 
@@ -57,25 +57,27 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
     """Split the optimizer's parameter groups in place, so that none holds parameters of two layer groups.
 
     Every other hyper-parameter of a group goes to each of its parts. An optimizer that is already grouped so is left
-    as it is. Its state stays, which torch keeps by parameter.
+    as it is. Its state stays, which torch keeps by parameter. Frozen parameters that are in no layer group stay with
+    the first part of their parameter group.
 
     Args:
         optimizer: Any torch optimizer.
-        groups: From the input to the head; together they hold every parameter of the optimizer.
+        groups: From the input to the head; together they hold every parameter of the optimizer that has a gradient.
 
     Raises:
         LayerGroupError: The optimizer holds parameters that no group does.
         UnsupportedError: It can have one parameter group only.
     """
     place = {id(param): index for index, group in enumerate(groups) for param in group.params}
-    unknown = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"] if id(p) not in place]
+    held = [param for group in optimizer.param_groups for param in group["params"]]
+    unknown = [tuple(param.shape) for param in held if param.requires_grad and id(param) not in place]
     if unknown:
         raise LayerGroupError(
             f"The optimizer holds {len(unknown)} parameters that are not the module's; shapes:{first_ten(unknown)}"
         )
-    owners = [sorted({place[id(param)] for param in group["params"]}) for group in optimizer.param_groups]
-    if all(len(owner) == 1 for owner in owners):
-        return Layout(tuple(owner[0] for owner in owners))
+    owners = [{place.get(id(param)) for param in group["params"]} - {None} for group in optimizer.param_groups]
+    if all(len(owner) <= 1 for owner in owners):
+        return Layout(tuple(next(iter(owner), None) for owner in owners))
     if isinstance(optimizer, LBFGS):
         raise UnsupportedError(
             "LBFGS has one parameter group for all, so layer groups cannot differ. Use another optimizer."
@@ -83,22 +85,22 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
     original = tuple({**group, "params": list(group["params"])} for group in optimizer.param_groups)
     parts = [part for index, group in enumerate(original) for part in _parts(group, index, groups, len(original) > 1)]
     optimizer.param_groups[:] = parts
-    return Layout(tuple(place[id(part["params"][0])] for part in parts), original)
+    return Layout(tuple(place.get(id(part["params"][0])) for part in parts), original)
 
 
-def _parts(group: Group, index: int, groups: Sequence[LayerGroup], several: bool) -> Iterable[Group]:
-    own = {id(param) for param in group["params"]}
+def _parts(group: Group, index: int, groups: Sequence[LayerGroup], several: bool) -> list[Group]:
+    """One for each layer group; what is frozen and in none stays with the first, else in a group of its own."""
+    own = {id(param): param for param in group["params"]}
     suffix = f"/{group.get('name', f'pg{index}')}" if several else ""
+    parts: list[Group] = []
     for layer in groups:
-        params = [param for param in layer.params if id(param) in own]
+        params = [own.pop(id(param)) for param in layer.params if id(param) in own]
         if params:
-            yield {**group, "params": params, "name": layer.name + suffix}
-
-
-def held_layers(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> list[list[Parameter]]:
-    """For each layer group, those of its parameters that the optimizer holds; others are not ours to train."""
-    held = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    return [[param for param in group.params if id(param) in held] for group in groups]
+            parts.append({**group, "params": params, "name": layer.name + suffix})
+    if not parts:
+        return [group]
+    parts[0]["params"] += own.values()
+    return parts
 
 
 def set_rates(optimizer: Optimizer, layout: Layout, lrs: Sequence[float] | None, momentum: float | None) -> None:
@@ -111,6 +113,8 @@ def set_rates(optimizer: Optimizer, layout: Layout, lrs: Sequence[float] | None,
         momentum: SGD's ``momentum`` or Adam's first beta; None leaves it alone, and so do optimizers without either.
     """
     for group, layer in zip(optimizer.param_groups, layout.layers, strict=True):
+        if layer is None:
+            continue
         if lrs is not None:
             _set_rate(group, lrs[layer])
         if momentum is not None and "betas" in group:

@@ -33,7 +33,8 @@ def find_lr(
     """
     trained = plan.trained(phase) or plan.num_groups
     frozen = 0 if plan.train_norm else plan.num_groups - trained
-    curve = run_sweep(trainer, module, RATES, [float(layer >= frozen) for layer in layout.layers], seed)
+    scales = [float(layer is not None and layer >= frozen) for layer in layout.layers]
+    curve = run_sweep(trainer, module, RATES, scales, seed)
     curve = replace(curve, suggestions=suggest(curve, len(RATES)))
     found = choose(plan.phases[phase].lr or DEFAULT_LR, curve, unfrozen=trained > plan.num_head)
     show_curve(trainer, curve, f"lr_range_phase_{phase + 1}", found.lr)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lightning_finetune.engine import param_groups
-from lightning_finetune.engine.freezing import frozen_norms, hold_in_eval, norm_params, release, set_trainable
+from lightning_finetune.engine.freezing import (
+    frozen_norms,
+    hold_in_eval,
+    named_parts,
+    norm_params,
+    release,
+    set_trainable,
+)
 from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.trainer import register_trainable
@@ -18,57 +28,133 @@ from lightning_finetune.run.trainer import register_trainable
 class Grouping:
     """The layer groups of a module, and its optimizer split by them where rates are to be set.
 
+    Groups hold what can train: what its author froze, or gave to no optimizer, is in none and is left as it is.
+
     Args:
-        module: Of the run.
+        module: Of a run that begins.
         optimizer: Its only one.
         patterns: Of the layer groups, if the user gave some.
         splits: Whether the optimizer's parameter groups must follow the layer groups.
+        unfreeze_all: Whether what the author froze trains too.
 
     Attributes:
         groups: From the input to the head.
-        layers: For each of them, the parameters that the optimizer holds.
+        layers: Their parameters, without those that the author froze since the run began.
         layout: From the optimizer's parameter groups to the layer groups.
+        theirs: Parameters that the author froze.
+        never: Parameters that have a gradient, but no optimizer.
+
+    Raises:
+        PhaseError: There is nothing to train.
     """
 
     def __init__(
-        self, module: pl.LightningModule, optimizer: Optimizer, patterns: list[str] | None, splits: bool
+        self,
+        module: pl.LightningModule,
+        optimizer: Optimizer,
+        patterns: list[str] | None,
+        *,
+        splits: bool,
+        unfreeze_all: bool = False,
     ) -> None:
         self.module, self.optimizer = module, optimizer
-        self.groups = layer_groups(module, patterns)
-        self.layers = param_groups.held_layers(optimizer, self.groups)
+        held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+        self.theirs = [p for p in module.parameters() if not (p.requires_grad or (unfreeze_all and _can_train(p)))]
+        left = {id(param) for param in self.theirs}
+        free = [param for param in module.parameters() if id(param) not in left]
+        self.never = [param for param in free if id(param) not in held]
+        ours = [param for param in free if id(param) in held]
+        if not ours:
+            raise PhaseError(f"There is nothing to train. {' '.join(self.left_alone())}")
+        self.groups = layer_groups(module, patterns, only=ours)
+        self.layers = [list(group.params) for group in self.groups]
         self.layout = param_groups.split(optimizer, self.groups) if splits else param_groups.Layout(())
+        self._before = [(param, param.requires_grad) for param in ours]
+        self._freed = {id(param) for param in ours if param.requires_grad}
+        self._touched = False
 
     @property
     def num_head(self) -> int:
         """How many groups ``"head"`` means."""
         return num_head_groups(self.groups)
 
-    def check(self, plan: Plan) -> None:
-        """Refuse a plan that trains what the optimizer does not hold.
+    def left_alone(self) -> list[str]:
+        """A sentence for each kind of parameters that are in no group: why, and what would train them."""
+        name = type(self.module).__name__
+        said = []
+        if self.theirs:
+            parts = named_parts(self.module, self.theirs)
+            said.append(f"{name} froze {parts}: they stay as they are; unfreeze_all=True would train them.")
+        if self.never:
+            parts = named_parts(self.module, self.never)
+            said.append(
+                f"No optimizer holds {parts} of {name}: they stay as they are; `configure_optimizers` would have to "
+                "give them to the optimizer."
+            )
+        return said
+
+    def check_counts(self, phases: Sequence[Phase]) -> None:
+        """Say what is left alone, where a phase trains more layer groups than there are without it.
 
         Raises:
-            PhaseError: Names the layer groups.
+            PhaseError: Names the phase, and what would have to be done.
         """
-        for phase in range(len(plan.phases)):
-            first = len(self.layers) - (plan.trained(phase) or 0)
-            held = zip(self.groups[first:], self.layers[first:], strict=True)
-            empty = [group.name for group, params in held if not params]
-            if empty:
+        for number, phase in enumerate(phases, 1):
+            if isinstance(phase.train, int) and phase.train > len(self.groups) and (said := self.left_alone()):
                 raise PhaseError(
-                    f"Phase {phase + 1} trains the layer groups {empty}, but the optimizer holds none of their "
-                    "parameters. Give all parameters to the optimizer in `configure_optimizers` of "
-                    f"{type(self.module).__name__}; "
-                    "frozen ones are skipped while they are frozen."
+                    f"Phase {number} trains {phase.train} layer groups, but the model has {len(self.groups)}. "
+                    + " ".join(said)
                 )
+
+    def check(self, plan: Plan) -> str | None:
+        """Whether ``plan`` can be followed with what can train.
+
+        Returns:
+            What to warn of, if a phase is to unfreeze what is left alone.
+
+        Raises:
+            PhaseError: A phase would train nothing that another does not, because the optimizer holds nothing else.
+        """
+        wanted = [phase.train for phase in plan.phases]
+        trained = [plan.trained(phase) for phase in range(len(wanted))]
+        idle = [k for k in range(1, len(wanted)) if wanted[k] != wanted[k - 1] and trained[k] == trained[k - 1]]
+        if not idle or not (said := " ".join(self.left_alone())):
+            return None
+        what = f"Phase {idle[0] + 1} (train={wanted[idle[0]]!r}) trains nothing that phase {idle[0]} does not. {said}"
+        if not self.theirs:
+            raise PhaseError(what)
+        return what
 
     def freeze(self, trainer: pl.Trainer, trained: int, train_norm: bool) -> None:
         """Let the last ``trained`` groups train, and norm layers of the others only with ``train_norm``."""
+        self._leave_what_was_frozen_since()
+        self._touched = True
         always = norm_params(self.module) if train_norm else []
         if set_trainable(self.layers, trained, always):
             register_trainable(trainer, self.module)
+        self._freed = {id(param) for params in self.layers for param in params if param.requires_grad}
         release(self.module)
-        if not train_norm:
-            hold_in_eval(frozen_norms(self.module, self.layers, trained))
+        last = len(self.layers) if train_norm else trained
+        hold_in_eval(frozen_norms(self.module, self.layers, last, never=self.never, theirs=self.theirs))
+
+    def _leave_what_was_frozen_since(self) -> None:
+        """What had a gradient and has none now, somebody else froze: a hook of the module, another callback."""
+        theirs = [p for params in self.layers for p in params if id(p) in self._freed and not p.requires_grad]
+        left = {id(param) for param in theirs}
+        self.theirs += theirs
+        self.layers = [[param for param in params if id(param) not in left] for params in self.layers]
+
+    def let_go(self) -> None:
+        """Leave gradients and modes of the module as they were when the run began."""
+        release(self.module)
+        if not self._touched:
+            return
+        self._touched = False
+        self._leave_what_was_frozen_since()
+        ours = {id(param) for params in self.layers for param in params}
+        for param, needs_grad in self._before:
+            if id(param) in ours:
+                param.requires_grad_(needs_grad)
 
     def set_rates(self, state: State) -> None:
         """Set the rates and the momentum of ``state``, where it has them."""
@@ -86,3 +172,8 @@ class Grouping:
         states = (checkpoint or {}).get("optimizer_states")
         if states:
             states[0] = param_groups.split_state(states[0], self.optimizer, self.layout)
+
+
+def _can_train(param: Parameter) -> bool:
+    """Numbers of a quantised layer are integers, which have no gradient."""
+    return param.is_floating_point() or param.is_complex()

@@ -7,10 +7,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.engine.allocator import keep_freed
-from lightning_finetune.engine.freezing import all_trainable, release
+from lightning_finetune.engine.freezing import all_trainable
 from lightning_finetune.engine.phases import LR, Phase, scaled
 from lightning_finetune.engine.plan import Plan, State, make_plan
 from lightning_finetune.engine.resize import MIN_SIZE
@@ -43,10 +44,17 @@ class PhasedCallback(Callback):
     everything else, so a resumed run continues as if it had not stopped.
     """
 
-    def __init__(self, groups: list[str] | None = None, train_norm: bool = False, min_size: int = MIN_SIZE) -> None:
+    def __init__(
+        self,
+        groups: list[str] | None = None,
+        train_norm: bool = False,
+        min_size: int = MIN_SIZE,
+        unfreeze_all: bool = False,
+    ) -> None:
         self.groups = groups
         self.train_norm = train_norm
         self.min_size = min_size
+        self.unfreeze_all = unfreeze_all
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -60,6 +68,10 @@ class PhasedCallback(Callback):
         self._resizer: Resizer | None = None
 
     # -- what a subclass says --------------------------------------------------------------------------------------
+
+    def treat_layers_like(self, other: PhasedCallback) -> None:
+        """Group, freeze and hold the layers as ``other`` would."""
+        self.groups, self.train_norm, self.unfreeze_all = other.groups, other.train_norm, other.unfreeze_all
 
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
         """The phases of this run; the last may be open."""
@@ -91,7 +103,13 @@ class PhasedCallback(Callback):
         sets_rates = "lr" in self.governs(trainer)
         if sets_rates:
             refuse_schedulers(trainer, name)
-        self._grouping = Grouping(pl_module, optimizer, self._patterns(trainer), splits=sets_rates)
+        self._grouping = Grouping(
+            pl_module,
+            optimizer,
+            self._patterns(trainer),
+            splits=sets_rates,
+            unfreeze_all=any(callback.unfreeze_all for callback in (self, *self._others(trainer))),
+        )
         self._grouping.restore(self._checkpoint)
         self._checkpoint = None
 
@@ -124,7 +142,7 @@ class PhasedCallback(Callback):
             self._seed = run_seed(trainer)
         self._check_world_size(trainer)
         self._plan = self._make_plan(trainer)
-        self.grouping.check(self._plan)
+        self._say_what_is_left_alone()
         self._try_sizes(trainer, pl_module)
         self._enter(trainer)
 
@@ -137,6 +155,13 @@ class PhasedCallback(Callback):
                 "or begin a new run with its weights (`weights=` of a task, or `load_state_dict`)."
             )
         self._world_size = trainer.world_size
+
+    def _say_what_is_left_alone(self) -> None:
+        if any(phase.train is not None for phase in self.plan_of_run.phases):
+            for sentence in self.grouping.left_alone():
+                rank_zero_info(f"{type(self).__name__}: {sentence}")
+            if idle := self.grouping.check(self.plan_of_run):
+                rank_zero_warn(idle)
 
     def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """With all layers training, as memory is needed then, make a step at each size."""
@@ -152,6 +177,7 @@ class PhasedCallback(Callback):
 
     def _make_plan(self, trainer: pl.Trainer) -> Plan:
         phases = self.phases(trainer)
+        self.grouping.check_counts(phases)
         known = sum(phase.epochs or 0 for phase in phases)
         limit = max_epochs(trainer)
         if is_dev_run(trainer):
@@ -255,8 +281,9 @@ class PhasedCallback(Callback):
         self._let_go(pl_module)
 
     def _let_go(self, module: pl.LightningModule) -> None:
-        """What comes after the run may train what was frozen, at any size."""
-        release(module)
+        """What comes after the run finds the module as it was, and may train it at any size."""
+        if self._grouping is not None:
+            self._grouping.let_go()
         if self._resizer is not None:
             self._resizer.release()
 

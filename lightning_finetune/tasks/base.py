@@ -77,7 +77,8 @@ class BaseTask(Predicts, Evaluates):
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over all layer groups, each in a decayed and an undecayed parameter group."""
         rates = {"lr": self.arguments["lr"], "weight_decay": self.arguments["weight_decay"]}
-        return build_optimizer(self.arguments["optimizer"], param_groups.build(layer_groups(self), **rates), **rates)
+        groups = param_groups.build(layer_groups(self, only=self.parameters()), **rates)
+        return build_optimizer(self.arguments["optimizer"], groups, **rates)
 
     @abstractmethod
     def check_target(self, target: Tensor) -> None:
@@ -93,7 +94,7 @@ class BaseTask(Predicts, Evaluates):
 
     def layer_groups(self) -> dict[str, LayerGroup]:
         """Layer groups of the model from the input to the head; a loss that learns joins the head."""
-        *body, head = layer_groups(self.model)
+        *body, head = layer_groups(self.model, only=self.model.parameters())
         last = LayerGroup(head.name, (*head.params, *self.criterion.parameters()))
         return {group.name: group for group in (*body, last)}
 
@@ -143,7 +144,8 @@ class BaseTask(Predicts, Evaluates):
         return self.probabilities(self(images_of(batch)))
 
     def _phase(self) -> str:
-        trained = [group.name for group in layer_groups(self) if any(p.requires_grad for p in group.params)]
+        groups = layer_groups(self, only=self.parameters())
+        trained = [group.name for group in groups if any(param.requires_grad for param in group.params)]
         callbacks: Any = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
         plans = [callback.plan_of_run for callback in callbacks if hasattr(type(callback), "plan_of_run")]
         plan = max(plans, key=lambda plan: len(plan.phases), default=None)

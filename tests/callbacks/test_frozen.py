@@ -167,7 +167,7 @@ def test_evaluation_changes_no_mode_and_no_requires_grad(tmp_path, end):
     trainer = quiet_trainer(tmp_path, callbacks=[GradualUnfreezing({0: first, 1: end})], max_epochs=2)
     trainer.fit(module, loader(), loader(8))
     before = settings(module)
-    assert before[0]["stem.0.weight"] is (end == "all")
+    assert all(before[0].values())
     trainer.validate(module, loader(8), verbose=False)
     assert settings(module) == before
     trainer.test(module, loader(8), verbose=False)
@@ -201,10 +201,10 @@ def test_validation_within_the_run_changes_no_mode(tmp_path):
 
 
 def test_a_module_that_was_fitted_is_free_again(tmp_path):
-    """Norm layers obey ``train()`` after the run; what is frozen stays so until someone thaws it."""
+    """Norm layers obey ``train()`` after the run, and what was frozen for it has gradients."""
     module = ForeignNet()
     fit(tmp_path, [GradualUnfreezing({0: "head"})], module)
-    assert not module.stem[0].weight.requires_grad
+    assert all(param.requires_grad for param in module.parameters())
     assert not module.eval().stem[1].training
     assert module.train().stem[1].training
 

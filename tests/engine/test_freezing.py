@@ -11,7 +11,7 @@ from tests.foreign import ForeignNet, images
 
 
 def layers_of(module: nn.Module) -> list[tuple[nn.Parameter, ...]]:
-    return [group.params for group in layer_groups(module)]
+    return [group.params for group in layer_groups(module, only=module.parameters())]
 
 
 def freeze(module: nn.Module, trained: int) -> list[nn.Module]:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_finetune.engine.layer_groups import layer_groups
-from lightning_finetune.engine.param_groups import build, held_layers, merge_state, set_rates, split, split_state
+from lightning_finetune.engine.param_groups import build, merge_state, set_rates, split, split_state
 from lightning_finetune.errors import LayerGroupError, UnsupportedError
 from tests.foreign import ForeignNet, images
 
@@ -119,10 +119,27 @@ def test_splitting_keeps_the_state_that_is_there():
         assert torch.equal(optimizer.state[param]["exp_avg"], before[param])
 
 
-def test_what_the_optimizer_does_not_hold_is_not_ours():
+def test_frozen_parameters_of_no_layer_group_stay_in_the_optimizer():
+    net = ForeignNet("sgd")
+    net.stem.requires_grad_(False)
+    optimizer = net.configure_optimizers()
+    layout = split(optimizer, layer_groups(net))
+    assert layout.layers == (0, 1, 2)
+    held = [{id(param) for param in group["params"]} for group in optimizer.param_groups]
+    assert held[0] == {id(param) for part in (net.body, net.stem) for param in part.parameters()}
+    merged = merge_state(optimizer.state_dict(), optimizer, layout)
+    assert merged["param_groups"][0]["params"] == list(range(14))
+
+
+def test_the_rate_of_a_group_of_frozen_parameters_alone_is_left_alone():
     net = ForeignNet()
-    optimizer = torch.optim.SGD(net.head.parameters(), lr=0.1)
-    assert [len(params) for params in held_layers(optimizer, layer_groups(net))] == [0, 0, 0, 2]
+    net.stem.requires_grad_(False)
+    rest = [param for param in net.parameters() if param.requires_grad]
+    optimizer = torch.optim.SGD([{"params": net.stem.parameters(), "lr": 5.0}, {"params": rest, "lr": 1.0}])
+    layout = split(optimizer, layer_groups(net))
+    assert layout.layers == (None, 0, 1, 2)
+    set_rates(optimizer, layout, [0.1, 0.2, 0.3], None)
+    assert [group["lr"] for group in optimizer.param_groups] == [5.0, 0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])

@@ -51,7 +51,7 @@ class Classifier(nn.Module):
 
     def layer_groups(self) -> dict[str, LayerGroup]:
         """Groups of the backbone, then the head, from the input on."""
-        groups = {group.name: group for group in layer_groups(self.backbone)}
+        groups = {group.name: group for group in layer_groups(self.backbone, only=self.backbone.parameters())}
         head = LayerGroup("head", tuple(self.head.parameters()))
         return {**groups, "head": head} if head.params else groups
 

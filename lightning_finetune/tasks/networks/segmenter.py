@@ -53,7 +53,7 @@ class Segmenter(nn.Module):
 
     def layer_groups(self) -> dict[str, LayerGroup]:
         """Groups of the encoder, the decoder, the head."""
-        return {group.name: group for group in layer_groups(self.network)}
+        return {group.name: group for group in layer_groups(self.network, only=self.network.parameters())}
 
 
 class EncoderDecoder(Segmenter):
