@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightning_finetune.__about__ import __version__
@@ -83,3 +88,48 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_MOVED = {
+    "after": ("export", "interpretation"),
+    "cli": ("loggers",),
+    "data.batches": ("data.data_module", "data.dataset", "data.loader"),
+    "data.block": ("data.items", "data.labels", "data.masks", "data.options", "data.paths", "data.splits"),
+    "data.pixels": ("data.augment", "data.mix", "data.transforms"),
+    "engine": (
+        "diagnosis",
+        "freezing",
+        "history",
+        "layer_groups",
+        "param_groups",
+        "phases",
+        "plan",
+        "range_test",
+        "resize",
+        "schedules",
+        "snapshot",
+    ),
+    "tasks.measures": ("tasks.losses", "tasks.metrics", "tasks.thresholds"),
+    "tasks.networks": ("tasks.backbones", "tasks.heads", "tasks.weights"),
+    "tasks.shared": ("tasks.optimizers", "tasks.symmetries"),
+}
+"""Documented modules of 0.1, by the package that holds them now."""
+
+_RENAMED = {"callbacks.checkpoints": "callbacks", "inference": "after.loading"}
+
+
+class _Moved(MetaPathFinder, Loader):
+    """Finds a module by the name that it once had, which saved configurations and users' code go on saying."""
+
+    def __init__(self) -> None:
+        kept = {old: f"{home}.{old.rpartition('.')[2]}" for home, names in _MOVED.items() for old in names}
+        self.now = {f"{__name__}.{old}": f"{__name__}.{new}" for old, new in (kept | _RENAMED).items()}
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in self.now else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__getattr__ = partial(getattr, importlib.import_module(self.now[module.__name__]))  # type: ignore[method-assign]
+
+
+sys.meta_path.append(_Moved())

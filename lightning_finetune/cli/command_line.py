@@ -25,6 +25,7 @@ from lightning_finetune.__about__ import __version__
 from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, RunReport, TrainingDiagnosis
 from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from lightning_finetune.cli.loggers import stay_offline_without_key
+from lightning_finetune.cli.old_configurations import take_old_configurations
 from lightning_finetune.cli.parser import ShortErrorsParser
 from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group
@@ -124,7 +125,7 @@ class FineTuneCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
 
     def _need_checkpoint(self) -> None:
-        if isinstance(self.model, BaseTask) and self._get(self.config, "ckpt_path") is None:
+        if isinstance(self.model, BaseTask) and self.config[self.subcommand].get("ckpt_path") is None:
             raise FinetuneError(
                 f"{self.subcommand} needs a trained model, got none: its head would be random. "
                 "Give --ckpt_path lightning_logs/version_N/checkpoints/best.ckpt"
@@ -139,6 +140,7 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
     Raises:
         FinetuneError: What :func:`main` prints.
     """
+    take_old_configurations()
     settings: dict[str, Any] = {
         "logger": {"class_path": "lightning_finetune.cli.loggers.RunLogger"},
         "max_epochs": -1,  # what FineTune takes as: the sum of my phases

@@ -12,9 +12,6 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
 from lightning_finetune.callbacks.checkpoints import LastCheckpoint
-from tests.cli.test_command_line import photos
-
-__all__ = ["photos"]  # a fixture
 
 PHASES = [Phase(1, train="head", lr=3e-3), Phase(2, train="all", lr=1e-3)]
 

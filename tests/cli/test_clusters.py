@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.test_command_line import QUIET, SHORT, SMALL, photos
+from tests.cli.test_command_line import QUIET, SHORT, SMALL
 
-__all__ = ["photos"]  # a fixture
 pytestmark = pytest.mark.slow
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 

@@ -8,7 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from lightning.pytorch.callbacks import Callback
@@ -23,29 +22,6 @@ from tests.show.report.reading import Page
 SMALL = ["--data.size", "32", "--data.batch_size", "8", "--data.num_workers", "0", "--model.weights", "false"]
 SHORT = ["--fine_tune.head_epochs", "1", "--fine_tune.full_epochs", "1"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``train|valid / red|green|blue / *.jpg``."""
-    root = tmp_path_factory.mktemp("photos")
-    draw = np.random.default_rng(0)
-    for split, count in (("train", 8), ("valid", 4)):
-        for channel, name in enumerate(("red", "green", "blue")):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = draw.integers(0, 120, (40, 48, 3), dtype=np.uint8)
-                pixels[..., channel] += 120
-                Image.fromarray(pixels).save(root / split / name / f"{number}.jpg")
-    return root
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["lightning-finetune"])  # else Lightning warns of pytest's arguments
-    return tmp_path
 
 
 def command(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

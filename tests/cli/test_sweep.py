@@ -8,9 +8,8 @@ import yaml
 
 from lightning_finetune.cli.sweep import command, measured, read_sweep, sweep
 from lightning_finetune.errors import FinetuneError
-from tests.cli.test_command_line import QUIET, SMALL, photos
+from tests.cli.test_command_line import QUIET, SMALL
 
-__all__ = ["photos"]  # a fixture
 pytest.importorskip("optuna")
 
 

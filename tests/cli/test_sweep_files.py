@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from lightning_finetune.cli import command_line
-from tests.cli.test_command_line import QUIET, photos  # noqa: F401  # a fixture
+from tests.cli.test_command_line import QUIET
 from tests.run.test_artifacts import read_history, read_records
 
 SWEEPS = sorted((Path(__file__).parents[2] / "examples/sweeps").glob("*.yaml"))
@@ -46,7 +46,7 @@ def agent_words(sweep: dict[str, Any], trial: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path) -> Path:  # noqa: F811
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photos: Path) -> Path:
     """A folder with the sweep files as a user edits them."""
     for path in SWEEPS:
         (tmp_path / path.name).write_text(path.read_text().replace("FOLDER", str(photos)))

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_clusters import TWO, free_port, launch
-from tests.cli.test_command_line import QUIET, SHORT, SMALL, photos
+from tests.cli.test_command_line import QUIET, SHORT, SMALL
 
-__all__ = ["photos"]  # a fixture
 pytestmark = pytest.mark.slow
 
 ENDS = """

@@ -1,7 +1,6 @@
 """Damaged configurations: each is taken, or refused in words that name what is wrong; nothing in them is executed."""
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +50,6 @@ def damaged(draw: random.Random) -> Any:
     else:
         node[f"{path[-1]}x"] = node.pop(path[-1])
     return config
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["lightning-finetune"])
-    return tmp_path
 
 
 @pytest.mark.parametrize("block", range(6))
