@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 
 class ForeignNet(pl.LightningModule):
@@ -58,6 +58,31 @@ def images(count: int = 48, seed: int = 0, size: int = 8) -> TensorDataset:
 
 def loader(count: int = 48, batch_size: int = 8, seed: int = 0, **kwargs) -> DataLoader:
     return DataLoader(images(count, seed), batch_size=batch_size, **kwargs)
+
+
+class Resumable:
+    """A loader that is no DataLoader, and that says how far it is; ``given`` are the first items of its batches."""
+
+    def __init__(self, count: int = 48, size: int = 8) -> None:
+        self.images, self.batches, self.batch, self.epochs = images(count, size=size), count // 8, 0, 0
+        self.given: list[int] = []
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self):
+        while self.batch < self.batches:
+            first = (self.epochs * 7 + 8 * self.batch) % len(self.images)
+            self.batch += 1
+            self.given.append(first)
+            yield default_collate([self.images[(first + number) % len(self.images)] for number in range(8)])
+        self.batch, self.epochs = 0, self.epochs + 1
+
+    def state_dict(self):
+        return {"batch": self.batch, "epochs": self.epochs}
+
+    def load_state_dict(self, state):
+        self.batch, self.epochs = state["batch"], state["epochs"]
 
 
 def quiet_trainer(tmp_path, **kwargs) -> pl.Trainer:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,8 +19,8 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_finetune.data.batches.loader import ImageLoader
 from lightning_finetune.engine.range_test import Curve, sweep
@@ -48,14 +48,34 @@ def run_sweep(
     optimizer = trainer.optimizers[0]
     with undisturbed(trainer, module, optimizer):
         reseed(trainer.strategy.root_device, seed, trainer.current_epoch, -2, trainer.global_rank)
-        stepper = _Stepper(trainer, module, optimizer, scales)
-        return sweep(stepper.step, rates)
+        with closing(_lent_batches(trainer, module)) as batches:
+            return sweep(_Stepper(trainer, module, scales, batches).step, rates)
 
 
-def try_step(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Make one optimizer step as training would, and put everything back."""
-    with undisturbed(trainer, module, trainer.optimizers[0]):
-        _Stepper(trainer, module, trainer.optimizers[0], ratios(trainer.optimizers[0])).step(1e-7)
+def lends_batches(trainer: pl.Trainer) -> bool:
+    """Whether training batches can be had without iterating a loader, or a stream in this process, of the user's."""
+    return all(
+        isinstance(loader, ImageLoader)
+        or (
+            isinstance(loader, DataLoader)
+            and (loader.num_workers > 0 or not isinstance(loader.dataset, IterableDataset))
+        )
+        for loader in tree_leaves(trainer.train_dataloader)
+    )
+
+
+def try_step(trainer: pl.Trainer, module: pl.LightningModule, batch: Any = None) -> None:
+    """Make one optimizer step as training would, and put everything back.
+
+    Args:
+        trainer: In the middle of a fit.
+        module: Its module.
+        batch: As ``training_step`` gets it; None: of loaders of our own, where those of the run lend batches.
+    """
+    optimizer = trainer.optimizers[0]
+    source = _lent_batches(trainer, module) if batch is None else _copies(batch)
+    with undisturbed(trainer, module, optimizer), closing(source) as batches:
+        _Stepper(trainer, module, ratios(optimizer), batches).step(1e-7)
 
 
 @contextmanager
@@ -64,7 +84,7 @@ def undisturbed(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Opti
     callbacks, loggers = trainer.callbacks, trainer.loggers  # type: ignore[attr-defined]
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     scale = None if scaler is None else copy.deepcopy(scaler.state_dict())
-    with preserved(module, optimizer), ExitStack() as stack:
+    with preserved(module, optimizer, _sources(trainer)), ExitStack() as stack:
         stack.callback(setattr, trainer, "callbacks", callbacks)
         stack.callback(setattr, trainer, "loggers", loggers)
         stack.callback(vars(module).pop, "log", None)
@@ -85,10 +105,10 @@ class _Stepper:
     """Makes optimizer steps of the run's own kind: its precision, accumulation, clipping and hooks of the module."""
 
     def __init__(
-        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer, scales: Sequence[float]
+        self, trainer: pl.Trainer, module: pl.LightningModule, scales: Sequence[float], batches: Iterator[Any]
     ) -> None:
-        self.trainer, self.module, self.optimizer, self.scales = trainer, module, optimizer, scales
-        self.batches = _batches(trainer)
+        self.trainer, self.module, self.scales, self.batches = trainer, module, scales, batches
+        self.optimizer = trainer.optimizers[0]
         self.accumulate = trainer.accumulate_grad_batches
 
     def step(self, lr: float) -> float:
@@ -116,8 +136,7 @@ class _Stepper:
 
     def _micro_step(self, index: int) -> list[Tensor]:
         strategy = self.trainer.strategy
-        batch = to_device(self.trainer, self.module, next(self.batches))
-        loss = _loss(strategy.training_step(*_arguments(self.module, batch, index)))
+        loss = _loss(strategy.training_step(*_arguments(self.module, next(self.batches), index)))
         if loss is None:  # the module skips this batch
             return []
         strategy.backward(loss / self.accumulate, self.optimizer)
@@ -133,18 +152,36 @@ def _loss(output: Any) -> Tensor | None:
     return loss if isinstance(loss, Tensor) else None
 
 
-def _batches(trainer: pl.Trainer) -> Iterator[Any]:
-    """Training batches from the beginning, again and again, by loaders of our own."""
-    loaders = tree_map(_own_loader, trainer.train_dataloader)
+def _sources(trainer: pl.Trainer) -> list[Any]:
+    """What batches come from: its state is put back too."""
+    loaders: list[Any] = tree_leaves(trainer.train_dataloader)
+    return [*loaders, getattr(trainer, "datamodule", None)]
+
+
+def _copies(batch: Any) -> Generator[Any]:
+    """The same batch for ever; what a step changes in it is not seen."""
     while True:
-        empty = True
-        for count, (batch, _, _) in enumerate(iter(CombinedLoader(loaders, "max_size_cycle"))):
-            if count >= trainer.num_training_batches:
-                break
-            empty = False
-            yield batch
-        if empty:
-            raise UnsupportedError("The range test got no batch from the training data.")
+        yield copy.deepcopy(batch)
+
+
+def _lent_batches(trainer: pl.Trainer, module: pl.LightningModule) -> Generator[Any]:
+    """Training batches on the device, from the beginning, again and again, by loaders of our own where that can be.
+
+    Closed, it ends their workers, so that nobody writes any more when things are put back.
+    """
+    combined = CombinedLoader(tree_map(_own_loader, trainer.train_dataloader), "max_size_cycle")
+    try:
+        while True:
+            empty = True
+            for count, (batch, _, _) in enumerate(iter(combined)):
+                if count >= trainer.num_training_batches:
+                    break
+                empty = False
+                yield to_device(trainer, module, batch)
+            if empty:
+                raise UnsupportedError("The range test got no batch from the training data.")
+    finally:
+        combined.reset()
 
 
 def _own_loader(loader: Any) -> Any:
@@ -153,17 +190,16 @@ def _own_loader(loader: Any) -> Any:
         return loader.independent()
     if not isinstance(loader, DataLoader):
         return loader
-    shared = {id(loader.dataset): loader.dataset}  # a sampler keeps the data; only its own state is copied
     settings = {
         "num_workers": loader.num_workers,
         "collate_fn": loader.collate_fn,
         "pin_memory": loader.pin_memory,
         "worker_init_fn": loader.worker_init_fn,
         "multiprocessing_context": loader.multiprocessing_context,
-        "generator": copy.deepcopy(loader.generator),
+        "generator": loader.generator,
     }
-    if isinstance(loader.dataset, torch.utils.data.IterableDataset):
+    if isinstance(loader.dataset, IterableDataset):
         return DataLoader(loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **settings)
     if loader.batch_sampler is None:
-        return DataLoader(loader.dataset, batch_size=None, sampler=copy.deepcopy(loader.sampler, shared), **settings)
-    return DataLoader(loader.dataset, batch_sampler=copy.deepcopy(loader.batch_sampler, shared), **settings)
+        return DataLoader(loader.dataset, batch_size=None, sampler=loader.sampler, **settings)
+    return DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, **settings)

@@ -1,21 +1,25 @@
 """The range test leaves no trace, keeps what it must, and ends with a rate that can be used."""
 
 import json
+from collections import Counter, deque
 from pathlib import Path
+from random import Random
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, default_collate
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.errors import PhaseError
-from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, Resumable, images, loader, quiet_trainer
 from tests.run.test_resume import assert_same_bits, run
 
 
@@ -100,6 +104,129 @@ def test_the_same_after_an_unfreezing_under_one_cycle(tmp_path):
     without = train(tmp_path / "without", None, extra=phased())
     with_it = train(tmp_path / "with", LRRangeTest(num_steps=20, at_epochs=(1,), apply=False), extra=phased())
     assert_same_bits(without, with_it)
+
+
+class HoldsMuch(ForeignNet):
+    """Buffers that are assigned, a queue, an average of the weights, generators: what a step changes anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("queue", torch.zeros(0, 4))
+        self.register_buffer("first", None)
+        self.numpy, self.torch, self.python = np.random.default_rng(0), torch.Generator().manual_seed(0), Random(0)
+        self.numbers, self.seen, self.recent = iter(range(10_000)), Counter(), deque(maxlen=3)
+        self.ema = [Average(self)]
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        noise = torch.randn(x.shape, generator=self.torch) * self.numpy.random() * self.python.random()
+        logits = self(x + 0.1 * noise)
+        self.steps = self.steps + 1
+        self.queue = torch.cat([self.queue, logits.detach()])[-16:]
+        if self.first is None:
+            self.first = logits.detach()
+            self.register_buffer("late", torch.zeros(1))
+        self.late = self.late + next(self.numbers)
+        self.seen.update(y.tolist())
+        self.recent.append(float(logits.detach().mean()))
+        self.ema[0].update()
+        return F.cross_entropy(logits, y) + 0.01 * (self.late.sum() % 3) * logits.mean()
+
+    def configure_optimizers(self):
+        return Counting(self.parameters(), lr=1e-2)
+
+
+class Average:
+    """An average of weights that is no module."""
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        self.module, self.updates = module, 0
+        self.shadow = {name: param.detach().clone() for name, param in module.named_parameters()}
+
+    def update(self) -> None:
+        self.updates += 1
+        for name, param in self.module.named_parameters():
+            self.shadow[name] = 0.9 * self.shadow[name] + 0.1 * param.detach()
+
+
+class Counting(torch.optim.SGD):
+    """Has attributes of its own, and steps by them."""
+
+    made = 0
+
+    def step(self, closure=None):
+        self.made += 1
+        for group in self.param_groups:
+            group["lr"] = group["lr"] / (1 + 0.01 * self.made)
+        return super().step(closure)
+
+
+class Draws(Dataset):
+    """Images with noise of a generator of its own, the more of it the more images it has given."""
+
+    def __init__(self) -> None:
+        self.images, self.generator, self.given = images(48), np.random.default_rng(1), 0
+
+    def __len__(self) -> int:
+        return 48
+
+    def __getitem__(self, index):
+        image, label = self.images[index]
+        self.given += 1
+        return image + 0.001 * self.given * self.generator.random(), label
+
+
+class Collate:
+    """Batches with noise of a generator of its own."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(1)
+
+    def __call__(self, items):
+        x, y = default_collate(items)
+        return x + 0.1 * torch.randn(x.shape, generator=self.generator), y
+
+
+class Stream(IterableDataset):
+    """Goes on where it stopped."""
+
+    def __init__(self) -> None:
+        self.at, self.images = 0, images(48)
+
+    def __iter__(self):
+        for _ in range(48):
+            self.at += 5
+            yield self.images[self.at % 48]
+
+
+LOADERS = {
+    "data set": lambda: DataLoader(Draws(), 8),
+    "collate": lambda: DataLoader(images(48), 8, collate_fn=Collate()),
+    "sampler": lambda: DataLoader(images(48), 8, sampler=RandomSampler(images(48), generator=torch.Generator())),
+    "stream": lambda: DataLoader(Stream(), 8),
+    "no DataLoader": Resumable,
+    "several": lambda: {"a": DataLoader(Draws(), 8), "b": [DataLoader(Stream(), 8)]},
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_nothing_that_module_optimizer_and_data_hold_shows_that_there_was_a_test(tmp_path, name):
+    class Either(HoldsMuch):
+        def training_step(self, batch, batch_idx):
+            batches = [batch["a"], batch["b"][0]] if isinstance(batch, dict) else [batch]
+            return sum(super(Either, self).training_step(one, batch_idx) for one in batches)
+
+    def fit(*callbacks):
+        pl.seed_everything(3, verbose=False)
+        module = Either()
+        trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=list(callbacks))
+        trainer.fit(module, LOADERS[name]())
+        averages = module.ema[0].shadow, module.ema[0].updates
+        rest = [module.seen, list(module.recent), next(module.numbers), trainer.optimizers[0].made, averages]
+        return [dict(module.state_dict()), rest]
+
+    assert_same_bits(fit(), fit(LRRangeTest(num_steps=20, at_epochs=(0, 1), apply=False)))
 
 
 class Interrupted(StatefulNet):

@@ -1,0 +1,1 @@
+"""Any object, kept as it is and put back."""

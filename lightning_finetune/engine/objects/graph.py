@@ -1,0 +1,170 @@
+"""All that can be reached from some objects, kept as it is and put back."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from itertools import chain
+from types import CellType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_finetune.engine.objects import state
+from lightning_finetune.engine.objects.iterators import copied_iterator, is_builtin_iterator
+from lightning_finetune.engine.objects.kinds import (
+    ATOMS,
+    FIXED,
+    attributes_of,
+    is_mapped,
+    is_outside,
+    is_stateful,
+    slots_of,
+)
+from lightning_finetune.engine.objects.state import Restore
+
+
+class ObjectGraph:
+    """What objects were like when they were kept.
+
+    From an object it goes to its attributes, items, closures and the targets of weak references, each once; it stops at
+    the Trainer, loggers, threads, processes and files.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, Any] = {}
+        self._iterators: dict[int, Any] = {}
+        self._restores: list[Restore] = []
+        self._last: list[Restore] = []
+        self._sized: list[tuple[int, Callable[[], Restore]]] = []
+        self._visits: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
+            (Tensor, self._visit_tensor),
+            (np.ndarray, self._visit_array),
+            (np.random.Generator, lambda found: [found.bit_generator]),
+            (dict, self._visit_dict),
+            (state.SEQUENCES, self._visit_sequence),
+            ((tuple, frozenset), _ahead),
+            (CellType, self._visit_cell),
+            (weakref.ReferenceType, lambda found: [found()]),
+            (MethodType, lambda found: [found.__self__, found.__func__]),
+            (FunctionType, _carried),
+            (functools.partial, lambda found: [found.func, found.args, found.keywords]),
+            (object, self._visit_generator),
+        )
+
+    def keep(self, *roots: object, at_most: int | None = None) -> None:
+        """Keep ``roots`` and all that they lead to, but what was kept before.
+
+        Args:
+            roots: Any objects.
+            at_most: Bytes of tensors and arrays to keep, the smallest first; None: all of them.
+        """
+        ahead = list(roots)
+        while ahead:  # not by recursion, as objects may be nested deeply
+            found = ahead.pop()
+            kind = type(found)
+            if kind in ATOMS or id(found) in self._seen or issubclass(kind, FIXED):
+                continue
+            self._seen[id(found)] = found
+            ahead.extend(self._visit(found, kind))
+        room = at_most
+        for nbytes, keep in sorted(self._sized, key=lambda sized: sized[0]):
+            if room is None or nbytes <= room:
+                self._restores.append(keep())
+                room = None if room is None else room - nbytes
+        self._sized.clear()
+
+    def put_back(self) -> None:
+        """Give every object the content that it had."""
+        for restore in (*self._restores, *self._last):
+            restore()
+
+    def _visit(self, found: Any, kind: type) -> list[Any]:
+        """Keep one object; what it leads to."""
+        visit = next(visit for kinds, visit in self._visits if issubclass(kind, kinds))
+        leads_to = list(visit(found))
+        if is_outside(str(kind.__module__)) and not issubclass(kind, (nn.Module, DataLoader)):
+            return leads_to
+        leads_to.extend(self._visit_slots(found, kind))
+        attributes = attributes_of(found)
+        if attributes is not None:
+            leads_to.extend(self._visit_dict(attributes))
+            if issubclass(kind, DataLoader):  # it lends one iterator, with its workers, to whoever iterates
+                attributes["_iterator"] = None
+        if is_stateful(kind):
+            self._last.append(state.of_stateful(found))
+        return leads_to
+
+    def _visit_tensor(self, found: Tensor) -> Iterable[Any]:
+        self._sized.append((found.nbytes, lambda: state.of_tensor(found)))
+        return [found.grad] if found.is_leaf else []
+
+    def _visit_array(self, found: npt.NDArray[Any]) -> Iterable[Any]:
+        if found.flags.writeable and not is_mapped(found):
+            self._sized.append((found.nbytes, lambda: state.of_array(found)))
+        return found.ravel().tolist() if found.dtype.hasobject else []
+
+    def _visit_dict(self, found: dict[Any, Any]) -> Iterable[Any]:
+        values = self._contents(found.values())
+        self._restores.append(state.of_mapping(found, values))
+        return chain(_ahead(found.keys()), _ahead(values))
+
+    def _visit_sequence(self, found: Any) -> Iterable[Any]:
+        values = self._contents(found)
+        self._restores.append(state.of_sequence(found, values))
+        return _ahead(values)
+
+    def _visit_cell(self, found: CellType) -> Iterable[Any]:
+        with suppress(ValueError):  # it is empty
+            values = self._contents([found.cell_contents])
+            self._restores.append(state.of_cell(found, values[0]))
+            return values
+        return []
+
+    def _visit_generator(self, found: Any) -> Iterable[Any]:
+        restore = state.of_generator(found)
+        if restore is not None:
+            self._restores.append(restore)
+        return []
+
+    def _visit_slots(self, found: Any, kind: type) -> Iterable[Any]:
+        names = slots_of(kind)
+        there = {name: getattr(found, name) for name in names if hasattr(found, name)}
+        if names:
+            values = dict(zip(there, self._contents(there.values()), strict=True))
+            self._restores.append(state.of_slots(found, names, values))
+        return there.values()
+
+    def _contents(self, values: Collection[Any]) -> list[Any]:
+        """``values``, with a copy in the place of each iterator, which is used up and cannot be set back."""
+        if any(map(is_builtin_iterator, set(map(type, values)))):
+            return [self._unused(value) for value in values]
+        return list(values)
+
+    def _unused(self, value: Any) -> Any:
+        if is_builtin_iterator(type(value)) and id(value) not in self._iterators:
+            try:
+                copied = copied_iterator(value)
+            except TypeError:
+                copied = value
+            self._iterators[id(value)] = copied
+        return self._iterators.get(id(value), value)
+
+
+def _ahead(values: Collection[Any]) -> Collection[Any]:
+    """Those of ``values`` that may lead on: none of a long list of numbers, names, or tuples of them."""
+    kinds = set(map(type, values))
+    if kinds <= ATOMS or (kinds == {tuple} and set(map(type, chain.from_iterable(values))) <= ATOMS):
+        return ()
+    return values
+
+
+def _carried(function: FunctionType) -> Iterable[Any]:
+    if is_outside(str(function.__module__)):
+        return []
+    return [function.__closure__, function.__defaults__, function.__kwdefaults__]
