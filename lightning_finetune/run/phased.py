@@ -14,10 +14,11 @@ from lightning_finetune.engine.allocator import keep_freed
 from lightning_finetune.engine.freezing import all_trainable
 from lightning_finetune.engine.phases import LR, Phase, scaled
 from lightning_finetune.engine.plan import Plan, State, make_plan
-from lightning_finetune.engine.resize import MIN_SIZE
+from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.run.grouping import Grouping
+from lightning_finetune.run.range_test_loop import lends_batches
 from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.run.trainer import (
     begin_epoch_as_usual,
@@ -66,6 +67,7 @@ class PhasedCallback(Callback):
         self._plan: Plan | None = None
         self._grouping: Grouping | None = None
         self._resizer: Resizer | None = None
+        self._untried: set[int | Size] = set()
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 
@@ -143,7 +145,7 @@ class PhasedCallback(Callback):
         self._check_world_size(trainer)
         self._plan = self._make_plan(trainer)
         self._say_what_is_left_alone()
-        self._try_sizes(trainer, pl_module)
+        self._prepare_sizes(trainer, pl_module)
         self._enter(trainer)
 
     def _check_world_size(self, trainer: pl.Trainer) -> None:
@@ -163,17 +165,23 @@ class PhasedCallback(Callback):
             if idle := self.grouping.check(self.plan_of_run):
                 rank_zero_warn(idle)
 
-    def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """With all layers training, as memory is needed then, make a step at each size."""
-        sizes = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
-        if sizes:
+    def _prepare_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._untried = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
+        if self._untried:
             self._resizer = Resizer(trainer, module, self.min_size)
-            with all_trainable(self.grouping.layers) as changed:
-                if changed:
-                    register_trainable(trainer, module)
-                self._resizer.dry_run(trainer, sizes)
+            if lends_batches(trainer):
+                self._try_sizes(trainer, module, None)
+
+    def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
+        """With all layers training, as memory is needed then, make a step at each size."""
+        sizes, self._untried = self._untried, set()
+        with all_trainable(self.grouping.layers) as changed:
             if changed:
                 register_trainable(trainer, module)
+            if self._resizer is not None:
+                self._resizer.dry_run(trainer, sizes, batch)
+        if changed:
+            register_trainable(trainer, module)
 
     def _make_plan(self, trainer: pl.Trainer) -> Plan:
         phases = self.phases(trainer)
@@ -242,6 +250,9 @@ class PhasedCallback(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        if self._untried:  # no batch could be had before the first
+            self._try_sizes(trainer, pl_module, batch)
+            self._enter(trainer)
         self._reseed(trainer, batch_idx)
 
     @override

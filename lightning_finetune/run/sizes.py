@@ -50,8 +50,13 @@ class Resizer:
         if self.data is not None:
             self.data.train_size = self.size
 
-    def dry_run(self, trainer: pl.Trainer, sizes: Iterable[int | Size]) -> None:
+    def dry_run(self, trainer: pl.Trainer, sizes: Iterable[int | Size], batch: Any = None) -> None:
         """One training step at each size, the largest first, with everything put back.
+
+        Args:
+            trainer: Of the fit.
+            sizes: To be tried.
+            batch: Of the run, where its loaders lend none.
 
         Raises:
             PhaseError: The model fails at a size; names it and the model's own message.
@@ -59,7 +64,7 @@ class Resizer:
         for size in sorted({self.resolve(size) for size in sizes}, reverse=True):
             self._use(size)
             try:
-                try_step(trainer, self.module)
+                try_step(trainer, self.module, batch)
             except FinetuneError:
                 raise  # says itself what is wrong, and it is not the size
             except Exception as error:

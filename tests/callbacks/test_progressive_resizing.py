@@ -5,9 +5,10 @@ import os
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_finetune.callbacks import FineTune, ProgressiveResizing
 from lightning_finetune.data import ImageData
@@ -15,7 +16,7 @@ from lightning_finetune.data.block.splits import Split
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.tasks import ImageClassifier
-from tests.foreign import ForeignNet, images, quiet_trainer
+from tests.foreign import ForeignNet, Resumable, images, quiet_trainer
 from tests.run.test_resume import assert_same_bits, folder  # noqa: F401  # a fixture
 
 
@@ -73,9 +74,67 @@ def test_trying_the_sizes_leaves_no_trace(tmp_path):
         return dict(module.state_dict()), trainer.optimizers[0].state_dict()["state"]
 
     class SeedOnly(ProgressiveResizing):
-        def _try_sizes(self, trainer, module): ...
+        def _try_sizes(self, trainer, module, batch): ...
 
     assert_same_bits(fit(SeedOnly({0: 64})), fit(ProgressiveResizing({0: 64})))
+
+
+class Numbers(IterableDataset):
+    """A stream that is read once."""
+
+    def __init__(self) -> None:
+        self.items = iter(images(16, size=64))
+
+    def __len__(self) -> int:
+        return 16
+
+    def __iter__(self):
+        return ((x, y) for x, y in self.items)
+
+
+@pytest.mark.parametrize("make", [lambda: Resumable(16, size=64), lambda: DataLoader(Numbers(), 8)])
+def test_a_loader_or_a_stream_that_cannot_be_lent_is_not_begun_to_try_the_sizes(tmp_path, make):
+    sizes: list[int] = []
+
+    class Watching(Sized):
+        def on_before_optimizer_step(self, optimizer):
+            sizes.append(self.train_sizes[-1][0])
+
+    class InPlace(Watching):
+        def training_step(self, batch, batch_idx):
+            batch[0].mul_(0.5)
+            self.largest = float(batch[0].abs().max())
+            return super().training_step(batch, batch_idx)
+
+    module, data = InPlace(), make()
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
+    trainer.fit(module, data)
+    assert len(sizes) == 3  # one was tried
+    assert trainer.global_step == 2
+    if isinstance(data, Resumable):
+        assert data.given == [0, 8]
+        assert module.largest == pytest.approx(float(images(16, size=64).tensors[0][8:].abs().max()) / 2)
+
+
+def test_a_resumed_loader_goes_on_where_it_was(tmp_path):
+    def fit(data, resume=None):
+        saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        callbacks = [ProgressiveResizing({0: 64, 1: 96}), saver]
+        trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=callbacks, enable_checkpointing=True)
+        trainer.fit(ForeignNet(), data, ckpt_path=resume)
+
+    whole, rest = Resumable(32, size=64), Resumable(32, size=64)
+    fit(whole)
+    fit(rest, tmp_path / "step=2.ckpt")
+    assert rest.given == whole.given[2:]
+
+
+def test_a_size_that_fails_on_the_first_real_batch_is_named_before_a_step_is_made(tmp_path):
+    module = FixedSize()
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[ProgressiveResizing({0: 96, 1: 64})])
+    with pytest.raises(PhaseError, match=r"cannot train at 64 x 64 pixels.*doesn't match model"):
+        trainer.fit(module, Resumable(16, size=96))
+    assert trainer.global_step == 0
 
 
 class FixedSize(Sized):
