@@ -60,7 +60,7 @@ data.show_batch(6)
 # the share of images that get the wrong class.
 
 # %%
-model = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes)
+model = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes, head="concat_pool")
 
 # %% [markdown]
 # ## The plan

@@ -73,7 +73,7 @@ data.show_batch(6)
 # threshold of 0.2 instead of one half. Both are the lesson's, and the defaults.
 
 # %%
-model = MultiLabelClassifier("tf_efficientnet_lite0", num_classes=data.num_classes, threshold=0.2)
+model = MultiLabelClassifier("tf_efficientnet_lite0", num_classes=data.num_classes, threshold=0.2, head="concat_pool")
 
 # %% [markdown]
 # ## The plan

@@ -77,6 +77,8 @@ def callbacks(which: str) -> list[pl.Callback]:
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", (1e-3, 1e-2))])]
     if which == "find":
         return [FineTune([Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(2, "all", ("find", 1e-2))])]
+    if which == "recipe":
+        return [FineTune()]
     if which == "report":
         return [FineTune([Phase(2, "head", 1e-2), Phase(2, "all", (1e-3, 1e-2))]), RunReport()]
     if which == "apart":

@@ -3,47 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.engine.phases import DEFAULT_LR, Phase, standard_phases
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
 from lightning_finetune.engine.range_test import Curve, Found
+from lightning_finetune.engine.recipes import RECIPES, RecipeName, Wishes, make_phases
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.artifacts import save_table
 from lightning_finetune.run.find import find_lr
+from lightning_finetune.run.head_start import new_head, solve_new_head
 from lightning_finetune.run.phased import PhasedCallback
-from lightning_finetune.run.trainer import DEFAULT_MAX_EPOCHS, is_dev_run, max_steps, scalar_metrics, steps_per_epoch
+from lightning_finetune.run.trainer import (
+    DEFAULT_MAX_EPOCHS,
+    is_dev_run,
+    max_epochs,
+    max_steps,
+    scalar_metrics,
+    steps_per_epoch,
+)
 from lightning_finetune.show import tables
 
 
 class FineTune(PhasedCallback):
     """Follow a list of phases: in each, some layer groups train along one cycle at one image size.
 
-    Give ``phases``, or the few numbers from which the lessons' recipe is made: the head at ``lr``, then all layers at
-    rates that spread from the input to the head, up to ``lr / lr_ratio``; again at each larger size.
+    Without arguments the phases follow the measured recipe (``docs/recipe.md``): a new linear head starts where it fits
+    the pretrained features best, then all layers train for eight epochs, at rates that rise from the input to the head,
+    while norm layers keep the statistics that they were pretrained with. Any number that is given wins. Or give the
+    ``phases`` themselves, or ``recipe="lessons"``.
 
-    Sets ``max_epochs`` when the user did not. Prints the plan when the fit starts, and the phases with their results
-    when it ends.
+    Sets ``max_epochs`` if the Trainer does not say, and clips gradients if it does not. Prints the plan when the fit
+    starts, and the phases with their results when it ends.
 
     Args:
-        phases: The phases; excludes the other ways to describe them.
+        phases: The phases, in place of all that describes them; or a number of epochs.
         head_epochs: Epochs with only the head training.
         full_epochs: Epochs with all layers training.
-        lr: Peak rate of the first head phase.
-        lr_ratio: Peak of a head phase over peak of the full phase that follows it.
-        sizes: Image sizes in pixels, one round of both phases for each; None keeps the data's size.
+        lr: Peak rate of a head alone.
+        lr_ratio: That rate over the peak of the epochs in which all layers train.
+        sizes: Image sizes in pixels, one round for each; None keeps the data's size.
         find: Let the range test choose the head's rate and the lower end of the full phase's.
-        train_norm: Keep training norm layers in frozen groups, as fastai does.
+        train_norm: Whether norm layers follow the batches of the new images, those of frozen groups too, as in fastai.
+            If not, pretrained running statistics stay as they are in the whole run. None: as the recipe says.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
         unfreeze_all: Train also what the module's author froze; else it is in no layer group and stays as it is.
         min_size: The smallest side of training images that is not an error; the lessons' rule is 64.
+        epochs: Epochs in all, of each round.
+        recipe: ``"measured"``, or the ``"lessons"``' own: the head for four epochs at 3e-3, then all layers for four up
+            to 3e-4, norm layers training throughout; their head is ``head="concat_pool"`` of the task.
 
     Raises:
         PhaseError: Phases that cannot be followed, or do not fit ``max_epochs`` or ``max_steps``.
@@ -55,22 +70,29 @@ class FineTune(PhasedCallback):
 
     def __init__(
         self,
-        phases: list[Phase] | None = None,
-        head_epochs: int = 4,
-        full_epochs: int = 4,
-        lr: float = DEFAULT_LR,
-        lr_ratio: float = 10.0,
+        phases: list[Phase] | int | None = None,
+        head_epochs: int | None = None,
+        full_epochs: int | None = None,
+        lr: float | None = None,
+        lr_ratio: float | None = None,
         sizes: list[int | Size] | None = None,
         find: bool = False,
-        train_norm: bool = False,
+        train_norm: bool | None = None,
         groups: list[str] | None = None,
         min_size: int = MIN_SIZE,
         unfreeze_all: bool = False,
+        epochs: int | None = None,
+        recipe: RecipeName = "measured",
     ) -> None:
+        if recipe not in RECIPES:
+            raise PhaseError(f"Expected `recipe` to be one of {list(RECIPES)}, got {recipe!r}.")
+        self.recipe = RECIPES[recipe]
+        train_norm = self.recipe.train_norm if train_norm is None else train_norm
         super().__init__(groups, train_norm, min_size, unfreeze_all)
-        self._phases = (
-            phases if phases is not None else standard_phases(head_epochs, full_epochs, lr, lr_ratio, sizes, find)
-        )
+        epochs = phases if isinstance(phases, int) else epochs
+        self.wishes = Wishes(epochs, head_epochs, full_epochs, lr, lr_ratio, sizes, find)
+        self.follows_recipe = phases is None or isinstance(phases, int)
+        self._phases = make_phases(self.recipe, self.wishes, False) if isinstance(phases, int | None) else phases
         if not self._phases or any(phase.epochs is None for phase in self._phases):
             raise PhaseError(f"Expected every phase of FineTune to say its number of epochs, got {self._phases}.")
 
@@ -79,10 +101,16 @@ class FineTune(PhasedCallback):
         super()._start_afresh()
         self.results: list[dict[str, float]] = []
         self.found: dict[int, Found] = {}
+        self._needs_head = False
+        self._began_as_lessons = False
+        self._clips = False
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
-        return self._phases
+        if not self.follows_recipe:
+            return self._phases
+        recipe = RECIPES["lessons"] if self._began_as_lessons else self.recipe
+        return make_phases(recipe, self._wishes_of(trainer), self._needs_head)
 
     @property
     def given(self) -> list[Phase]:
@@ -108,8 +136,29 @@ class FineTune(PhasedCallback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and not is_dev_run(trainer):
+        if stage != "fit":
+            return
+        if self.follows_recipe:
+            self._follow_recipe(trainer, _needs_head(pl_module))
+        if not is_dev_run(trainer):
             self._fit_epochs(trainer)
+
+    def phases_for(self, module: pl.LightningModule) -> list[Phase]:
+        """The phases of a run of ``module``: a new head that cannot be solved is trained alone first."""
+        return make_phases(self.recipe, self.wishes, _needs_head(module)) if self.follows_recipe else self.given
+
+    def _follow_recipe(self, trainer: pl.Trainer, needs_head: bool) -> None:
+        """Make the phases for this module; gradients are clipped if the Trainer does not say."""
+        self._needs_head = needs_head
+        self._phases = self.phases(trainer)
+        if trainer.gradient_clip_val is None and self.recipe.clip is not None:
+            trainer.gradient_clip_val, self._clips = self.recipe.clip, True
+
+    def _wishes_of(self, trainer: pl.Trainer) -> Wishes:
+        """What the user says; where nobody says how many epochs, as many as the Trainer has."""
+        given, limit = self.wishes, max_epochs(trainer)
+        says = (given.epochs, given.head_epochs, given.full_epochs) != (None, None, None) or given.sizes
+        return given if says or limit in (None, DEFAULT_MAX_EPOCHS) else replace(given, epochs=limit)
 
     def _fit_epochs(self, trainer: pl.Trainer) -> None:
         given = trainer.max_epochs
@@ -140,9 +189,25 @@ class FineTune(PhasedCallback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        if self.follows_recipe and self.recipe.solves:
+            self._solve_head(trainer, pl_module)
         if trainer.is_global_zero:
             tables.show_plan(self.plan_of_run, self.grouping.groups)
             save_table(trainer, "plan", *tables.plan_rows(self.plan_of_run, self.grouping.groups))
+
+    @override
+    def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._clips:
+            trainer.gradient_clip_val, self._clips = None, False
+        super()._let_go(trainer, module)
+
+    def _solve_head(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        solved = solve_new_head(trainer, module)
+        if solved is not None:
+            rank_zero_info(
+                f"FineTune: the head starts where it fits the pretrained features of {solved.images} training images "
+                f"best ({solved.seconds:.1f} s)."
+            )
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -171,11 +236,18 @@ class FineTune(PhasedCallback):
     @override
     def state_dict(self) -> dict[str, Any]:
         found = {phase: asdict(value) for phase, value in self.found.items()}
-        return {**super().state_dict(), "results": self.results, "found": found}
+        return {**super().state_dict(), "results": self.results, "found": found, "needs_head": self._needs_head}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.results = list(state_dict["results"])
+        self._needs_head = state_dict.get("needs_head", True)
+        self._began_as_lessons = "needs_head" not in state_dict  # there was no other recipe
         found = state_dict["found"].items()
         self.found = {int(phase): Found(**{**value, "curve": Curve(**value["curve"])}) for phase, value in found}
+
+
+def _needs_head(module: pl.LightningModule) -> bool:
+    """Whether the head of ``module`` has random weights that cannot be solved; so has that of one that does not say."""
+    return bool(getattr(module, "head_is_new", True)) and new_head(module) is None

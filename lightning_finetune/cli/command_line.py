@@ -119,9 +119,6 @@ class FineTuneCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        # The lessons' habit. Norm layers that are held during the head phase meet the statistics of another kind of
-        # image all at once when they are unfrozen, and a short run does not recover from that.
-        parser.set_defaults({"fine_tune.train_norm": True})
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
 
     def _need_checkpoint(self) -> None:

@@ -71,7 +71,7 @@ class CommandTrainer(Trainer):
             PhaseError: The phases cannot be followed.
         """
         fine_tune = self._plans()[0]
-        show = PlanOnly(fine_tune.given)
+        show = PlanOnly(fine_tune.phases_for(model))
         show.treat_layers_like(fine_tune)
         self._fit_only(show, fine_tune.epochs, model, datamodule)
         return show.plan_of_run

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from lightning_finetune.engine.layer_groups import is_norm
@@ -108,6 +108,29 @@ def frozen_norms(
     frozen = {id(param) for params in (*layers[: len(layers) - trained], never) for param in params}
     left = {id(param) for param in theirs}
     return [layer for layer in module.modules() if is_norm(layer) and _belongs(layer, module, frozen, left)]
+
+
+def learned_norms(module: nn.Module, theirs: Iterable[Parameter] = ()) -> list[str]:
+    """Names of the norm layers of ``module`` whose running statistics are not those of a new layer.
+
+    They come from another training, and the batches of a short run on few images estimate worse ones
+    (``docs/recipe.md``).
+
+    Args:
+        module: Any module.
+        theirs: Parameters that the module's author froze; the mode of their norm layers is the author's affair.
+    """
+    left = {id(param) for param in theirs}
+    learned = [(name, layer) for name, layer in module.named_modules() if is_norm(layer) and not _is_fresh(layer)]
+    return [name for name, layer in learned if not any(id(param) in left for param in layer.parameters(recurse=False))]
+
+
+def _is_fresh(layer: nn.Module) -> bool:
+    """Whether a norm layer has no running statistics, or those that it began with."""
+    mean, var = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
+    if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
+        return True
+    return bool((mean == 0).all() and (var == 1).all())
 
 
 def hold_in_eval(layers: Iterable[nn.Module]) -> None:

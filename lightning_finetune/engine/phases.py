@@ -122,39 +122,3 @@ def _is_findable(lr: LR) -> bool:
     values = lr if isinstance(lr, (tuple, list)) else (lr, lr)
     numbers = [value for value in values if isinstance(value, (int, float))]
     return len(values) == 2 and values[1] is not None and all(number > 0 for number in numbers)
-
-
-def standard_phases(
-    head_epochs: int = 4,
-    full_epochs: int = 4,
-    lr: float = DEFAULT_LR,
-    lr_ratio: float = 10.0,
-    sizes: Sequence[int | Size] | None = None,
-    find: bool = False,
-) -> list[Phase]:
-    """The lessons' recipe: the head at ``lr``, then all layers up to ``lr / lr_ratio``; again at each larger size.
-
-    Without ``find`` the full phase spreads from a hundredth of its peak, as ``fine_tune`` does. Each larger size starts
-    from a third of the rate before it, as in the lessons' segmentation notebook.
-
-    Args:
-        head_epochs: Epochs with only the head training; 0 leaves the phase out.
-        full_epochs: Epochs with all layers training; 0 leaves the phase out.
-        lr: Peak rate of the first head phase.
-        lr_ratio: Peak of the head phase over peak of the full phase: 5 or 10 in the lessons.
-        sizes: Image sizes in pixels, one round of both phases for each; None keeps the data's size.
-        find: Whether the range test chooses the head's rate and the lower end of the full phase's.
-    """
-    if head_epochs < 0 or full_epochs < 0 or head_epochs + full_epochs == 0:
-        raise PhaseError(f"Expected epochs to train, got head_epochs={head_epochs} and full_epochs={full_epochs}.")
-    if lr_ratio <= 0:
-        raise PhaseError(f"Expected `lr_ratio` to be positive, got {lr_ratio}.")
-    phases: list[Phase] = []
-    for round_, size in enumerate(sizes or [None]):
-        peak = lr / 3**round_
-        high = peak / lr_ratio
-        if head_epochs:
-            phases.append(Phase(head_epochs, "head", "find" if find else peak, size))
-        if full_epochs:
-            phases.append(Phase(full_epochs, "all", ("find" if find else high / 100, high), size))
-    return phases

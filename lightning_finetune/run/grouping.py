@@ -13,6 +13,7 @@ from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.freezing import (
     frozen_norms,
     hold_in_eval,
+    learned_norms,
     named_parts,
     norm_params,
     release,
@@ -36,11 +37,14 @@ class Grouping:
         patterns: Of the layer groups, if the user gave some.
         splits: Whether the optimizer's parameter groups must follow the layer groups.
         unfreeze_all: Whether what the author froze trains too.
+        held: Names of the norm layers whose running statistics stay as they are while the run holds norm layers; None:
+            all whose statistics were learnt before.
 
     Attributes:
         groups: From the input to the head.
         layers: Their parameters, without those that the author froze since the run began.
         layout: From the optimizer's parameter groups to the layer groups.
+        held: Names of those norm layers.
         theirs: Parameters that the author froze.
         never: Parameters that have a gradient, but no optimizer.
 
@@ -56,14 +60,15 @@ class Grouping:
         *,
         splits: bool,
         unfreeze_all: bool = False,
+        held: list[str] | None = None,
     ) -> None:
         self.module, self.optimizer = module, optimizer
-        held = {id(param) for group in optimizer.param_groups for param in group["params"]}
+        optimized = {id(param) for group in optimizer.param_groups for param in group["params"]}
         self.theirs = [p for p in module.parameters() if not (p.requires_grad or (unfreeze_all and _can_train(p)))]
         left = {id(param) for param in self.theirs}
         free = [param for param in module.parameters() if id(param) not in left]
-        self.never = [param for param in free if id(param) not in held]
-        ours = [param for param in free if id(param) in held]
+        self.never = [param for param in free if id(param) not in optimized]
+        ours = [param for param in free if id(param) in optimized]
         if not ours:
             raise PhaseError(f"There is nothing to train. {' '.join(self.left_alone())}")
         self.groups = layer_groups(module, patterns, only=ours)
@@ -72,6 +77,7 @@ class Grouping:
         self._before = [(param, param.requires_grad) for param in ours]
         self._freed = {id(param) for param in ours if param.requires_grad}
         self._touched = False
+        self.held = learned_norms(module, self.theirs) if held is None else held
 
     @property
     def num_head(self) -> int:
@@ -126,7 +132,11 @@ class Grouping:
         return what
 
     def freeze(self, trainer: pl.Trainer, trained: int, train_norm: bool) -> None:
-        """Let the last ``trained`` groups train, and norm layers of the others only with ``train_norm``."""
+        """Let the last ``trained`` groups train.
+
+        With ``train_norm`` all norm layers train; without it those of the other groups are frozen too, and running
+        statistics that were learnt before stay as they are in every group.
+        """
         self._leave_what_was_frozen_since()
         self._touched = True
         always = norm_params(self.module) if train_norm else []
@@ -135,7 +145,9 @@ class Grouping:
         self._freed = {id(param) for params in self.layers for param in params if param.requires_grad}
         release(self.module)
         last = len(self.layers) if train_norm else trained
-        hold_in_eval(frozen_norms(self.module, self.layers, last, never=self.never, theirs=self.theirs))
+        frozen = frozen_norms(self.module, self.layers, last, never=self.never, theirs=self.theirs)
+        learned = [] if train_norm else [self.module.get_submodule(name) for name in self.held]
+        hold_in_eval(dict.fromkeys([*frozen, *learned]))
 
     def _leave_what_was_frozen_since(self) -> None:
         """What had a gradient and has none now, somebody else froze: a hook of the module, another callback."""

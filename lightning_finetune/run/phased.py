@@ -63,6 +63,7 @@ class PhasedCallback(Callback):
         self._seed: int | None = None
         self._world_size: int | None = None
         self._lrs: dict[int, LR] = {}
+        self._held_norms: list[str] | None = None
         self._checkpoint: dict[str, Any] | None = None
         self._plan: Plan | None = None
         self._grouping: Grouping | None = None
@@ -110,8 +111,10 @@ class PhasedCallback(Callback):
             optimizer,
             self._patterns(trainer),
             splits=sets_rates,
+            held=self._held_norms,
             unfreeze_all=any(callback.unfreeze_all for callback in (self, *self._others(trainer))),
         )
+        self._held_norms = self._grouping.held
         self._grouping.restore(self._checkpoint)
         self._checkpoint = None
 
@@ -285,13 +288,13 @@ class PhasedCallback(Callback):
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._let_go(pl_module)
+            self._let_go(trainer, pl_module)
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._let_go(pl_module)
+        self._let_go(trainer, pl_module)
 
-    def _let_go(self, module: pl.LightningModule) -> None:
+    def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """What comes after the run finds the module as it was, and may train it at any size."""
         if self._grouping is not None:
             self._grouping.let_go()
@@ -302,13 +305,14 @@ class PhasedCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed, "world_size": self._world_size, "lrs": dict(self._lrs)}
+        return {"seed": self._seed, "world_size": self._world_size, "lrs": dict(self._lrs), "norms": self._held_norms}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seed = state_dict["seed"]
         self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
         self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
+        self._held_norms = state_dict.get("norms", [])  # older runs held none once they were unfrozen
 
     @override
     def on_save_checkpoint(

@@ -10,6 +10,7 @@ import copy
 import inspect
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
@@ -182,6 +183,24 @@ def _lent_batches(trainer: pl.Trainer, module: pl.LightningModule) -> Generator[
                 raise UnsupportedError("The range test got no batch from the training data.")
     finally:
         combined.reset()
+
+
+def one_pass(trainer: pl.Trainer, module: pl.LightningModule) -> Generator[Any]:
+    """Each training image once, on the device, by loaders of our own where that can be.
+
+    Only as many batches as an epoch has if the user limits them.
+    """
+    combined = CombinedLoader(tree_map(_own_pass, trainer.train_dataloader), "max_size_cycle")
+    limit = None if trainer.limit_train_batches == 1.0 else int(trainer.num_training_batches)
+    try:
+        for batch, _, _ in islice(iter(combined), limit):
+            yield to_device(trainer, module, batch)
+    finally:
+        combined.reset()
+
+
+def _own_pass(loader: Any) -> Any:
+    return loader.one_pass() if isinstance(loader, ImageLoader) else _own_loader(loader)
 
 
 def _own_loader(loader: Any) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -172,6 +173,15 @@ def reseed(device: torch.device, *key: int) -> None:
         getattr(torch, device.type).manual_seed(value)
     random.seed(value)
     np.random.seed(value % 2**32)
+
+
+def gather(trainer: pl.Trainer, tensor: Tensor) -> Tensor:
+    """The rows ``[N, ...]`` of all processes one after the other; their numbers may differ."""
+    if trainer.world_size == 1:
+        return tensor
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, tensor.cpu())
+    return torch.cat(parts).to(tensor.device)
 
 
 def scalar_metrics(trainer: pl.Trainer) -> dict[str, float]:

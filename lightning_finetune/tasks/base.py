@@ -41,6 +41,7 @@ class BaseTask(Predicts, Evaluates):
         num_classes: How many classes, or labels.
         classes: Their names; the data's, where it has them.
         preprocessing: How the data made images; what :meth:`predict` repeats.
+        head_is_new: Whether the head has the weights that it was made with: neither trained nor loaded.
     """
 
     target_key: ClassVar[str] = "label"
@@ -59,6 +60,8 @@ class BaseTask(Predicts, Evaluates):
         width = self.set_loss.width
         self.val_measures, self.test_measures = Measures("val", metrics, width), Measures("test", metrics, width)
         self._finite = FiniteLoss()
+        self.head_is_new = True
+        self.register_load_state_dict_post_hook(_head_is_known)  # type: ignore[no-untyped-call]  # torch's
 
     # -- template methods ----------------------------------------------------------------------------------------------
 
@@ -110,6 +113,22 @@ class BaseTask(Predicts, Evaluates):
         self.classes = list(getattr(datamodule, "classes", None) or self.classes)
         if hasattr(datamodule, "preprocessing"):
             self.preprocessing = datamodule.preprocessing()
+
+    @property
+    def new_head(self) -> nn.Linear | None:
+        """The head, where it is one new linear layer over features, so that its weights can be solved."""
+        linear: nn.Linear | None = getattr(self.model, "linear", None)
+        return linear if self.head_is_new else None
+
+    def head_inputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """What the head's linear layer is given for a batch, ``[B, C]``, and the targets."""
+        model: Any = self.model
+        features: Tensor = model.forward_features(images_of(batch))
+        return features, target_of(batch, self.target_key)
+
+    def on_train_start(self) -> None:
+        """From now on the head learns."""
+        self.head_is_new = False
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
@@ -180,3 +199,8 @@ class BaseTask(Predicts, Evaluates):
     def learned(self) -> dict[str, Any]:
         """What the task knows from its data beside weights, in plain values; kept in checkpoints."""
         return {"classes": self.classes, "preprocessing": self.preprocessing}
+
+
+def _head_is_known(module: Any, keys: Any) -> None:
+    """After weights were loaded."""
+    module.head_is_new = False

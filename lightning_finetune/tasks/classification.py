@@ -47,8 +47,8 @@ class ImageClassifier(BaseTask):
         weights: True for pretrained ones (of the default model they are installed with the package; others are
             downloaded), False for random ones, or a file or a state dict.
         in_channels: Channels of an image.
-        head: ``"concat_pool"``, the head of the lessons, or one ``"linear"`` layer.
-        dropout: Probability before the last layer.
+        head: One ``"linear"`` layer, or ``"concat_pool"``, the head of the lessons.
+        dropout: Probability before the last layer; None is the head's own, 0.2 or 0.5.
         loss: Replaces cross-entropy: any module of ``(logits [B, num_classes], labels [B])``. ``val_loss`` is then the
             mean over images of what it gives for a batch (see :mod:`lightning_finetune.tasks.measures.set_loss`).
         label_smoothing: Of cross-entropy (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
@@ -73,8 +73,8 @@ class ImageClassifier(BaseTask):
         num_classes: int | None = None,
         weights: Weights = True,
         in_channels: int = 3,
-        head: HeadName = "concat_pool",
-        dropout: float = 0.5,
+        head: HeadName = "linear",
+        dropout: float | None = None,
         loss: nn.Module | None = None,
         label_smoothing: float = 0.0,
         class_weights: list[float] | None = None,

@@ -59,8 +59,8 @@ class MultiLabelClassifier(BaseTask):
         num_classes: How many labels; the command line takes it from the data.
         weights: As of :class:`~lightning_finetune.ImageClassifier`.
         in_channels: Channels of an image.
-        head: ``"concat_pool"``, the head of the lessons, or one ``"linear"`` layer.
-        dropout: Probability before the last layer.
+        head: One ``"linear"`` layer, or ``"concat_pool"``, the head of the lessons.
+        dropout: Probability before the last layer; None is the head's own, 0.2 or 0.5.
         loss: ``"bce"``, ``"focal"`` or ``"asymmetric"``; or any module of ``(logits [B, L], targets [B, L])``, of which
             ``val_loss`` is the mean over images.
         pos_weight: Weight of each label where it is present.
@@ -90,8 +90,8 @@ class MultiLabelClassifier(BaseTask):
         num_classes: int | None = None,
         weights: Weights = True,
         in_channels: int = 3,
-        head: HeadName = "concat_pool",
-        dropout: float = 0.5,
+        head: HeadName = "linear",
+        dropout: float | None = None,
         loss: LabelLoss | nn.Module = "bce",
         pos_weight: list[float] | None = None,
         label_smoothing: float = 0.0,

@@ -42,7 +42,7 @@ def test_the_run_is_the_plan_that_was_shown_before_it(tmp_path):
 
 
 def test_the_numbers_make_the_lessons_recipe():
-    fine_tune = FineTune(head_epochs=1, full_epochs=2, lr=6e-3, lr_ratio=5)
+    fine_tune = FineTune(head_epochs=1, full_epochs=2, lr=6e-3, lr_ratio=5, recipe="lessons")
     plan = fine_tune.plan(40, num_groups=3)
     assert len(plan) == 120
     assert max(state.lrs[-1] for state in plan[:40]) == pytest.approx(6e-3)
@@ -206,6 +206,7 @@ def test_numbers_are_given_on_the_command_line():
         "--tune.lr=0.01",
         "--tune.sizes=[128,224]",
         "--tune.find=true",
+        "--tune.recipe=lessons",
     ]
     fine_tune = parser().instantiate_classes(parser().parse_args(words)).tune
     assert fine_tune.epochs == 6

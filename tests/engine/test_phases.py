@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_finetune.engine.phases import Phase, standard_phases
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
 
 
@@ -59,38 +59,3 @@ def test_what_is_known_of_a_rate_before_the_range_test(lr, needs, known):
     assert phase.needs_find is needs
     found = phase.known_lr
     assert (list(found) if isinstance(found, (tuple, list)) else found) == pytest.approx(known)
-
-
-def test_the_standard_recipe_is_the_lessons():
-    head, full = standard_phases()
-    assert (head.epochs, head.train, head.lr) == (4, "head", 3e-3)
-    assert (full.epochs, full.train) == (4, "all")
-    assert full.lr == pytest.approx((3e-6, 3e-4))
-
-
-def test_each_larger_size_has_both_phases_at_a_third_of_the_rate():
-    phases = standard_phases(2, 3, 6e-3, 5, [128, 224], find=True)
-    assert [(p.epochs, p.train, p.size) for p in phases] == [
-        (2, "head", 128),
-        (3, "all", 128),
-        (2, "head", 224),
-        (3, "all", 224),
-    ]
-    assert phases[0].lr == phases[2].lr == "find"
-    assert phases[1].lr == ("find", pytest.approx(1.2e-3))
-    assert phases[3].lr == ("find", pytest.approx(4e-4))
-    assert standard_phases(sizes=[128, 224], lr=3e-3)[2].lr == pytest.approx(1e-3)
-
-
-@pytest.mark.parametrize("left_out", ["head", "full"])
-def test_no_epochs_leave_the_phase_out(left_out):
-    phases = standard_phases(**{f"{left_out}_epochs": 0})
-    assert [phase.train for phase in phases] == ["all" if left_out == "head" else "head"]
-
-
-@pytest.mark.parametrize(
-    "numbers", [{"head_epochs": 0, "full_epochs": 0}, {"head_epochs": -1}, {"lr_ratio": 0}, {"lr": 0}]
-)
-def test_numbers_that_make_no_recipe_are_refused(numbers):
-    with pytest.raises(PhaseError):
-        standard_phases(**numbers)

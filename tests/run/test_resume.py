@@ -65,7 +65,7 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("step", "which"), [(5, "fine_tune"), (12, "find"), (16, "fine_tune")])
+@pytest.mark.parametrize(("step", "which"), [(5, "fine_tune"), (12, "find"), (16, "fine_tune"), (8, "recipe")])
 def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, tmp_path, step, which):
     """Six steps an epoch, augmentation, workers, dropout: step 5 is in the first phase, 16 in the last.
 

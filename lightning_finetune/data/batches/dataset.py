@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,6 +93,12 @@ class ImageDataset(Dataset[Batch]):
         self._readers = {"image": Reader(images, rows, decode, fit, resize, moves)}
         if not isinstance(targets, (np.ndarray, MultiHot)):
             self._readers["mask"] = Reader(targets, rows, decoded_mask, mask_pixels, resize, moves)
+
+    def unmixed(self) -> ImageDataset:
+        """The same images, each alone."""
+        other = copy.copy(self)
+        other.mix = None
+        return other
 
     def keep_decoded(self, nbytes: int) -> None:
         """From now on decode each file once for a size, where all fit into memory that worker processes share.

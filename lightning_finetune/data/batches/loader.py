@@ -96,14 +96,17 @@ class BatchSampler(Sampler[BatchKey]):
         """The items of each batch of this process in this epoch."""
         if self.train:
             return self._train_batches()
-        mine = np.arange(self.rank, self.items, self.world_size)
+        mine = self._order()[self.rank :: self.world_size]
         return np.split(mine, self._cuts(len(mine)))
 
     def _train_batches(self) -> list[Ints]:
-        order = permutation(self.seed, self.epoch, self.items) if self.shuffle else np.arange(self.items)
+        order = self._order()
         together = self.batch_size * self.world_size
         chunks = [order[k * together : (k + 1) * together] for k in range(len(self))]
         return [chunk[self.rank :: self.world_size] for chunk in chunks]
+
+    def _order(self) -> Ints:
+        return permutation(self.seed, self.epoch, self.items) if self.shuffle else np.arange(self.items)
 
     def _cuts(self, count: int) -> list[int]:
         """Where to cut ``count`` items: full batches as long as at least one item is left for each later batch."""
@@ -170,10 +173,18 @@ class ImageLoader:
 
     def independent(self) -> ImageLoader:
         """A loader of the same batches with workers of its own, for a range test that must not disturb this one."""
-        loader = self._loader
+        return self._sibling(self.images, copy.copy(self.sampler))
+
+    def one_pass(self) -> ImageLoader:
+        """A loader of each item once, in the order of an epoch, augmented as in it, but not mixed."""
         sampler = copy.copy(self.sampler)
+        sampler.train = False
+        return self._sibling(self.images.unmixed(), sampler)
+
+    def _sibling(self, images: ImageDataset, sampler: BatchSampler) -> ImageLoader:
         sampler.start = 0
-        return ImageLoader(self.images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
+        loader = self._loader
+        return ImageLoader(images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones.

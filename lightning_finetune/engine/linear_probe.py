@@ -1,0 +1,60 @@
+"""A linear head solved over the features of a pretrained network, in place of one that is learnt from random weights.
+
+A head that starts at its optimum sends no large, random gradients into the layers below it (LP-FT; Kumar et al. 2022,
+https://arxiv.org/abs/2202.10054), and costs one pass over the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS
+
+STRENGTH = 0.01
+"""Inverse strength of the L2 penalty, scikit-learn's ``C``, for standardised features."""
+
+MAX_STEPS = 200
+"""Steps of L-BFGS; a few dozen are the rule."""
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+def solve_head(
+    features: Tensor, targets: Tensor, criterion: Criterion, num_outputs: int, strength: float = STRENGTH
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the linear layer that minimises ``criterion`` over ``features``, with an L2 penalty.
+
+    With cross-entropy this is scikit-learn's ``LogisticRegression(C=strength)`` over standardised features, with binary
+    cross-entropy one such regression a label, with a squared error ridge regression.
+
+    Args:
+        features: ``[N, C]``.
+        targets: ``[N]``, or ``[N, L]`` where the criterion averages over L outputs too.
+        criterion: Outputs ``[N, num_outputs]`` and targets to the mean loss.
+        num_outputs: Of the layer.
+        strength: Less is a stronger penalty.
+
+    Returns:
+        Weight ``[num_outputs, C]`` and bias ``[num_outputs]`` for the features as they are, not standardised.
+    """
+    features = features.detach().float()
+    std, mean = torch.std_mean(features, dim=0, correction=0)
+    scale = 1 / (std + 1e-6)
+    scaled = (features - mean) * scale
+    weight = scaled.new_zeros(num_outputs, scaled.shape[1], requires_grad=True)
+    bias = scaled.new_zeros(num_outputs, requires_grad=True)
+    penalty = 1 / (2 * strength * targets.numel())  # per element, as the criterion averages over elements
+    optimizer = LBFGS([weight, bias], max_iter=MAX_STEPS, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = criterion(scaled @ weight.T + bias, targets) + penalty * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]  # likewise
+    solved = weight.detach() * scale
+    return solved, bias.detach() - solved @ mean
