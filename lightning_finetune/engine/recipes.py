@@ -86,6 +86,7 @@ class Wishes:
 def make_phases(recipe: Recipe, wishes: Wishes, head_is_new: bool) -> list[Phase]:
     """The phases of a run: a new head at ``lr``, then all layers up to ``lr / lr_ratio``; again at each larger size.
 
+    A head that began from random weights keeps its own rate while all layers train.
     Each larger size starts from a third of the rate before it, as in the lessons' segmentation notebook.
 
     Args:
@@ -100,11 +101,13 @@ def make_phases(recipe: Recipe, wishes: Wishes, head_is_new: bool) -> list[Phase
     phases: list[Phase] = []
     for round_, size in enumerate(wishes.sizes or [None]):
         peak = lr / 3**round_
-        high = peak / ratio
+        high = peak if recipe.solves and head_is_new else peak / ratio  # a random head goes on learning from scratch
         if head_epochs and not (once and round_):
             phases.append(Phase(head_epochs, "head", "find" if wishes.find else peak, size))
         if full_epochs:
-            phases.append(Phase(full_epochs, "all", ("find" if wishes.find else high / recipe.spread, high), size))
+            phases.append(
+                Phase(full_epochs, "all", ("find" if wishes.find else peak / ratio / recipe.spread, high), size)
+            )
     return phases
 
 

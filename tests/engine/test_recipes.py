@@ -25,6 +25,7 @@ def test_a_random_head_is_trained_alone_first():
     head, full = make_phases(MEASURED, Wishes(), head_is_new=True)
     assert (head.epochs, head.train, head.lr) == (1, "head", 3e-3)
     assert (full.epochs, full.train) == (7, "all")
+    assert full.lr == pytest.approx((1e-4, 3e-3))
 
 
 @pytest.mark.parametrize("new", [True, False])
