@@ -12,6 +12,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 GONE = {("fine_tune", "feature_cache"): "frozen layers run in every epoch"}
 """Options that no longer exist, by their group and name, and what holds instead."""
 
+IMPLIED = {("fine_tune", "feature_cache"): {"recipe": "lessons"}}
+"""What was the only way while an option existed."""
+
 
 def take_old_configurations() -> None:
     """Let this process's parsers read configurations of before; names of modules that moved need no help."""
@@ -35,4 +38,5 @@ def _leave_out(options: dict[str, Any]) -> None:
         given = options.get(group)
         if isinstance(given, dict) and name in given:
             del given[name]
+            options[group] = {**IMPLIED[group, name], **given}
             rank_zero_warn(f"`{group}.{name}` is left out, which an earlier version knew: {instead}. Delete its line.")

@@ -48,7 +48,7 @@ def test_a_checkpoint_predicts(photos: Path):
         "interpretation.Interpretation",
         "layer_groups.layer_groups",
         "loggers.stay_offline_without_key",
-        "phases.standard_phases",
+        "phases.Phase",
         "range_test.suggest",
         "schedules.rate",
         "tasks.heads.build_head",
