@@ -14,30 +14,16 @@ from torch import nn
 from lightning_finetune.after.export import export
 from lightning_finetune.errors import CheckpointError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
-from lightning_finetune.tasks.base import BaseTask
-from tests.tasks.conftest import photo
+from tests.tasks.photos import photo
+from tests.tasks.subjects import SMALL, ready
 
 onnxruntime = pytest.importorskip("onnxruntime")
 SCRIPT = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
-SMALL = {"weights": False, "num_classes": 3}
 
 pytestmark = pytest.mark.skipif(
     not RequirementCache("torch>=2.15"),
     reason="older exporters do not export all tasks; the extra `export` asks for it",
 )
-
-
-def ready(task: BaseTask, size: tuple[int, int] = (64, 48), channels: int = 3) -> BaseTask:
-    """A task as after training: it knows its data, and its norm layers have seen some."""
-    task.classes = ["ant", "bee", "wasp"][: task.num_classes]
-    mean = [0.4 + 0.02 * k for k in range(channels)]
-    task.preprocessing = {"size": list(size), "mean": mean, "std": [0.25] * channels, "resize": "crop"}
-    torch.manual_seed(1)
-    task.train()
-    with torch.no_grad():
-        for _ in range(3):
-            task(torch.randn(8, channels, 64, 64))
-    return task.eval()
 
 
 def onnx(path: Path, images: torch.Tensor) -> torch.Tensor:

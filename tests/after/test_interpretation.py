@@ -12,9 +12,7 @@ from lightning_finetune import interpret
 from lightning_finetune.data.image_data import ImageData
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
-from tests.tasks.conftest import data, folder, photo, trainer
-
-__all__ = ["data", "folder", "trainer"]  # the fixtures
+from tests.tasks.photos import photo
 
 
 @pytest.fixture

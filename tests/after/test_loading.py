@@ -11,9 +11,7 @@ from lightning_finetune.after.loading import load
 from lightning_finetune.data.image_data import ImageData
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier
-from tests.tasks.conftest import folder, photo
-
-__all__ = ["folder"]  # the fixture
+from tests.tasks.photos import photo
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,6 @@ from lightning_finetune.callbacks import FineTune, LogConfusion
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier
 from tests.foreign import ForeignNet, loader, quiet_trainer
-from tests.tasks.conftest import data, folder
-
-__all__ = ["data", "folder"]  # fixtures
 
 
 def table(path) -> np.ndarray:

@@ -20,7 +20,7 @@ from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.errors import PhaseError
 from tests.foreign import ForeignNet, Probe, Resumable, images, loader, quiet_trainer
-from tests.run.test_resume import assert_same_bits, run
+from tests.resuming import assert_same_bits, run
 
 
 class StatefulNet(ForeignNet):

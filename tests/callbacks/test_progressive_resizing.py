@@ -17,7 +17,7 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.tasks import ImageClassifier
 from tests.foreign import ForeignNet, Resumable, images, quiet_trainer
-from tests.run.test_resume import assert_same_bits, folder  # noqa: F401  # a fixture
+from tests.resuming import assert_same_bits
 
 
 class Sized(ForeignNet):
@@ -39,7 +39,7 @@ class Sized(ForeignNet):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_workers_of_the_packages_data_follow_the_epochs(tmp_path, folder, workers):  # noqa: F811
+def test_the_workers_of_the_packages_data_follow_the_epochs(tmp_path, folder, workers):
     module, data = Sized(), ImageData.from_folder(folder, size=128, batch_size=8, num_workers=workers)
     trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[ProgressiveResizing({0: 64, 1: 96, 2: 128})])
     trainer.fit(module, data)
@@ -185,7 +185,7 @@ def test_a_worker_that_dies_while_sizes_are_tried_is_not_blamed_on_the_size(tmp_
     assert not isinstance(error.value, PhaseError)
 
 
-def test_a_last_batch_of_one_image_never_reaches_a_batch_norm(tmp_path, folder):  # noqa: F811
+def test_a_last_batch_of_one_image_never_reaches_a_batch_norm(tmp_path, folder):
     count = ImageData.from_folder(folder).dataset(Split.TRAIN)
     batch_size = next(size for size in range(2, len(count)) if len(count) % size == 1)
     data = ImageData.from_folder(folder, size=96, batch_size=batch_size, num_workers=0)

@@ -2,7 +2,7 @@ import pytest
 
 from lightning_finetune.callbacks import GradualUnfreezing, WatchModel
 from tests.foreign import ForeignNet, loader, quiet_trainer
-from tests.run.test_artifacts import read_history
+from tests.wandb_files import read_history
 
 wandb = pytest.importorskip("wandb")
 

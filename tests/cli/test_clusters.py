@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,27 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.test_command_line import QUIET, SHORT, SMALL
+from tests.cli.launching import QUIET, SHORT, SMALL, TWO, free_port, launch
 
 pytestmark = pytest.mark.slow
-TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return str(probe.getsockname()[1])
-
-
-def launch(words: list[str], folder: Path, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        words,
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def slurm(folder: Path, words: list[str], ranks: int, **env: str) -> list[subprocess.Popen[str]]:

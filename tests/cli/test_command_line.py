@@ -17,11 +17,8 @@ from lightning_finetune import load
 from lightning_finetune.cli import command_line
 from lightning_finetune.cli.loggers import RunLogger
 from lightning_finetune.errors import FinetuneError
+from tests.cli.launching import QUIET, SHORT, SMALL
 from tests.show.report.reading import Page
-
-SMALL = ["--data.size", "32", "--data.batch_size", "8", "--data.num_workers", "0", "--model.weights", "false"]
-SHORT = ["--fine_tune.head_epochs", "1", "--fine_tune.full_epochs", "1"]
-QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
 def command(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

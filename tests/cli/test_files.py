@@ -12,10 +12,8 @@ from lightning_finetune.cli import command_line
 from lightning_finetune.cli.files import predict_files
 from lightning_finetune.errors import DataError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
-from tests.after.test_export import SMALL, ready
-from tests.tasks.conftest import photo, trainer
-
-__all__ = ["trainer"]  # the fixture
+from tests.tasks.photos import photo
+from tests.tasks.subjects import SMALL, ready
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 from lightning_finetune import FineTune, Phase
 from lightning_finetune.cli.find_only import FindOnly
 from tests.foreign import ForeignNet, loader, quiet_trainer
-from tests.run.test_resume import assert_same_bits
+from tests.resuming import assert_same_bits
 
 
 @pytest.mark.parametrize("unfrozen", [False, True])

@@ -8,7 +8,7 @@ import yaml
 
 from lightning_finetune.cli.sweep import command, measured, read_sweep, sweep
 from lightning_finetune.errors import FinetuneError
-from tests.cli.test_command_line import QUIET, SMALL
+from tests.cli.launching import QUIET, SMALL
 
 pytest.importorskip("optuna")
 

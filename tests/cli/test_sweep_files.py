@@ -16,8 +16,8 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from lightning_finetune.cli import command_line
-from tests.cli.test_command_line import QUIET
-from tests.run.test_artifacts import read_history, read_records
+from tests.cli.launching import QUIET
+from tests.wandb_files import read_history, read_records
 
 SWEEPS = sorted((Path(__file__).parents[2] / "examples/sweeps").glob("*.yaml"))
 TRIALS = [path for path in SWEEPS if path.name != "base.yaml"]

@@ -20,7 +20,7 @@ from lightning_finetune.data import Augment, ImageData
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.pixels.mix import CutMix
 from lightning_finetune.errors import DataError
-from tests.data.conftest import CLASSES, fill, picture
+from tests.data.images import CLASSES, fill, picture
 
 
 def sizes(data: ImageData) -> list[int]:

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.conftest import insects
-
-__all__ = ["insects"]  # a fixture
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc"
 )

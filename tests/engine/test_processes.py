@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_clusters import TWO, free_port, launch
-from tests.cli.test_command_line import QUIET, SHORT, SMALL
+from tests.cli.launching import QUIET, SHORT, SMALL, TWO, free_port, launch
 
 pytestmark = pytest.mark.slow
 

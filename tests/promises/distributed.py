@@ -12,10 +12,10 @@ import torch
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, LogConfusion, LogPredictions
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.processes import leave_group
+from tests.callbacks.situations import CALLBACKS
 from tests.foreign import ForeignNet, loader, quiet_trainer
-from tests.promises.test_every_callback import CALLBACKS
-from tests.promises.test_every_task import TASKS, batches
 from tests.runs import Agree
+from tests.tasks.subjects import TASKS, batches
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.promises.test_every_callback import CALLBACKS
-from tests.promises.test_every_task import TASKS
-from tests.run.test_resume import ROOT, assert_same_bits, run
+from tests.callbacks.situations import CALLBACKS
+from tests.resuming import ROOT, assert_same_bits, run
+from tests.tasks.subjects import TASKS
 
 pytestmark = pytest.mark.slow
 TWO = ["--strategy", "ddp", "--devices", 2, "--optimizer", "adamw", "--shuffle", "--batch-size", 4]

@@ -4,39 +4,19 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_finetune import load, tasks
 from lightning_finetune.callbacks import FineTune
 from lightning_finetune.engine.phases import Phase
+from tests.callbacks.situations import SITUATIONS, averaging
 from tests.foreign import quiet_trainer
-from tests.promises.test_every_callback import SITUATIONS, averaging
-from tests.run.test_resume import assert_same_bits
-
-TASKS = {
-    "ImageClassifier": lambda: tasks.ImageClassifier("test_resnet", num_classes=3, weights=False),
-    "MultiLabelClassifier": lambda: tasks.MultiLabelClassifier(
-        "test_resnet", num_classes=3, weights=False, threshold="tuned"
-    ),
-    "UNetSegmenter": lambda: tasks.UNetSegmenter(backbone="resnet18", num_classes=3, weights=False, ignore_index=2),
-}
-BATCH = 4
+from tests.resuming import assert_same_bits
+from tests.tasks.subjects import BATCH, TASKS, batches
 
 
 def test_every_task_is_listed():
     public = {name for name in tasks.__all__ if issubclass(getattr(tasks, name), tasks.BaseTask)}
     assert public - {"BaseTask"} == set(TASKS)
-
-
-def batches(kind: str, count: int, shuffle: bool = False, **options) -> DataLoader:
-    generator = torch.Generator().manual_seed(count)
-    images = torch.randn(count, 3, 32, 32, generator=generator)
-    targets = {
-        "single": torch.randint(0, 3, (count,), generator=generator),
-        "multi": torch.randint(0, 2, (count, 3), generator=generator).float(),
-        "mask": torch.randint(0, 3, (count, 32, 32), generator=generator),
-    }
-    return DataLoader(TensorDataset(images, targets[kind]), BATCH, shuffle=shuffle, **options)
 
 
 def fit(folder, name, situation, resume=None):

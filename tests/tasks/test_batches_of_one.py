@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from lightning_finetune import FineTune, LogConfusion, LogPredictions, RunReport
 from lightning_finetune.errors import DataError
 from tests.foreign import quiet_trainer
-from tests.promises.test_every_task import TASKS, batches
+from tests.tasks.subjects import TASKS, batches
 
 
 def loader(kind: str, size: int) -> DataLoader:

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from lightning_finetune.data import ImageData, ImageItems
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill
+from tests.data.images import fill
 from tests.data.runs import Recorder, quiet
 
 REPOSITORY = Path(__file__).parents[3]

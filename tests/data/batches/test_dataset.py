@@ -10,7 +10,7 @@ from PIL import Image
 from lightning_finetune.data import Augment, ImageItems
 from lightning_finetune.data.batches.dataset import BatchKey, ImageDataset
 from lightning_finetune.data.block.splits import Split
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 FLIPS = {"max_rotate": 0.0, "max_zoom": 1.0, "max_lighting": 0.0, "max_warp": 0.0}
 

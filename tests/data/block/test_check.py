@@ -8,7 +8,7 @@ import pytest
 from lightning_finetune.data.block.check import check_images
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill, picture
+from tests.data.images import fill, picture
 
 
 def problems(images: list, reports: Path) -> str:

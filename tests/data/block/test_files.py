@@ -7,7 +7,7 @@ import pytest
 from lightning_finetune.data.block.files import check_class_folders, image_files, is_image
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 
 @pytest.mark.parametrize(

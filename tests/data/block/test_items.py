@@ -10,7 +10,7 @@ from lightning_finetune.data import ImageItems
 from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 
 def valid_names(items: ImageItems) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from lightning_finetune import ImageData, ImageItems
 from lightning_finetune.data.block.splits import Split, split_named
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 
 def made(root: Path, *folders: str, each: int = 2) -> Path:

@@ -9,7 +9,7 @@ from PIL import Image
 from lightning_finetune.data import ImageData
 from lightning_finetune.data.block.masks import mask_finder, mask_problem
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 
 def save_mask(path: Path, top: int = 2, size: tuple[int, int] = (48, 64)) -> Path:

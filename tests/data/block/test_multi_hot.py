@@ -7,7 +7,7 @@ import numpy as np
 
 from lightning_finetune.data import ImageData
 from lightning_finetune.data.block.multi_hot import MultiHot
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 
 def test_rows_are_those_of_the_whole_matrix() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lightning_finetune.data import ImageData, ImageItems
 from lightning_finetune.data.block.files import image_files
 from lightning_finetune.data.block.paths import FilePaths
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 # Any name that a file system can hold, also one that is no UTF-8: Python reads its bytes as lone surrogates.
 NAMES = st.binary(min_size=1, max_size=8).filter(lambda name: not {0, 47} & {*name}).map(os.fsdecode)

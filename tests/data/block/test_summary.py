@@ -9,7 +9,7 @@ import numpy as np
 
 from lightning_finetune.data import ImageData, ImageItems
 from lightning_finetune.data.block.splits import Split
-from tests.data.conftest import fill, picture
+from tests.data.images import fill, picture
 
 
 def test_counts_sizes_and_classes(insects: Path):

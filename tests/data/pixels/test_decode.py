@@ -9,7 +9,7 @@ from PIL import Image
 
 from lightning_finetune.data.pixels.decode import decode_fully, image_pixels, image_size, load_image, mask_pixels
 from lightning_finetune.errors import DataError
-from tests.data.conftest import picture
+from tests.data.images import picture
 
 GREY16 = Image.fromarray(np.full((8, 8), 0x8080, dtype=np.uint16))
 

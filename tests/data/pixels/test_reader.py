@@ -16,7 +16,7 @@ from lightning_finetune.data import ImageData, ImageItems
 from lightning_finetune.data.batches.dataset import BatchKey
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill, picture
+from tests.data.images import fill, picture
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="of Linux")
 

@@ -9,6 +9,7 @@ import torch
 from lightning_finetune.engine.history import History, Settings, planned
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
+from lightning_finetune.engine.range_test import Curve, suggest, sweep, sweep_rates
 from lightning_finetune.show.figures import Band
 from lightning_finetune.show.report import Outcome, Report
 
@@ -48,3 +49,9 @@ def report(steps: int = 40, **changes) -> Report:
         "bands": BANDS,
     }
     return Report(**{**given, **changes})
+
+
+def curve(explodes: bool = True) -> Curve:
+    rates = sweep_rates(1e-7, 10, 100)
+    found = sweep(lambda lr: 1 / (1 + 1e3 * lr) + (lr * 10 if explodes else 0.0), rates)
+    return Curve(found.lrs, found.losses, found.smoothed, found.diverged, suggest(found, 100))

@@ -13,8 +13,7 @@ import pytest
 from lightning_finetune.engine.diagnosis import Finding
 from lightning_finetune.show.figures import Shown
 from lightning_finetune.show.report import Example, Gallery, Outcome, RangeTest, render
-from tests.show.report.runs import report
-from tests.show.report.test_page import curve
+from tests.show.report.runs import curve, report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome")]

@@ -15,19 +15,13 @@ from lightning_finetune.engine.range_test import Curve, choose, suggest, sweep, 
 from lightning_finetune.show.figures import Shown
 from lightning_finetune.show.report import Example, Gallery, Outcome, RangeTest, render
 from tests.show.report.reading import Page
-from tests.show.report.runs import history, report
+from tests.show.report.runs import curve, history, report
 
 ATTACK = "<script>alert('x')</script> & \"bees\""
 
 
 def page(**changes) -> Page:
     return Page(render(report(**changes)))
-
-
-def curve(explodes: bool = True) -> Curve:
-    rates = sweep_rates(1e-7, 10, 100)
-    found = sweep(lambda lr: 1 / (1 + 1e3 * lr) + (lr * 10 if explodes else 0.0), rates)
-    return Curve(found.lrs, found.losses, found.smoothed, found.diverged, suggest(found, 100))
 
 
 def photo(number: int, **changes) -> Example:

@@ -1,0 +1,31 @@
+"""Runs in processes of their own, and what they end with, to the bit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(out: Path, *options: object, expect: int = 0) -> dict:
+    command = [sys.executable, "-m", "tests.runs", str(out), *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return torch.load(out / "rank0.pt") if expect == 0 else {}
+
+
+def assert_same_bits(one: object, other: object, where: str = "") -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same_bits(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same_bits(a, b, f"{where}/{index}")
+    else:
+        assert one == other, where
