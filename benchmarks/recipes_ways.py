@@ -1,0 +1,298 @@
+"""What ``recipes.py`` runs with Lightning: this package's recipes, Lightning's callback, and rules as documented.
+
+All but ``ours`` and ``lessons`` train one plain LightningModule. Network, channels-last memory, kept memory, loaders and
+augmentation are this package's there too, so that only the recipe differs.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from recipes_sets import VOID, Kind, Task, image_errors, mask_of
+from torch import Tensor, nn
+from torch.nn import functional as F
+from training import Clock, fit
+
+from lightning_finetune import FineTune, ImageClassifier, ImageData, ImageItems, MultiLabelClassifier, UNetSegmenter
+from lightning_finetune.data.pixels.augment import Augment
+from lightning_finetune.engine.allocator import keep_freed
+from lightning_finetune.engine.layer_groups import layer_groups
+
+BACKBONE = "tf_efficientnet_lite0"
+
+Outcome = tuple[Clock, Tensor, Tensor]
+"""When which error was reached; logits and targets of the validation images with the last weights."""
+Configure = Callable[["Plain"], Any]
+"""The optimizers of a module, as ``configure_optimizers`` gives them."""
+
+
+def error_of(metrics: Mapping[str, Any]) -> float:
+    """The validation error of what any of these modules logs."""
+    if "val_error_rate" in metrics:
+        return float(metrics["val_error_rate"])
+    return 1 - float(metrics["val_f2" if "val_f2" in metrics else "val_pixel_accuracy"])
+
+
+def make_data(task: Task, seed: int, augment: bool = True) -> ImageData:
+    """This package's data module."""
+    table, words = task.table, task.source.augment
+    items = ImageItems.from_df(table, "/", "path").split_by_column()
+    if task.source.kind == "masks":
+        items = items.masks_from(mask_of, mask_of(task.train[0][0]).parents[2] / "codes.txt")
+    else:
+        items = items.label_from_df("label", " " if task.source.kind == "multi" else None)
+    drawn = Augment(**words) if augment and words is not None else "none"
+    return items.datamodule(
+        size=task.source.size,
+        batch_size=task.batch,
+        num_workers=0,
+        augment=drawn,  # type: ignore[typeddict-item]  # a Literal, or an Augment
+        seed=seed,
+        resize="squish" if task.source.kind == "masks" else "crop",
+    )
+
+
+def make_module(task: Task, data: ImageData, head: str = "linear") -> Any:
+    """This package's task."""
+    if task.source.kind == "masks":
+        return UNetSegmenter("unet", num_classes=data.num_classes, ignore_index=VOID)
+    kinds: dict[Kind, Any] = {"single": ImageClassifier, "multi": MultiLabelClassifier}
+    return kinds[task.source.kind](BACKBONE, num_classes=data.num_classes, head=head)
+
+
+@torch.no_grad()
+def judge(module: Any, data: ImageData, clock: Clock) -> Outcome:
+    """The validation images, in their order."""
+    module.eval()
+    outputs, targets = [], []
+    for raw in data.val_dataloader():
+        batch = data.on_after_batch_transfer(raw, 0)
+        outputs.append(module(batch["image"]))
+        targets.append(batch["mask"] if "mask" in batch else batch["label"])
+    return clock, torch.cat(outputs), torch.cat(targets)
+
+
+def recipe(name: str, head: str) -> Callable[[Task, int, int], Outcome]:
+    """One of this package's recipes."""
+
+    def train(task: Task, epochs: int, seed: int) -> Outcome:
+        pl.seed_everything(seed, verbose=False)
+        data = make_data(task, seed)
+        module = make_module(task, data, head)
+        callback = FineTune(epochs=epochs, recipe=name)  # type: ignore[arg-type]  # a name from this file
+        return judge(module, data, fit(module, data, [callback], epochs, error_of))
+
+    return train
+
+
+def head_alone(task: Task, epochs: int, seed: int) -> Outcome:
+    """Logistic regression over the standardised, pretrained features of the images as they are; nothing is trained."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    pl.seed_everything(seed, verbose=False)
+    data = make_data(task, seed, augment=False)
+    module = make_module(task, data).eval()
+    data.stats = module.normalization
+    clock = Clock()
+    data.setup("fit")
+    (train, labels), (valid, targets) = (features(module, data, part) for part in ("train", "val"))
+    scaler = StandardScaler().fit(train)
+    columns = labels[:, None] if labels.ndim == 1 else labels
+    fits = [LogisticRegression(C=0.01, max_iter=300).fit(scaler.transform(train), column) for column in columns.T]
+    found = np.stack([fitted.decision_function(scaler.transform(valid)) for fitted in fits], axis=-1)
+    logits = torch.from_numpy(found.reshape(len(found), -1))
+    if task.source.kind == "single" and logits.shape[1] == 1:  # two classes have one score
+        logits = torch.cat([-logits, logits], dim=1)
+    clock.training_ends()
+    clock.epoch_ends(image_errors(task.source.kind, logits, torch.from_numpy(targets)).mean())
+    return clock, logits, torch.from_numpy(targets)
+
+
+@torch.no_grad()
+def features(module: Any, data: ImageData, part: str) -> tuple[Any, Any]:
+    """Features ``[N, C]`` and labels of a split."""
+    loader = data.val_dataloader() if part == "val" else data.train_dataloader().one_pass()
+    batches = [data.on_after_batch_transfer(raw, 0) for raw in loader]
+    pooled = torch.cat([module.model.forward_features(batch["image"]) for batch in batches])
+    return pooled.numpy(), torch.cat([batch["label"] for batch in batches]).numpy()
+
+
+class Plain(pl.LightningModule):
+    """A LightningModule as anybody would write it.
+
+    Args:
+        task: What it trains on.
+        network: Of pixels to logits, with ``backbone`` and ``head`` if it classifies.
+        configure: Makes its optimizers.
+    """
+
+    def __init__(self, task: Task, network: nn.Module, normalization: Any, configure: Configure) -> None:
+        super().__init__()
+        self.kind, self.network, self.normalization = task.source.kind, network, normalization
+        self._configure = configure
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What ``BackboneFinetuning`` freezes first."""
+        backbone: nn.Module = self.network.backbone  # type: ignore[assignment]  # of a classifier
+        return backbone
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.network(pixels)
+        return logits
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of one batch."""
+        if self.kind == "multi":
+            return F.binary_cross_entropy_with_logits(logits, targets.float())
+        return F.cross_entropy(logits, targets, ignore_index=VOID if self.kind == "masks" else -100)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(self(batch["image"]), batch["mask" if self.kind == "masks" else "label"])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        logits, targets = self(batch["image"]), batch["mask" if self.kind == "masks" else "label"]
+        error = torch.as_tensor(image_errors(self.kind, logits, targets).mean())
+        self.log("val_loss", self.loss(logits, targets), batch_size=len(logits))  # what some checkpoints look at
+        self.log("val_error_rate", error, batch_size=len(logits))
+
+    def configure_optimizers(self) -> Any:
+        return self._configure(self)
+
+
+def plainly(
+    task: Task, epochs: int, seed: int, configure: Configure, callbacks: list[Any] | None = None, **options: Any
+) -> Outcome:
+    """Train a plain module from the same weights."""
+    pl.seed_everything(seed, verbose=False)
+    keep_freed()
+    data = make_data(task, seed)
+    made = make_module(task, data)
+    module = Plain(task, made.model, made.normalization, configure)
+    return judge(module, data, fit(module, data, callbacks or [], epochs, error_of, **options))
+
+
+def adamw(rate: float) -> Configure:
+    """AdamW over what is to be trained, at one rate."""
+
+    def configure(module: Plain) -> Any:
+        trained = [param for param in module.parameters() if param.requires_grad]
+        return torch.optim.AdamW(trained, lr=rate, fused=True)
+
+    return configure
+
+
+def stepwise(optimizer: Any, schedule: Any) -> Any:
+    """What Lightning takes for a schedule of steps."""
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def all_layers(rate: float) -> Callable[[Task, int, int], Outcome]:
+    """All layers from the first step, one rate, AdamW with one cycle: what most people write."""
+
+    def configure(module: Plain) -> Any:
+        optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2, fused=True)
+        steps = int(module.trainer.estimated_stepping_batches)
+        return stepwise(optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps))
+
+    return lambda task, epochs, seed: plainly(task, epochs, seed, configure)
+
+
+def backbone_finetuning(rate: float) -> Callable[[Task, int, int], Outcome]:
+    """Lightning's callback: the head for half of the epochs, then the backbone from a tenth of its rate on, which grows
+    by half each epoch, as the example in its documentation has it."""
+    from lightning.pytorch.callbacks import BackboneFinetuning
+
+    def train(task: Task, epochs: int, seed: int) -> Outcome:
+        callback = BackboneFinetuning(max(1, epochs // 2), lambda epoch: 1.5, backbone_initial_ratio_lr=0.1)
+        return plainly(task, epochs, seed, adamw(rate), [callback])
+
+    return train
+
+
+def scheduler(rate: float) -> Callable[[Task, int, int], Outcome]:
+    """finetuning-scheduler with an explicit schedule: the head for half of the epochs, then all at 0.3 of the rate."""
+
+    def train(task: Task, epochs: int, seed: int) -> Outcome:
+        import yaml
+        from finetuning_scheduler import FinetuningScheduler
+
+        phases = {
+            0: {"params": ["network.head.*"], "max_transition_epoch": max(1, epochs // 2)},
+            1: {"params": ["network.backbone.*"], "max_transition_epoch": epochs, "lr": 0.3 * rate},
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "schedule.yaml")
+            file.write_text(yaml.safe_dump(phases))
+            callback = FinetuningScheduler(ft_schedule=str(file), epoch_transitions_only=True, restore_best=False)
+            return plainly(task, epochs, seed, adamw(rate), [callback], enable_checkpointing=True)
+
+    return train
+
+
+def autogluon(task: Task, epochs: int, seed: int) -> Outcome:
+    """AutoGluon's MultiModalPredictor: AdamW at 1e-4, 0.9 of it for each layer further down, weight decay 1e-3, a tenth
+    of the steps to warm up, then a cosine, gradients clipped to 1. Without its mean of the three best checkpoints, as
+    that looks at the images that judge."""
+
+    def configure(module: Plain) -> Any:
+        groups = layer_groups(module.network)
+        rates = [1e-4 * 0.9 ** (len(groups) - 1 - place) for place in range(len(groups))]
+        params = [{"params": list(group.params), "lr": lr} for group, lr in zip(groups, rates, strict=True)]
+        optimizer = torch.optim.AdamW(params, weight_decay=1e-3, fused=True)
+        steps = int(module.trainer.estimated_stepping_batches)
+        warm = max(1, round(0.1 * steps))
+
+        def share(step: int) -> float:
+            past = (step - warm) / max(1, steps - warm)
+            return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * past))
+
+        return stepwise(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share))
+
+    return plainly(task, epochs, seed, configure, gradient_clip_val=1.0)
+
+
+def bit(task: Task, epochs: int, seed: int) -> Outcome:
+    """BiT-HyperRule (https://arxiv.org/abs/1912.11370): SGD at 3e-3 with momentum 0.9, a fifth of the steps to warm up,
+    then a tenth of the rate after each further fifth but the last, the head from zeros, no MixUp for small sets. Its 500
+    steps of 512 images are made those of the run; size and batch too."""
+
+    def configure(module: Plain) -> Any:
+        head = list(module.network.children())[-1]
+        for layer in head.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.weight)
+        optimizer = torch.optim.SGD(module.parameters(), lr=3e-3, momentum=0.9)
+        steps = int(module.trainer.estimated_stepping_batches)
+
+        def share(step: int) -> float:
+            fifth = 5 * step / steps
+            return max(fifth, 5 / steps) if fifth < 1 else 0.1 ** max(0, min(3, int(fifth) - 1))
+
+        return stepwise(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share))
+
+    return plainly(task, epochs, seed, configure)
+
+
+def lightning_ways() -> dict[str, Callable[[Task, int, int], Outcome]]:
+    """All that train with Lightning, by name."""
+    ways: dict[str, Callable[[Task, int, int], Outcome]] = {
+        "ours": recipe("measured", "linear"),
+        "lessons": recipe("lessons", "concat_pool"),
+        "head": head_alone,
+        "autogluon": autogluon,
+        "bit": bit,
+    }
+    for rate in (3e-4, 1e-3, 3e-3):
+        ways[f"plain-{rate:.0e}"] = all_layers(rate)
+        ways[f"backbone-{rate:.0e}"] = backbone_finetuning(rate)
+        ways[f"scheduler-{rate:.0e}"] = scheduler(rate)
+    return ways
