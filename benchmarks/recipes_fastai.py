@@ -1,4 +1,4 @@
-"""What ``recipes.py`` asks of fastai: the same weights, images and epochs through its own learner, loaders and calls."""
+"""What ``recipes.py`` asks of fastai: the same weights, images and epochs, its own learner, loaders and calls."""
 
 from __future__ import annotations
 
@@ -54,21 +54,26 @@ class Timed(Callback):
         self.task, self.clock = task, clock
 
     def before_train(self) -> None:
+        """An epoch begins."""
         self.clock.epoch_begins()
 
     def after_train(self) -> None:
+        """Its training has ended."""
         self.clock.training_ends()
 
     def before_validate(self) -> None:
+        """Forget the outputs of the epoch before."""
         self.outputs: list[Tensor] = []
         self.targets: list[Tensor] = []
 
     def after_batch(self) -> None:
+        """Keep what is said of validation images."""
         if not self.training:
             self.outputs.append(without_class(self.pred.detach()))
             self.targets.append(without_class(self.y))
 
     def after_epoch(self) -> None:
+        """Judge them."""
         errors = image_errors(self.task.source.kind, torch.cat(self.outputs), torch.cat(self.targets))
         self.clock.epoch_ends(float(errors.mean()))
 

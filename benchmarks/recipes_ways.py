@@ -1,7 +1,7 @@
 """What ``recipes.py`` runs with Lightning: this package's recipes, Lightning's callback, and rules as documented.
 
-All but ``ours`` and ``lessons`` train one plain LightningModule. Network, channels-last memory, kept memory, loaders and
-augmentation are this package's there too, so that only the recipe differs.
+All but ``ours`` and ``lessons`` train one plain LightningModule. Network, channels-last images, kept memory, fused
+kernels, loaders and augmentation are this package's there too, so that only the recipe differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from recipes_sets import VOID, Kind, Task, image_errors, mask_of
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from training import Clock, fit
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, ImageItems, MultiLabelClassifier, UNetSegmenter
@@ -131,6 +131,7 @@ class Plain(pl.LightningModule):
     Args:
         task: What it trains on.
         network: Of pixels to logits, with ``backbone`` and ``head`` if it classifies.
+        normalization: Statistics of the images that its weights were trained on.
         configure: Makes its optimizers.
     """
 
@@ -146,25 +147,29 @@ class Plain(pl.LightningModule):
         return backbone
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Logits."""
         logits: Tensor = self.network(pixels)
         return logits
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Of one batch."""
         if self.kind == "multi":
-            return F.binary_cross_entropy_with_logits(logits, targets.float())
-        return F.cross_entropy(logits, targets, ignore_index=VOID if self.kind == "masks" else -100)
+            return binary_cross_entropy_with_logits(logits, targets.float())
+        return cross_entropy(logits, targets, ignore_index=VOID if self.kind == "masks" else -100)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
         return self.loss(self(batch["image"]), batch["mask" if self.kind == "masks" else "label"])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the error."""
         logits, targets = self(batch["image"]), batch["mask" if self.kind == "masks" else "label"]
         error = torch.as_tensor(image_errors(self.kind, logits, targets).mean())
         self.log("val_loss", self.loss(logits, targets), batch_size=len(logits))  # what some checkpoints look at
         self.log("val_error_rate", error, batch_size=len(logits))
 
     def configure_optimizers(self) -> Any:
+        """What the way says."""
         return self._configure(self)
 
 
@@ -207,8 +212,10 @@ def all_layers(rate: float) -> Callable[[Task, int, int], Outcome]:
 
 
 def backbone_finetuning(rate: float) -> Callable[[Task, int, int], Outcome]:
-    """Lightning's callback: the head for half of the epochs, then the backbone from a tenth of its rate on, which grows
-    by half each epoch, as the example in its documentation has it."""
+    """Lightning's callback: the head for half of the epochs, then the backbone too.
+
+    Its rate grows by half each epoch, from a tenth of the head's on, as the example in its documentation has it.
+    """
     from lightning.pytorch.callbacks import BackboneFinetuning
 
     def train(task: Task, epochs: int, seed: int) -> Outcome:
@@ -239,9 +246,11 @@ def scheduler(rate: float) -> Callable[[Task, int, int], Outcome]:
 
 
 def autogluon(task: Task, epochs: int, seed: int) -> Outcome:
-    """AutoGluon's MultiModalPredictor: AdamW at 1e-4, 0.9 of it for each layer further down, weight decay 1e-3, a tenth
-    of the steps to warm up, then a cosine, gradients clipped to 1. Without its mean of the three best checkpoints, as
-    that looks at the images that judge."""
+    """AutoGluon's MultiModalPredictor (https://auto.gluon.ai, "Customize AutoMM").
+
+    AdamW at 1e-4, 0.9 of it for each layer group further down, weight decay 1e-3, a tenth of the steps to warm up, then
+    a cosine, gradients clipped to 1. Without its mean of the three best checkpoints: it looks at the images that judge.
+    """
 
     def configure(module: Plain) -> Any:
         groups = layer_groups(module.network)
@@ -261,9 +270,11 @@ def autogluon(task: Task, epochs: int, seed: int) -> Outcome:
 
 
 def bit(task: Task, epochs: int, seed: int) -> Outcome:
-    """BiT-HyperRule (https://arxiv.org/abs/1912.11370): SGD at 3e-3 with momentum 0.9, a fifth of the steps to warm up,
-    then a tenth of the rate after each further fifth but the last, the head from zeros, no MixUp for small sets. Its 500
-    steps of 512 images are made those of the run; size and batch too."""
+    """BiT-HyperRule (https://arxiv.org/abs/1912.11370).
+
+    SGD at 3e-3 with momentum 0.9, a fifth of the steps to warm up, then a tenth of the rate after each further fifth
+    but the last, the head from zeros, no MixUp for small sets. Steps, size and batch are the run's, not its 500 of 512.
+    """
 
     def configure(module: Plain) -> Any:
         head = list(module.network.children())[-1]

@@ -22,13 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from end_to_end_ways import fit  # beside this file
 from PIL import Image
-from quality import our_data, our_module  # likewise
+from training import fit  # beside this file
 
-from lightning_finetune import FineTune, Phase
+from lightning_finetune import FineTune, ImageClassifier, ImageData, MultiLabelClassifier, Phase, UNetSegmenter
+from lightning_finetune.data.pixels.augment import Augment
 
 RESULTS = Path(__file__).with_suffix(".json")
+WORKERS = 2
+VOID = 11
+SATELLITE = Augment(flip_vert=True, max_lighting=0.1, max_zoom=1.05, max_warp=0.0)
+"""Augmentation of the lessons' satellite tiles."""
 TILES = (1e-5, 9e-4)
 STREETS = (2e-5, 2e-3)
 SMALL, LARGE = (96, 128), (192, 256)
@@ -42,7 +46,7 @@ ERRORS: dict[str, Callable[[Mapping[str, Any]], float]] = {
 
 @dataclass(frozen=True)
 class Race:
-    """Recipes that end at the same size, the first of which has it throughout; with the task of ``quality.py``."""
+    """Recipes that end at the same size, the first of which has it throughout; with their task."""
 
     task: str
     recipes: dict[str, list[Phase]]
@@ -156,12 +160,39 @@ def run_once(root: Path, key: dict[str, Any]) -> None:
         return
     pl.seed_everything(key["seed"], verbose=False)
     race = RACES[key["race"]]
-    data = our_data(root, race.task, key["seed"], race.size)
+    data = make_data(root, race.task, key["seed"], race.size)
     recipe = FineTune(race.recipes[key["recipe"]], train_norm=True)
-    clock = fit(our_module(race.task, data.num_classes), data, [recipe], recipe.epochs, ERRORS[race.task])
+    clock = fit(make_module(race.task, data.num_classes), data, [recipe], recipe.epochs, ERRORS[race.task])
     rows = [*load(), {**key, "timeline": clock.timeline}]
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     print(rows[-1], flush=True)
+
+
+def make_module(task: str, classes: int) -> Any:
+    """The network, with the head of the lessons."""
+    if task == "camvid":
+        return UNetSegmenter("unet", num_classes=classes, ignore_index=VOID)
+    kind = {"landuse": ImageClassifier, "tags": MultiLabelClassifier}[task]
+    return kind("tf_efficientnet_lite0", num_classes=classes, head="concat_pool")
+
+
+def make_data(root: Path, task: str, seed: int, size: Any) -> ImageData:
+    """The images, validated at a size."""
+    common: dict[str, Any] = {"size": size, "num_workers": WORKERS, "seed": seed}
+    if task == "camvid":
+        folder = root / "camvid"
+        codes = folder / "codes.txt"
+        return ImageData.from_folder(folder, valid="val", masks="masks", codes=codes, batch_size=8, **common)
+    return ImageData.from_csv(
+        root / "satellite",
+        label_col=task,
+        label_delim=" " if task == "tags" else None,
+        valid_col="is_valid",
+        folder="images",
+        augment=SATELLITE,
+        batch_size=32,
+        **common,
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:

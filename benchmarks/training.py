@@ -51,9 +51,7 @@ def error_rate(metrics: Mapping[str, Any]) -> float:
     return float(metrics["val_error_rate"])
 
 
-def fit(
-    module: Any, data: Any, callbacks: list[Any], epochs: int, error: Error = error_rate, **options: Any
-) -> Clock:
+def fit(module: Any, data: Any, callbacks: list[Any], epochs: int, error: Error = error_rate, **options: Any) -> Clock:
     """Train on the CPU and validate after each epoch.
 
     Args:
