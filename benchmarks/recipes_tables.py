@@ -120,6 +120,23 @@ def seconds(index: Index, way: str, cells: Sequence[Cell]) -> float:
     return math.exp(statistics.fmean(logs))
 
 
+def costs(rows: Sequence[Row]) -> str:
+    """Means over the runs of each way: time, images a second in the last epoch, validation left out, and memory."""
+    lines = ["| way | runs | seconds | images/s, last epoch | memory |", "|---|---|---|---|---|"]
+    for way, cells in by_way(rows).items():
+        runs = list(cells.values())
+        total, rate, memory = (
+            statistics.fmean(found)
+            for found in (
+                [row["cpu"][-1] for row in runs],
+                [row["train"] // row["batch"] * row["batch"] / row["training"][-1] for row in runs],
+                [row["memory_mb"] for row in runs],
+            )
+        )
+        lines.append(f"| {way} | {len(runs)} | {total:.0f} s | {rate:.0f} | {memory:.0f} MB |")
+    return "\n".join(lines)
+
+
 def wins(index: Index, way: str, cells: Sequence[Cell]) -> str:
     """On how many of the sets ours has less error than another way, in the mean over folds."""
     sums: dict[str, float] = defaultdict(float)

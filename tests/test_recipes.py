@@ -157,15 +157,16 @@ def recipes(*options: str) -> str:
 def test_a_run_keeps_a_row_at_once_and_makes_none_twice(tmp_path: Path):
     out = tmp_path / "rows.jsonl"
     out.write_text('{"way": "ours", "set": "trash-48"')  # as an interruption leaves it
-    what = ["--ways", "ours", "head", "--sets", "trash-48", "--epochs", "1", "--out", str(out)]
+    ways = ["ours", "head", "lessons", "plain-1e-03", "backbone-1e-03", "autogluon", "bit"]
+    what = ["--ways", *ways, "--sets", "trash-48", "--epochs", "2", "--out", str(out)]
     first = recipes("run", str(DATA), "--folds", "0", *what)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [found["way"] for found in rows] == ["ours", "head"]
-    assert len(first.splitlines()) == 2
+    assert [found["way"] for found in rows] == ways
+    assert len(first.splitlines()) == len(ways)
     for found in rows:
         assert found["error"] == pytest.approx(len(found["wrong"]) / found["valid"], abs=1e-4)
         assert found["error"] == pytest.approx(found["timeline"][-1][1], abs=1e-4)
-        assert 0.2 < found["error"] < 0.7
         assert 0 < found["training"][0] <= found["cpu"][-1]
+    assert rows[0]["error"] < 0.65  # of six classes
     assert recipes("run", str(DATA), "--folds", "0", *what) == ""
     assert "| trash-48 | 1 |" in recipes("table", *what)
