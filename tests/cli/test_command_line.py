@@ -68,7 +68,8 @@ def test_it_says_what_it_will_do_and_what_came_out(done: tuple[Path, str]) -> No
     for words in (
         "Plan of the run",
         "head (1 of 9)",
-        "3.0e-06 to 3.0e-04",
+        "FineTune: the head starts where it fits",
+        "1.0e-04 to 5.0e-04",
         "Phases and their results",
         "val_error_rate",
     ):
