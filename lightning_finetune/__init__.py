@@ -115,7 +115,11 @@ _MOVED = {
 }
 """Documented modules of 0.1, by the package that holds them now."""
 
-_RENAMED = {"callbacks.checkpoints": "callbacks", "inference": "after.loading"}
+_RENAMED = {
+    "callbacks.checkpoints": "callbacks",
+    "inference": "after.loading",
+    "tasks.prediction": "tasks.shared.sources",
+}
 
 
 class _Moved(MetaPathFinder, Loader):

@@ -19,7 +19,7 @@ from lightning_finetune.__about__ import __version__
 from lightning_finetune.after.loading import load
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.prediction import known_preprocessing, normalize
+from lightning_finetune.tasks.shared.sources import known_preprocessing, normalize
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class _Graph(nn.Module):
         super().__init__()
         contiguous = copy.deepcopy(task.model).to(memory_format=torch.contiguous_format)
         self.model = contiguous.cpu().float().eval()
-        self.probabilities = task.probabilities
+        self.predictions = task.predictions
         self.stride = int(getattr(task.model, "stride", 1))
         self.size: tuple[int, int] = tuple(preprocessing["size"])
         for name in ("mean", "std"):
@@ -114,10 +114,10 @@ class _Graph(nn.Module):
         height, width = image.shape[-2:]
         down, right = ((side + self.stride - 1) // self.stride * self.stride - side for side in (height, width))
         if self.stride == 1:
-            return self.probabilities(self.model((image - self.mean) / self.std))
+            return self.predictions(self.model((image - self.mean) / self.std))
         padded = nn.functional.pad(image, (0, right, 0, down), mode="replicate")
-        found = self.probabilities(self.model((padded - self.mean) / self.std))
-        return nn.functional.pad(found, (0, -right, 0, -down))  # a slice would make torch ask whether it is one
+        predictions = self.predictions(self.model((padded - self.mean) / self.std))
+        return nn.functional.pad(predictions, (0, -right, 0, -down))  # a slice would make torch ask whether it is one
 
 
 class _SameConv2d(Conv2dSame):
@@ -192,7 +192,7 @@ def _difference(run: Runner, task: BaseTask, preprocessing: Mapping[str, Any], s
     pixels = torch.randint(0, 256, tuple(shape), dtype=torch.uint8, generator=generator)
     device = next(task.parameters()).device
     with torch.inference_mode():
-        expected = task.probabilities(task(normalize(pixels.to(device), preprocessing))).float().cpu()
+        expected = task.predictions(task(normalize(pixels.to(device), preprocessing))).float().cpu()
     with torch.no_grad():
         found = run(pixels.float() / 255)
     difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")
@@ -207,20 +207,14 @@ def _difference(run: Runner, task: BaseTask, preprocessing: Mapping[str, Any], s
 
 def _card(task: BaseTask, graph: _Graph, path: Path, free: Sequence[str]) -> dict[str, Any]:
     """What the user of the file must know, in plain values."""
-    learned = task.learned()
     channels = len(graph.get_buffer("mean"))
     kind = {1: "grey", 3: "RGB"}.get(channels, "all channels")
     return {
         "format": "torch.export" if path.suffix == ".pt2" else "onnx",
-        "task": type(task).__name__,
-        "kind": task.kind,
-        "classes": learned.pop("classes"),
-        **learned.pop("preprocessing"),
-        **learned,
+        **task.card(),
         "stride": graph.stride,
         "free": list(free),
         "input": f"image: float32 [B, {channels}, H, W], {kind} in 0..1; the graph normalises",
-        "output": "probabilities: float32 [B, classes], of masks [B, classes, H, W]",
         "tolerance": TOLERANCE,
         "versions": {"lightning_finetune": __version__, **{name: version(name) for name in ("torch", "timm")}},
     }

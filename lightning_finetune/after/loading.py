@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +40,13 @@ def load(checkpoint: str | Path, *, model: nn.Module | None = None) -> Any:
 
 
 def _task_class(name: str, origin: str) -> type[BaseTask]:
-    known = {cls.__name__: cls for cls in _subclasses(BaseTask)}  # type: ignore[type-abstract]
+    known = BaseTask.known()
     if name not in known:
         raise CheckpointError(
             f"{origin}: a checkpoint of {name!r}, which is not imported.{did_you_mean(name, known)} "
             f"Import the module that defines it before loading."
         )
     return known[name]
-
-
-def _subclasses(cls: type[BaseTask]) -> Iterator[type[BaseTask]]:
-    for child in cls.__subclasses__():
-        yield child
-        yield from _subclasses(child)
 
 
 def _build(cls: type[BaseTask], arguments: dict[str, Any], model: nn.Module | None, origin: str) -> BaseTask:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 from rich.progress import track
@@ -19,10 +21,7 @@ from lightning_finetune.engine.diagnosis import diagnose, read_csv
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 from lightning_finetune.show.figures.predictions import overlay
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.classification import Prediction
-from lightning_finetune.tasks.multilabel import LabelsPrediction
-from lightning_finetune.tasks.prediction import list_sources
-from lightning_finetune.tasks.segmentation import MaskPrediction, UNetSegmenter
+from lightning_finetune.tasks.shared.sources import list_sources
 from lightning_finetune.tasks.shared.symmetries import TTA
 
 
@@ -62,13 +61,13 @@ def predict_files(
     root = Path(images) if many else Path(images).parent
     bad: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
-    with (_Masks if isinstance(task, UNetSegmenter) else _Rows)(folder, root, task, sources) as writer:
+    with _Writer(folder, root, task, sources) as writer:
         pairs = task.predict_each(sources, tta=tta, batch_size=batch_size)
-        for source, found in track(pairs, "Predicting", total=len(sources)):
-            if isinstance(found, DataError):
-                bad.append(str(found))
+        for source, prediction in track(pairs, "Predicting", total=len(sources)):
+            if isinstance(prediction, DataError):
+                bad.append(str(prediction))
             else:
-                writer.write(Path(source), found)
+                writer.write(Path(source), prediction)
     print(f"{len(sources) - len(bad)} of {len(sources)} images are predicted in {folder}")  # noqa: T201
     listing = folder / "unreadable.txt"
     listing.unlink(missing_ok=True)  # of a run before
@@ -87,54 +86,56 @@ def diagnose_file(metrics: str) -> None:
     print("\n".join(map(str, found)) or "Nothing to look out for.")  # noqa: T201
 
 
-class _Rows:
-    """``predictions.csv``: file, prediction, and the probability of every class; one row at a time."""
+class _Writer:
+    """What a task says about files, one at a time: as rows of ``predictions.csv``, as ``masks`` and as ``overlays``."""
 
     def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any]) -> None:
-        self.root, self.classes = root, task.classes
-        # Names of files need not be UTF-8, but what is written must.
-        self.file = (folder / "predictions.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace")
-        self.rows = csv.writer(self.file)
-        self.rows.writerow(["file", "prediction", *(f"p({name})" for name in self.classes)])
+        self.folder, self.root, self.task = folder, root, task
+        self.stems = Counter(Path(source).with_suffix("") for source in sources)
+        self.table: csv.DictWriter[str] | None = None
+        self.files = ExitStack()
 
-    def __enter__(self) -> _Rows:
+    def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.file.close()
+        self.files.close()
 
-    def write(self, path: Path, found: Prediction | LabelsPrediction) -> None:
-        """Add the row of one image."""
-        said = found.label if isinstance(found, Prediction) else " ".join(found.labels)
-        values = [f"{found.probabilities[name]:.6f}" for name in self.classes]
-        self.rows.writerow([path.relative_to(self.root), said, *values])
+    def write(self, path: Path, prediction: Any) -> None:
+        """Write what was predicted for one image."""
+        row, mask = self.task.row(prediction), self.task.mask(prediction)
+        if row:
+            self._add({"file": path.relative_to(self.root), **row})
+        if mask is not None:
+            self._draw(path, mask)
 
+    def _add(self, row: dict[str, object]) -> None:
+        if self.table is None:
+            # Names of files need not be UTF-8, but what is written must.
+            path = self.folder / "predictions.csv"
+            file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+            self.table = csv.DictWriter(self.files.enter_context(file), list(row))
+            self.table.writeheader()
+        self.table.writerow(row)
 
-class _Masks:
-    """``masks`` and ``overlays``, with the folders of the images; two images of one name keep their endings."""
-
-    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any]) -> None:
-        self.folder, self.root, self.channels = folder, root, task.arguments["in_channels"]
-        self.stems = Counter(Path(source).with_suffix("") for source in sources)
-        colours = [channel for colour in colormaps["tab20"].colors for channel in colour]  # type: ignore[attr-defined]
-        self.palette = ([round(255 * channel) for channel in colours] * (256 // 20 + 1))[: 3 * 256]
-        if task.num_classes > 256:
-            raise FinetuneError(f"Expected at most 256 classes for mask files of 8 bits, got {task.num_classes}.")
-
-    def __enter__(self) -> _Masks:
-        return self
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def write(self, path: Path, found: MaskPrediction) -> None:
-        """Write the two files of one image."""
+    def _draw(self, path: Path, ids: npt.NDArray[np.int64]) -> None:
+        """Masks lie in the folders of the images; two images of one name keep their endings."""
+        if ids.max() > 255:
+            raise FinetuneError(f"Expected at most 256 classes for mask files of 8 bits, got {self.task.num_classes}.")
         name = path.stem if self.stems[path.with_suffix("")] == 1 else path.name
         place = path.relative_to(self.root).parent / f"{name}.png"
-        mask = Image.fromarray(found.mask.astype(np.uint8))
-        mask.putpalette(self.palette)
+        mask = Image.fromarray(ids.astype(np.uint8))
+        mask.putpalette(_palette())
         _save(mask, self.folder / "masks" / place)
-        pixels = visible(load_image(path, found.mask.shape, channels=self.channels)).permute(1, 2, 0).numpy()
-        _save(Image.fromarray(overlay(pixels, found.mask)), self.folder / "overlays" / place)
+        channels = self.task.arguments["in_channels"]
+        pixels = visible(load_image(path, ids.shape, channels=channels)).permute(1, 2, 0).numpy()
+        _save(Image.fromarray(overlay(pixels, ids)), self.folder / "overlays" / place)
+
+
+def _palette() -> list[int]:
+    """The colours of overlays for 256 ids, one channel after the other."""
+    colours = [round(255 * channel) for colour in colormaps["tab20"].colors for channel in colour]  # type: ignore[attr-defined]
+    return (colours * (256 // 20 + 1))[: 3 * 256]
 
 
 def _save(image: Image.Image, path: Path) -> None:

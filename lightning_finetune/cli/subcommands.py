@@ -127,13 +127,16 @@ class CommandTrainer(Trainer):
             raise FinetuneError(f"interpret needs an ImageData, got {type(datamodule).__name__}.")
         from lightning_finetune.after.interpretation import interpret  # only now, as it loads pandas and matplotlib
 
-        found = interpret(load(ckpt_path), datamodule)
+        interpretation = interpret(load(ckpt_path), datamodule)
         folder = run_dir(self) / "interpretation" if out is None else Path(out)
-        found.save(folder)
-        show_table("Worst classes", found.report().sort_values("f1").head(TOP).reset_index(names="class"))
-        if found.task.kind != "multi":
-            show_table("Most confused", found.most_confused().head(TOP))
-        rank_zero_info(f"Judged at {found.size[0]} x {found.size[1]} pixels. Tables and figures are in {shown(folder)}")
+        interpretation.save(folder)
+        tables = interpretation.tables()
+        if "report" in tables:
+            show_table("Worst classes", interpretation.worst(TOP))
+        if "most_confused" in tables:
+            show_table("Most confused", tables["most_confused"].head(TOP))
+        seen = " x ".join(map(str, interpretation.size))
+        rank_zero_info(f"Judged at {seen} pixels. Tables and figures are in {shown(folder)}")
         return folder
 
     def _plans(self) -> list[FineTune]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from lightning_finetune.errors import DataError
 from lightning_finetune.show.figures import Shown
-
-_THRESHOLD = 0.5
-"""From which probability on a label counts, where the task does not say."""
+from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.shared.foreign import foreign_verdicts
 
 
 def describe(
@@ -30,67 +29,21 @@ def describe(
         targets: ``[B, ...]``.
 
     Raises:
-        DataError: The module's ``forward`` is not that of a classifier or of a segmenter, or does not fit the targets.
+        DataError: The module's ``forward`` takes more than images, or what it gives does not fit the targets.
     """
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
         try:
             logits = module(images)
         except (NotImplementedError, TypeError) as error:
             raise DataError(f"expected a `forward` that takes images alone: {error}") from error
-    if not isinstance(logits, Tensor) or logits.ndim not in (2, 4):
-        raise DataError("expected logits [B, C] or [B, C, H, W] from the module's `forward`.")
-    if logits.shape == (len(targets), 1) and not targets.is_floating_point():
-        logits, targets = torch.cat([torch.zeros_like(logits), logits], 1), targets.flatten()  # of two classes
+    if isinstance(module, BaseTask):
+        said, names = module.predictions(logits).float().cpu(), list(module.classes)
+        verdicts = module.verdicts(said, module.prepare_target(targets).cpu())
+    else:
+        verdicts, names = foreign_verdicts(module, logits, targets, partial(class_names, trainer, module))
     pixels = to_pixels(images, *_statistics(trainer, module))
-    names = class_names(trainer, module, logits.shape[1])
-    if logits.ndim == 4 and targets.shape == (len(logits), *logits.shape[2:]):
-        return _with_masks(pixels, _counted(module, targets), logits.argmax(1)), names
-    probabilities = _probabilities(module, logits)
-    if logits.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
-        return _with_label(pixels, targets, probabilities, names), names
-    if targets.shape == logits.shape:
-        said = probabilities > torch.as_tensor(getattr(module, "thresholds", _THRESHOLD)).cpu()
-        return _with_labels(pixels, targets, said, names), names
-    raise DataError(f"logits of shape {list(logits.shape)} do not fit targets of shape {list(targets.shape)}.")
-
-
-def _with_label(pixels: Sequence[Any], targets: Tensor, probabilities: Tensor, names: Sequence[str]) -> list[Shown]:
-    best = probabilities.max(1)
-    rows = zip(pixels, targets.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
-    return [Shown(image, names[true], f"{names[said]} {share:.0%}", true != said) for image, true, said, share in rows]
-
-
-def _with_labels(pixels: Sequence[Any], targets: Tensor, present: Tensor, names: Sequence[str]) -> list[Shown]:
-    rows = zip(pixels, (targets > _THRESHOLD).cpu(), present, strict=True)
-    return [
-        Shown(image, _listed(true, names), _listed(said, names), not torch.equal(true, said))
-        for image, true, said in rows
-    ]
-
-
-def _listed(flags: Tensor, names: Sequence[str]) -> str:
-    return ", ".join(name for name, flag in zip(names, flags.tolist(), strict=True) if flag) or "none"
-
-
-def _with_masks(pixels: Sequence[Any], targets: Tensor, said: Tensor) -> list[Shown]:
-    counted = (targets >= 0).sum((1, 2))
-    share = ((targets == said).sum((1, 2)) / counted).tolist()
-    masks = zip(targets.cpu().numpy(), said.cpu().numpy(), strict=True)
-    rows = zip(pixels, masks, share, strict=True)
-    return [Shown(image, "", f"truth | prediction, {same:.0%} equal", None, pair) for image, pair, same in rows]
-
-
-def _counted(module: nn.Module, masks: Tensor) -> Tensor:
-    """Masks with -1, which is left bare, where the task says that pixels count for nothing."""
-    arguments = getattr(module, "arguments", None)
-    ignored = arguments.get("ignore_index") if isinstance(arguments, dict) else None
-    return masks if ignored is None else masks.masked_fill(masks == ignored, -1)
-
-
-def _probabilities(module: nn.Module, logits: Tensor) -> Tensor:
-    own = getattr(module, "probabilities", None)
-    found: Tensor = own(logits) if callable(own) else logits.softmax(1)
-    return found.float().cpu()
+    pairs = zip(pixels, verdicts, strict=True)
+    return [Shown(image, one.truth, one.prediction, one.wrong, one.masks) for image, one in pairs], names
 
 
 def class_names(trainer: pl.Trainer, module: nn.Module, count: int) -> list[str]:

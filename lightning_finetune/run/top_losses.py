@@ -40,9 +40,8 @@ class TopLosses:
             outputs: Of the task's ``validation_step``.
             batch: With the place of each image in the validation set under ``index``.
         """
-        pairs = zip(outputs["logits"].float(), outputs["target"], strict=True)
-        losses = torch.stack([self.task.criterion(one[None], true[None]) for one, true in pairs])
-        losses = losses.detach().float().nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+        losses = self.task.losses(outputs["logits"], outputs["target"])
+        losses = losses.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
         losses = torch.cat([self._losses, losses])
         self._losses, kept = losses.topk(self.num)
         self._places = torch.cat([self._places, batch["index"].to(self._places.device)])[kept]

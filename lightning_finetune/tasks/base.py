@@ -1,58 +1,75 @@
-"""What the tasks share: how a model is built, stepped, measured, optimised and kept in a checkpoint."""
+"""What the tasks share: how a model is built, stepped, measured, asked, optimised and kept in a checkpoint."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
-from lightning_finetune.errors import CheckpointError
-from lightning_finetune.tasks.evaluation import Evaluates
+from lightning_finetune.errors import CheckpointError, DataError, FinetuneError, first_ten
+from lightning_finetune.tasks.measures.confusion import Confusion, Counts
 from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
 from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument, collect
-from lightning_finetune.tasks.prediction import Predicts
+from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_num_classes, plain
 from lightning_finetune.tasks.shared.batch import check_data, explained, images_of, target_of
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
+from lightning_finetune.tasks.shared.sources import Sources, known_preprocessing, list_sources, normalize
+from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
+from lightning_finetune.tasks.shared.verdicts import Verdict, by_shape
 
 if TYPE_CHECKING:
+    import pandas as pd  # heavy, and only its name is needed
+
     from lightning_finetune.tasks.networks.backbones import Stats  # it loads timm
 
 
-class BaseTask(Predicts, Evaluates):
-    """A model with its loss, metrics and optimizer.
+class BaseTask(LightningModule, ABC):
+    """A model with its loss, metrics and optimizer, and all that differs between tasks.
 
     The ``__init__`` of a task ends with ``self.build(locals())``, which calls the template methods
     :meth:`configure_models`, :meth:`configure_losses` and :meth:`configure_metrics`; they find the constructor's
     arguments in :attr:`arguments`. Overriding one of them swaps that part.
 
     Attributes:
+        kind: Which kind of labels it needs of its data: ``"single"``, ``"multi"``, ``"mask"`` or one of your own.
+        target_key: Where a batch holds the targets.
+        output: What an exported file gives.
+        judged_by: Column of :meth:`report` that is low in the worst rows.
         arguments: What the constructor was given.
         model: Images ``[B, C, H, W]`` to logits.
         criterion: Logits and targets to a loss.
         num_classes: How many classes, or labels.
         classes: Their names; the data's, where it has them.
-        preprocessing: How the data made images; what :meth:`predict` repeats.
+        preprocessing: How the data made images, ``{"size": [h, w], "mean": […], "std": […], "resize": …}``; what
+            :meth:`predict` repeats.
+        val_measures: Loss and metrics of the validation set.
+        test_measures: Loss and metrics of the test set.
         head_is_new: Whether the head has the weights that it was made with: neither trained nor loaded.
     """
 
-    target_key: ClassVar[str] = "label"
     kind: ClassVar[str]
+    target_key: ClassVar[str] = "label"
+    output: ClassVar[str] = "probabilities: float32 [B, classes]"
+    judged_by: ClassVar[str] = "f1"
 
     def build(self, arguments: Mapping[str, Any]) -> None:
         """Build model, loss and metrics from the constructor's ``locals()``."""
         self.arguments = {name: arg for name, arg in arguments.items() if name not in ("self", "__class__")}
         self.num_classes = check_num_classes(self.arguments["num_classes"])
-        self.classes = [str(number) for number in range(self.num_classes)]
-        self.preprocessing = None
+        self.classes = _unnamed(self.num_classes)
+        self.preprocessing: dict[str, Any] | None = None
         self.model = self.configure_models().to(memory_format=torch.channels_last)
         self.criterion = self.configure_losses()
         given: MetricsArgument | None = self.arguments["metrics"]
@@ -75,7 +92,7 @@ class BaseTask(Predicts, Evaluates):
 
     @abstractmethod
     def configure_metrics(self) -> dict[str, Metric]:
-        """Metrics of ``(probabilities, targets)``, by what follows ``val_`` and ``test_``, the chief one first."""
+        """Metrics of ``(predictions, targets)``, by what follows ``val_`` and ``test_``, the chief one first."""
 
     def configure_optimizers(self) -> Optimizer:
         """One optimizer over all layer groups, each in a decayed and an undecayed parameter group."""
@@ -83,9 +100,79 @@ class BaseTask(Predicts, Evaluates):
         groups = param_groups.build(layer_groups(self, only=self.parameters()), **rates)
         return build_optimizer(self.arguments["optimizer"], groups, **rates)
 
-    @abstractmethod
+    # -- what differs between tasks ------------------------------------------------------------------------------------
+
     def check_target(self, target: Tensor) -> None:
         """Raise a ``DataError`` if ``target`` cannot belong to this model."""
+
+    def prepare_target(self, target: Tensor) -> Tensor:
+        """A batch's targets as the loss takes them."""
+        return target
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """Prepared targets as metrics take them."""
+        return target
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities from logits; of a model that gives no logits what it gives."""
+        return logits
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """What the task says, from what its model gives: metrics, pictures and files show this."""
+        return self.probabilities(logits)
+
+    @property
+    def set_loss(self) -> SetLoss:
+        """How the loss is meaned over a set; override it for a criterion whose batches weigh something else."""
+        return set_loss_of(self.criterion)
+
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Losses of single images ``[B]``, each that of a batch of the one: weights of classes cancel in a mean."""
+        pairs = zip(logits.float(), target, strict=True)
+        return torch.stack([self.criterion(one[None], true[None]).detach().float() for one, true in pairs])
+
+    def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:
+        """Truth and prediction of each image in words, as pictures show them, and as a row of a table.
+
+        Args:
+            predictions: What :meth:`predictions` gave for a batch.
+            target: Its targets, prepared.
+        """
+        return by_shape(predictions, target, self.classes)
+
+    def confusion(self) -> Counts | None:
+        """A metric that counts what a confusion matrix shows; None for a task that confuses no classes."""
+        return None
+
+    def report(self, items: pd.DataFrame, confusion: Confusion | None) -> dict[str, Any]:
+        """Columns of a table by which a data set is judged; the first holds the names of its rows.
+
+        Args:
+            items: The rows of :meth:`verdicts` of all images.
+            confusion: What :meth:`confusion` counted.
+
+        Raises:
+            FinetuneError: The task has none.
+        """
+        if confusion is None:
+            raise FinetuneError(f"{type(self).__name__} has no report. Look at `items`, one row an image.")
+        return confusion.report()
+
+    @abstractmethod
+    def describe(self, predictions: Tensor, source: ImageSource) -> Any:
+        """What :meth:`predict` says about one image, from what :meth:`predictions` gave for it."""
+
+    def row(self, prediction: Any) -> dict[str, object]:
+        """What :meth:`describe` gave as a row of ``predictions.csv``; empty for no table."""
+        return {"prediction": prediction}
+
+    def mask(self, prediction: Any) -> Any:
+        """Class ids ``[h, w]`` in what :meth:`describe` gave; None where there are none."""
+        return None
+
+    def input_size(self, source: ImageSource, size: Size) -> Size:
+        """At which size the model sees an image, where validation saw ``size``."""
+        return size
 
     # -- what callbacks and data ask -----------------------------------------------------------------------------------
 
@@ -101,15 +188,58 @@ class BaseTask(Predicts, Evaluates):
         last = LayerGroup(head.name, (*head.params, *self.criterion.parameters()))
         return {group.name: group for group in (*body, last)}
 
+    def target_of(self, batch: Any) -> Tensor:
+        """The targets of a batch, checked and prepared.
+
+        Raises:
+            DataError: There are none, or none that can belong to this model.
+        """
+        target = target_of(batch, self.target_key)
+        self.check_target(target)
+        return self.prepare_target(target)
+
+    def check_data(self, datamodule: Any) -> None:
+        """Compare a data module with the task before anything is asked of it; what it does not say is not compared.
+
+        Raises:
+            DataError: They do not fit.
+        """
+        kind = getattr(datamodule, "kind", self.kind)
+        if kind != self.kind:
+            fitting = next((name for name, task in BaseTask.known().items() if task.kind == kind), "another task")
+            raise DataError(f"Expected data of kind {self.kind!r}, got {kind!r}. Train it with {fitting}.")
+        check_data(datamodule, self.num_classes, self.arguments["in_channels"])
+        names = list(getattr(datamodule, "classes", None) or self.classes)
+        if names != self.classes != _unnamed(self.num_classes):
+            raise DataError(
+                f"Expected `data` with the classes {self.classes}, got {names}. Give the data that the model was "
+                "trained on; for other classes begin a new model with its weights: weights='best.ckpt'."
+            )
+
+    @classmethod
+    def known(cls) -> dict[str, type[BaseTask]]:
+        """The tasks that are imported, by name; those that others are made of are not among them."""
+        children = [child for child in cls.__subclasses__() if hasattr(child, "kind")]
+        return {child.__name__: child for child in children} | {
+            name: task for child in cls.__subclasses__() for name, task in child.known().items()
+        }
+
     def setup(self, stage: str) -> None:
         """Check that the data module fits."""
-        check_data(
-            getattr(self.trainer, "datamodule", None), self.kind, self.num_classes, self.arguments["in_channels"]
-        )
+        self.check_data(getattr(self.trainer, "datamodule", None))
+
+    def on_validation_start(self) -> None:
+        """Check the data again, now that a checkpoint may have named the classes."""
+        self.check_data(getattr(self.trainer, "datamodule", None))
+
+    def on_test_start(self) -> None:
+        """Check the data again, now that a checkpoint may have named the classes."""
+        self.check_data(getattr(self.trainer, "datamodule", None))
 
     def on_fit_start(self) -> None:
-        """Take class names and preprocessing from the data module; those of a checkpoint may be of other data."""
+        """Take class names and preprocessing from the data module."""
         datamodule: Any = getattr(self.trainer, "datamodule", None)
+        self.check_data(datamodule)
         self.classes = list(getattr(datamodule, "classes", None) or self.classes)
         if hasattr(datamodule, "preprocessing"):
             self.preprocessing = datamodule.preprocessing()
@@ -124,7 +254,7 @@ class BaseTask(Predicts, Evaluates):
         """What the head's linear layer is given for a batch, ``[B, C]``, and the targets."""
         model: Any = self.model
         features: Tensor = model.forward_features(images_of(batch))
-        return features, target_of(batch, self.target_key)
+        return features, self.prepare_target(target_of(batch, self.target_key))
 
     def on_train_start(self) -> None:
         """From now on the head learns."""
@@ -146,7 +276,7 @@ class BaseTask(Predicts, Evaluates):
         images = images_of(batch)
         with explained(images):
             logits = self(images)
-        loss: Tensor = self.criterion(logits, target_of(batch, self.target_key))
+        loss: Tensor = self.criterion(logits, self.prepare_target(target_of(batch, self.target_key)))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
@@ -158,9 +288,45 @@ class BaseTask(Predicts, Evaluates):
         if (batch_idx + 1) % CHECK_EVERY == 0 or self.trainer.is_last_batch:
             self._finite.check(self._phase)
 
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Add one batch to loss and metrics; its ``logits``, ``predictions`` and ``target``, for callbacks."""
+        return self._measure(self.val_measures, batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Add one batch to loss and metrics."""
+        self._measure(self.test_measures, batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start loss and metrics anew."""
+        self.val_measures.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Start loss and metrics anew."""
+        self.test_measures.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and metrics of the whole set."""
+        self._log_measures(self.val_measures)
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and metrics of the whole set."""
+        self._log_measures(self.test_measures)
+
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Probabilities of one batch."""
-        return self.probabilities(self(images_of(batch)))
+        """Predictions of one batch."""
+        return self.predictions(self(images_of(batch)))
+
+    def _measure(self, measures: Measures, batch: Any) -> dict[str, Tensor]:
+        """Add a batch to ``measures``; what the model says of it, and its targets."""
+        target = self.target_of(batch)
+        logits = self(images_of(batch))
+        predictions = self.predictions(logits)
+        measures.update(self.set_loss.sums(logits, target), predictions, self.metric_target(target))
+        return {"logits": logits, "predictions": predictions, "target": target}
+
+    def _log_measures(self, measures: Measures) -> None:
+        for place, (name, value) in enumerate(measures.compute(self.classes, self.set_loss.mean).items()):
+            self.log(name, value, prog_bar=place < 2, sync_dist=True)  # equal on all ranks; sync_dist asks for no more
 
     def _phase(self) -> str:
         groups = layer_groups(self, only=self.parameters())
@@ -170,6 +336,75 @@ class BaseTask(Predicts, Evaluates):
         plan = max(plans, key=lambda plan: len(plan.phases), default=None)
         phase = "" if plan is None else f"phase {plan.phase_of(self.current_epoch) + 1} of {len(plan.phases)}, "
         return f"epoch {self.current_epoch} ({phase}layer groups {trained[0]} to {trained[-1]} train)"
+
+    # -- predictions of files ------------------------------------------------------------------------------------------
+
+    def predict(self, source: Sources, *, tta: TTA = "none", batch_size: int = 32) -> Any:
+        """Predict images as validation saw them.
+
+        Args:
+            source: An image file, a PIL image or a uint8 array; or many: a list of these, or a folder, whose images
+                are taken in sorted order.
+            tta: Mean over symmetries of the image; see
+                :func:`~lightning_finetune.tasks.shared.symmetries.mean_over_symmetries`.
+            batch_size: Images at once.
+
+        Returns:
+            One prediction for one image, a list for many.
+
+        Raises:
+            DataError: Files that are no images; names all of them.
+            FinetuneError: The task was trained on data that did not say how it makes images.
+        """
+        sources, many = list_sources(source)
+        pairs = list(self.predict_each(sources, tta=tta, batch_size=batch_size))
+        bad = [str(prediction) for _, prediction in pairs if isinstance(prediction, DataError)]
+        if bad:
+            raise DataError(f"{len(bad)} of {len(sources)} images cannot be read:{first_ten(bad)}")
+        return [prediction for _, prediction in pairs] if many else pairs[0][1]
+
+    def predict_each(
+        self, sources: Sequence[ImageSource], *, tta: TTA = "none", batch_size: int = 32
+    ) -> Iterator[tuple[ImageSource, Any]]:
+        """One image after the other, with what the task says about it or the ``DataError`` of one that is unreadable.
+
+        Args:
+            sources: Image files, PIL images or uint8 arrays.
+            tta: As of :meth:`predict`.
+            batch_size: Images at once, and in memory.
+        """
+        preprocessing = known_preprocessing(self.preprocessing)
+        for start in range(0, len(sources), batch_size):
+            batch = sources[start : start + batch_size]
+            read = [self._try_load(source, preprocessing) for source in batch]
+            rows = iter(self._rows([image for image in read if isinstance(image, Tensor)], preprocessing, tta))
+            for source, image in zip(batch, read, strict=True):
+                yield source, image if isinstance(image, DataError) else self.describe(next(rows), source)
+
+    def _try_load(self, source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | DataError:
+        """The image, or what is wrong with it."""
+        height, width = preprocessing["size"]
+        try:
+            size, channels = self.input_size(source, (height, width)), preprocessing.get("channels", 3)
+            return load_image(source, size, preprocessing["resize"], channels)
+        except DataError as error:
+            return error
+
+    def _rows(self, images: Sequence[Tensor], preprocessing: Mapping[str, Any], tta: TTA) -> list[Tensor]:
+        """Predictions of each image; neighbours of one size go through the model together."""
+        device, mode = next(self.parameters()).device, self.training
+        rows: list[Tensor] = []
+        self.eval()
+        try:
+            with torch.inference_mode():
+                for _, group in groupby(images, key=lambda image: image.shape):
+                    batch = normalize(torch.stack(list(group)).to(device), preprocessing)
+                    rows += (
+                        mean_over_symmetries(lambda turned: self.predictions(self(turned)), batch, tta).float().cpu()
+                    )
+        finally:
+            self.train(mode)
+        return rows
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -199,6 +434,17 @@ class BaseTask(Predicts, Evaluates):
     def learned(self) -> dict[str, Any]:
         """What the task knows from its data beside weights, in plain values; kept in checkpoints."""
         return {"classes": self.classes, "preprocessing": self.preprocessing}
+
+    def card(self) -> dict[str, Any]:
+        """What the user of an exported file must know of the task, in plain values."""
+        learned = {"classes": self.classes, **known_preprocessing(self.preprocessing), **self.learned()}
+        del learned["preprocessing"]
+        return {"task": type(self).__name__, "kind": self.kind, **learned, "output": self.output}
+
+
+def _unnamed(count: int) -> list[str]:
+    """What classes are called until data names them."""
+    return [str(number) for number in range(count)]
 
 
 def _head_is_known(module: Any, keys: Any) -> None:

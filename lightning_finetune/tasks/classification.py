@@ -13,11 +13,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts
 from lightning_finetune.tasks.measures.metrics import ErrorRate, MetricsArgument
 from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import check_class_weights, not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
+from lightning_finetune.tasks.shared.sources import path_of
+from lightning_finetune.tasks.shared.verdicts import Verdict, columns, of_classes, ranked
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,24 @@ class ImageClassifier(BaseTask):
                 f"got {int(target.min())} to {int(target.max())}. Give num_classes={int(target.max()) + 1} or more."
             )
 
-    def describe(self, probabilities: Tensor, source: ImageSource) -> Prediction:
+    def prepare_target(self, target: Tensor) -> Tensor:
+        """Class numbers ``[B]`` as int64; mixed labels ``[B, num_classes]`` as they are."""
+        return target if target.is_floating_point() else target.long()
+
+    def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:
+        """The most probable class of each image against the true one."""
+        return of_classes(predictions, target, self.classes)
+
+    def confusion(self) -> ClassCounts | None:
+        """Counts of true by predicted class, of up to 1,000 classes."""
+        return ClassCounts(self.num_classes) if self.num_classes <= MATRIX else None
+
+    def describe(self, predictions: Tensor, source: ImageSource) -> Prediction:
         """The most probable class of one image, from its probabilities ``[num_classes]``."""
-        order = probabilities.argsort(descending=True, stable=True).tolist()
-        ranked = {self.classes[place]: float(probabilities[place]) for place in order}
-        label = next(iter(ranked))
-        return Prediction(label, ranked[label], ranked, Path(source) if isinstance(source, (str, Path)) else None)
+        probabilities = ranked(predictions, self.classes)
+        label = next(iter(probabilities))
+        return Prediction(label, probabilities[label], probabilities, path_of(source))
+
+    def row(self, prediction: Prediction) -> dict[str, object]:
+        """The most probable class, and the probability of every one."""
+        return {"prediction": prediction.label, **columns(prediction.probabilities, self.classes)}

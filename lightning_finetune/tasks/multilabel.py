@@ -16,6 +16,7 @@ from torchmetrics.classification import MultilabelAveragePrecision
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.measures.confusion import LabelCounts
 from lightning_finetune.tasks.measures.losses import LabelLoss, MultiLabelLoss
 from lightning_finetune.tasks.measures.metrics import MetricsArgument
 from lightning_finetune.tasks.measures.thresholds import BestThreshold, LabelAccuracy, SampleFBeta
@@ -23,6 +24,8 @@ from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import choose, not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
+from lightning_finetune.tasks.shared.sources import path_of
+from lightning_finetune.tasks.shared.verdicts import Verdict, columns, of_labels, ranked
 
 Tuning: TypeAlias = Literal["tuned", "tuned_per_label"]
 
@@ -152,12 +155,28 @@ class MultiLabelClassifier(BaseTask):
         if not bool(((target == 0) | (target == 1)).all()):
             raise DataError(f"Expected targets of 0 and 1, got {target.min():g} to {target.max():g}.")
 
+    def prepare_target(self, target: Tensor) -> Tensor:
+        """0, 1 or, of mixed images, between ``[B, L]``, as float32."""
+        return target.float()
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """0 or 1 ``[B, L]``, as int64."""
+        return target.long()
+
+    def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:
+        """The labels found in each image against those that are true."""
+        return of_labels(predictions, self._present(predictions), target, self.classes)
+
+    def confusion(self) -> LabelCounts:
+        """Counts of each label, absent and present, at the thresholds of now."""
+        return LabelCounts(self.thresholds)
+
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """Add one batch to loss, metrics and the search for thresholds; its ``probabilities`` and ``target``."""
-        found = super().validation_step(batch, batch_idx)
+        """Add one batch to loss, metrics and the search for thresholds; what the base class gives."""
+        outputs = super().validation_step(batch, batch_idx)
         if self.tuner is not None:
-            self.tuner.update(found["probabilities"], found["target"])
-        return found
+            self.tuner.update(outputs["predictions"], outputs["target"])
+        return outputs
 
     def on_validation_epoch_start(self) -> None:
         """Start loss, metrics and the search for thresholds anew."""
@@ -169,8 +188,8 @@ class MultiLabelClassifier(BaseTask):
         """Log loss and metrics of the whole set; take the thresholds that are best on it."""
         super().on_validation_epoch_end()
         if self.tuner is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            found = self.tuner.compute().expand(self.num_classes)
-            self.thresholds = [round(threshold, 2) for threshold in found.tolist()]  # the grid's digits
+            best = self.tuner.compute().expand(self.num_classes)
+            self.thresholds = [round(threshold, 2) for threshold in best.tolist()]  # the grid's digits
 
     def on_test_epoch_start(self) -> None:
         """Start anew, at the thresholds that were found."""
@@ -183,12 +202,20 @@ class MultiLabelClassifier(BaseTask):
         """Class names, preprocessing and thresholds."""
         return {**super().learned(), "thresholds": self.thresholds}
 
-    def describe(self, probabilities: Tensor, source: ImageSource) -> LabelsPrediction:
+    def describe(self, predictions: Tensor, source: ImageSource) -> LabelsPrediction:
         """The labels of one image, from its probabilities ``[L]``."""
-        order = probabilities.argsort(descending=True, stable=True).tolist()
-        ranked = {self.classes[place]: float(probabilities[place]) for place in order}
-        labels = tuple(self.classes[place] for place in order if probabilities[place] > self.thresholds[place])
-        return LabelsPrediction(labels, ranked, Path(source) if isinstance(source, (str, Path)) else None)
+        probabilities = ranked(predictions, self.classes)
+        limits = dict(zip(self.classes, self.thresholds, strict=True))
+        labels = tuple(name for name, share in probabilities.items() if share > limits[name])
+        return LabelsPrediction(labels, probabilities, path_of(source))
+
+    def row(self, prediction: LabelsPrediction) -> dict[str, object]:
+        """The labels, and the probability of every one."""
+        return {"prediction": " ".join(prediction.labels), **columns(prediction.probabilities, self.classes)}
+
+    def _present(self, probabilities: Tensor) -> Tensor:
+        """Which labels are over their thresholds ``[B, L]``."""
+        return probabilities > probabilities.new_tensor(self.thresholds)
 
     def _fixed_thresholds(self) -> list[float]:
         """One threshold a label, as given; the lessons' where it is to be tuned."""

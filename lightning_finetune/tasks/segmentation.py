@@ -14,13 +14,15 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 from lightning_finetune.data.pixels.decode import ImageSource, Size
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts
 from lightning_finetune.tasks.measures.losses import MaskLoss, SegmentationLoss
 from lightning_finetune.tasks.measures.metrics import ClassIoU, MetricsArgument
 from lightning_finetune.tasks.networks.decoders import Decoder
 from lightning_finetune.tasks.networks.weights import Weights
-from lightning_finetune.tasks.prediction import original_size
 from lightning_finetune.tasks.shared.arguments import not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
+from lightning_finetune.tasks.shared.sources import original_size, path_of
+from lightning_finetune.tasks.shared.verdicts import Verdict, of_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ class UNetSegmenter(BaseTask):
 
     kind = "mask"
     target_key = "mask"
+    output = "probabilities: float32 [B, classes, H, W]"
 
     def __init__(
         self,
@@ -137,8 +140,30 @@ class UNetSegmenter(BaseTask):
         scale = max(size[0] / height, size[1] / width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def describe(self, probabilities: Tensor, source: ImageSource) -> MaskPrediction:
+    def prepare_target(self, target: Tensor) -> Tensor:
+        """Class ids ``[B, H, W]`` as int64."""
+        return target.long()
+
+    def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:
+        """The mask of each image beside the true one, which is left bare where pixels count for nothing."""
+        ignore = self.arguments["ignore_index"]
+        return of_masks(predictions.argmax(1), target if ignore is None else target.masked_fill(target == ignore, -1))
+
+    def confusion(self) -> ClassCounts | None:
+        """Counts of pixels by true and predicted class, of up to 1,000 classes."""
+        if self.num_classes > MATRIX:
+            return None
+        return ClassCounts(self.num_classes, ignore_index=self.arguments["ignore_index"])
+
+    def describe(self, predictions: Tensor, source: ImageSource) -> MaskPrediction:
         """The mask of one image at the size of the image, from its probabilities ``[C, h, w]``."""
-        full = nn.functional.interpolate(probabilities[None], original_size(source), mode="bilinear")
-        path = Path(source) if isinstance(source, (str, Path)) else None
-        return MaskPrediction(full[0].argmax(0).numpy(), tuple(self.classes), path)
+        full = nn.functional.interpolate(predictions[None], original_size(source), mode="bilinear")
+        return MaskPrediction(full[0].argmax(0).numpy(), tuple(self.classes), path_of(source))
+
+    def row(self, prediction: MaskPrediction) -> dict[str, object]:
+        """Nothing: masks are pictures."""
+        return {}
+
+    def mask(self, prediction: MaskPrediction) -> npt.NDArray[np.int64]:
+        """The mask."""
+        return prediction.mask

@@ -52,24 +52,19 @@ def test_all_is_saved(classifier, data, tmp_path):
     assert Image.open(tmp_path / "out/top_losses.png").size > (100, 100)
 
 
-def test_very_many_classes_have_pairs_and_a_report_but_no_matrix(trainer, tmp_path):
+def test_very_many_classes_have_a_row_an_image_but_no_matrix(trainer, tmp_path):
     names = [f"class {number}" for number in range(1001)]
     images = [(photo("red", number), 50 * number) for number in range(20)]
     data = ImageData.from_dataset(images, images, classes=names, size=64, num_workers=0)
     task = ImageClassifier("test_resnet", num_classes=1001, weights=False, lr=1e-6)
     trainer(1, limit_train_batches=1, limit_val_batches=0).fit(task, data)
     found = interpret(task, data)
-    wrong = found.items[found.items["truth"] != found.items["prediction"]]
-    assert found.most_confused()["count"].sum() == len(wrong) > 0
-    assert set(found.most_confused()["truth"]) == set(wrong["truth"])
-    assert found.report()["support"].sum() == 20
-    for matrix in (found.confusion_matrix, found.plot_confusion_matrix):
-        with pytest.raises(FinetuneError, match="1001"):
-            matrix()
+    assert found.items["truth"].tolist() == [f"class {50 * number}" for number in range(20)]
+    for table in (found.confusion_matrix, found.plot_confusion_matrix, found.most_confused, found.report):
+        with pytest.raises(FinetuneError, match="Look at `items`"):
+            table()
     found.save(tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "losses.csv", "report.csv", "most_confused.csv", "top_losses.png"
-    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"losses.csv", "top_losses.png"}
 
 
 def test_other_classes_are_refused(classifier, data):

@@ -1,5 +1,4 @@
 import csv
-from collections import Counter
 
 import lightning.pytorch as pl
 import numpy as np
@@ -52,28 +51,17 @@ def test_labels_are_counted_at_the_tasks_thresholds(tmp_path):
     assert (table(tmp_path).reshape(3, 2, 2) == multilabel_confusion_matrix(labels, said)).all()
 
 
-def random_batches(classes: int, count: int = 40) -> torch.utils.data.DataLoader:
+def test_too_many_classes_are_told_once_and_not_counted(tmp_path, caplog):
     torch.manual_seed(0)
-    labels = torch.randint(0, classes, (count,))
-    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(count, 3, 32, 32), labels), 8)
-
-
-def test_of_very_many_classes_the_most_confused_pairs_are_written_and_said(tmp_path, caplog):
-    batches = random_batches(1001)
+    batches = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.randn(8, 3, 32, 32), torch.randint(0, 1001, (8,))), 8
+    )
     task = ImageClassifier("test_resnet", num_classes=1001, weights=False)
-    with caplog.at_level("INFO"):
-        quiet_trainer(tmp_path, callbacks=[LogConfusion()]).validate(task, batches, verbose=False)
-    images, labels = batches.dataset.tensors
-    with torch.no_grad():
-        said = task.eval()(images).argmax(1)
-    wrong = Counter((str(a), str(b)) for a, b in zip(labels.tolist(), said.tolist(), strict=True) if a != b)
-    with (tmp_path / "confusion.csv").open() as file:
-        header, *rows = csv.reader(file)
-    assert header == ["actual", "predicted", "count"]
-    assert {(actual, predicted): int(count) for actual, predicted, count in rows} == wrong
-    assert [int(row[2]) for row in rows] == sorted(wrong.values(), reverse=True)
-    assert not (tmp_path / "confusion.png").exists()
-    assert "1001 classes are too many for a picture" in caplog.text
+    quiet_trainer(tmp_path, callbacks=[LogConfusion()], max_epochs=1).fit(task, batches, batches)
+    assert (
+        caplog.text.count("LogConfusion shows nothing: ImageClassifier tells no classes apart, or more than 1000") == 1
+    )
+    assert not (tmp_path / "confusion.csv").exists()
 
 
 def test_other_modules_are_told_once(tmp_path, caplog):

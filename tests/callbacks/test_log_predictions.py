@@ -177,7 +177,7 @@ def test_pixels_that_count_for_nothing_are_left_bare(tmp_path) -> None:
 
     module, images = Segmenter(), torch.randn(1, 3, 2, 4)
     masks = torch.tensor([[[1, 1, 1, 0], [255, 255, 255, 255]]])
-    module.arguments = {"ignore_index": 255}
+    module.save_hyperparameters({"ignore_index": 255})
     [shown], _ = describe(quiet_trainer(tmp_path), module, images, masks)
     assert shown.prediction == "truth | prediction, 75% equal"
     assert shown.masks[0].tolist() == [[1, 1, 1, 0], [-1] * 4]

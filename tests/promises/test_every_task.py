@@ -4,6 +4,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from lightning_finetune import load, tasks
 from lightning_finetune.callbacks import FineTune
@@ -17,6 +18,7 @@ from tests.tasks.subjects import BATCH, TASKS, batches
 def test_every_task_is_listed():
     public = {name for name in tasks.__all__ if issubclass(getattr(tasks, name), tasks.BaseTask)}
     assert public - {"BaseTask"} == set(TASKS)
+    assert {name: tasks.BaseTask.known()[name] for name in TASKS} == {name: getattr(tasks, name) for name in TASKS}
 
 
 def fit(folder, name, situation, resume=None):
@@ -65,3 +67,13 @@ def test_a_development_run_makes_one_step(tmp_path, name):
     trainer = quiet_trainer(tmp_path, callbacks=[FineTune()], fast_dev_run=True)
     trainer.fit(module, batches(module.kind, 8), batches(module.kind, 4))
     assert trainer.global_step == 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_last_batch_of_one_image_changes_no_number(tmp_path, name):
+    task = TASKS[name]()
+    whole, trainer = batches(task.kind, 5).dataset, quiet_trainer(tmp_path)
+    (one,) = trainer.validate(task, DataLoader(whole, 4), verbose=False)
+    assert one == pytest.approx(trainer.validate(task, DataLoader(whole, 5), verbose=False)[0], nan_ok=True)
+    assert trainer.test(task, DataLoader(whole, 4), verbose=False)[0]["test_loss"] == pytest.approx(one["val_loss"])
+    assert len(torch.cat(trainer.predict(task, DataLoader(whole, 4)))) == 5

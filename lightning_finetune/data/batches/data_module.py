@@ -18,7 +18,7 @@ from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.block.check import check_images
 from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.items import ImageItems
-from lightning_finetune.data.block.labels import encode
+from lightning_finetune.data.block.labels import encode, label_text
 from lightning_finetune.data.block.masks import VOID
 from lightning_finetune.data.block.multi_hot import MultiHot
 from lightning_finetune.data.block.options import Stats
@@ -217,10 +217,12 @@ class ImageDataModule(LightningDataModule):
         size = self._train_size if train else self.size
         order = permutation(self.seed, epoch, len(images)) if train else np.arange(len(images))
         batch = self.augmented(images[BatchKey(order[:count], epoch, size)])
-        batch["image"] = torch.stack([visible(image) for image in batch["image"]])
-        if "mask" in batch:
-            batch["mask"] = batch["mask"].masked_fill(batch["mask"] == VOID, -1)
-        return batch_figure(batch, self.classes)
+        pixels = [
+            visible(image).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy() for image in batch["image"]
+        ]
+        titles = [label_text(label, self.classes) for label in batch["label"]] if "label" in batch else None
+        masks = [mask.masked_fill(mask == VOID, -1).numpy() for mask in batch["mask"]] if "mask" in batch else None
+        return batch_figure(pixels, titles, masks, self.classes)
 
     def summary(self) -> Summary:
         """Counts, class balance and sizes, and warnings of what looks wrong."""

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from lightning_finetune.data.batches.dataset import Kind
 from lightning_finetune.data.block.multi_hot import MultiHot
@@ -129,6 +130,15 @@ def encode(labels: Labels, splits: Splits) -> tuple[tuple[str, ...], Targets]:
     if labels.kind == "single":
         return classes, np.fromiter((number[name] for name in labels.values), np.int64, len(labels.values))
     return classes, MultiHot(([number[name] for name in names] for names in labels.values), len(classes))
+
+
+def label_text(label: Tensor, classes: Sequence[str]) -> str:
+    """A class name, or the names of a 0/1 vector; of a mixed label, names with their shares."""
+    if label.ndim == 0:
+        return classes[int(label)]
+    shares = [(name, float(share)) for name, share in zip(classes, label, strict=True) if share > 0]
+    texts = [name if share == 1 else f"{name} {share:.0%}" for name, share in shares]
+    return "\n".join(" ".join(texts[start : start + 3]) for start in range(0, len(texts), 3))
 
 
 def _names(kind: Kind, values: Iterable[Any]) -> set[str]:

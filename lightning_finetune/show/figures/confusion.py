@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,27 +16,27 @@ _COUNTED = 10_000  # from which on, as of pixels, shares of the true class stand
 _NAMED = 60  # classes up to which names do not overlap
 
 
-def draw_confusion(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """True by predicted class, shaded by the share of the true class; of labels one small matrix each.
+Panel: TypeAlias = tuple[str, Sequence[str], npt.NDArray[np.int64]]
+"""A title, the names of rows and columns, and counts of true by predicted class ``[K, K]``."""
+
+
+def draw_confusion(panels: Sequence[Panel]) -> Figure:
+    """True by predicted class, shaded by the share of the true class.
 
     Args:
-        counts: ``[C, C]``, or ``[L, 2, 2]`` for labels.
-        classes: Their names; left out where they would overlap, as are the numbers before.
+        panels: One large matrix, whose names are left out where they would overlap, as are the numbers before; or
+            several small ones.
     """
-    if counts.ndim == 2:
-        side = min(3 + 0.4 * len(classes), 14)
-        figure = Figure(figsize=(side, side), layout="constrained")
-        _draw(figure.subplots(), counts, classes)
-        return figure
-    columns = int(np.ceil(np.sqrt(len(counts))))
-    rows = -(-len(counts) // columns)
-    figure = Figure(figsize=(2.2 * columns, 2.2 * rows), layout="constrained")
-    for number, panel in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        if number < len(counts):
-            _draw(panel, counts[number], ("absent", "present"))
-            panel.set_title(classes[number], fontsize=9)
-        else:
-            panel.set_axis_off()
+    columns = math.ceil(math.sqrt(len(panels)))
+    rows = -(-len(panels) // columns)
+    side = min(3 + 0.4 * len(panels[0][1]), 14) if len(panels) == 1 else 2.2
+    figure = Figure(figsize=(side * columns, side * rows), layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for place, (title, names, counts) in zip(places, panels, strict=False):
+        _draw(place, counts, names)
+        place.set_title(title, fontsize=9)
+    for place in places[len(panels) :]:
+        place.set_axis_off()
     return figure
 
 

@@ -2,140 +2,147 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
-from torchmetrics.utilities import dim_zero_cat
 
-from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.multilabel import MultiLabelClassifier
+from lightning_finetune.errors import FinetuneError
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 MATRIX = 1000
-"""Classes up to which every pair of them is counted: 8 MB. Of ten thousand it would be 800 MB, nearly all noughts."""
+"""Classes up to which pairs of them are counted: 8 MB. Of ten thousand it would be 800 MB, nearly all noughts."""
 
 PANELS = 100
 """Labels up to which a picture gives each a matrix of its own."""
 
 
-class Pairs(NamedTuple):
-    """How often which class was taken for which, of the pairs that occurred, in the order of the classes.
+Panel: TypeAlias = tuple[str, Sequence[str], Ints]
+"""One matrix of a picture: of which label, names of rows and columns, counts of true by predicted ``[K, K]``."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often which class was taken for which.
 
     Attributes:
-        true: Number of the true class, ``[K]``.
-        found: Number of the predicted class, ``[K]``.
-        times: Images, or pixels, ``[K]``.
+        counts: Images, or pixels, by true and predicted class ``[C, C]``.
+        classes: Their names.
     """
 
-    true: Ints
-    found: Ints
-    times: Ints
+    counts: Ints
+    classes: Sequence[str]
 
-    def confused(self, least: int = 1) -> Pairs:
-        """Pairs of different classes that occurred at least so often, the most frequent first."""
-        rows = np.flatnonzero((self.true != self.found) & (self.times >= least))
-        rows = rows[np.argsort(-self.times[rows], kind="stable")]
-        return Pairs(self.true[rows], self.found[rows], self.times[rows])
+    def panels(self) -> list[Panel]:
+        """What a picture shows."""
+        return [("", self.classes, self.counts)]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What is counted of each class."""
+        return self.classes
+
+    @property
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """Columns and rows of a file."""
+        return ["actual \\ predicted", *self.classes], self._rows()
+
+    def pairs(self, least: int = 1) -> list[tuple[str, str, int]]:
+        """True class, predicted class and how often, of those that differ; the most frequent first."""
+        wrong = self.counts * (1 - np.eye(len(self.counts), dtype=np.int64))
+        places = np.argwhere(wrong >= max(least, 1)).tolist()
+        found = [(self.classes[true], self.classes[other], int(wrong[true, other])) for true, other in places]
+        return sorted(found, key=lambda pair: -pair[2])  # stable: equals in the order of the classes
+
+    def rates(self) -> tuple[Ints, Ints, Ints]:
+        """How often each class was found, was found falsely and was missed, ``[C]`` each."""
+        hits = self.counts.diagonal()
+        return hits, self.counts.sum(0) - hits, self.counts.sum(1) - hits
+
+    def report(self) -> dict[str, Any]:
+        """Precision, recall, F1, IoU and support of each class, by scikit-learn's definitions; NaN for 0 / 0."""
+        hits, false, missed = self.rates()
+        with np.errstate(invalid="ignore"):
+            return {
+                "class": list(self.classes),
+                "precision": hits / (hits + false),
+                "recall": hits / (hits + missed),
+                "f1": 2 * hits / (2 * hits + false + missed),
+                "iou": hits / (hits + false + missed),
+                "support": hits + missed,
+            }
+
+    def _rows(self) -> list[list[object]]:
+        return [[name, *row.flatten().tolist()] for name, row in zip(self.classes, self.counts, strict=True)]
 
 
-Counts: TypeAlias = Ints | Pairs
-"""True by predicted class ``[C, C]``; of labels, absent by present ``[L, 2, 2]``; of many classes their pairs."""
+class LabelConfusion(Confusion):
+    """How often each label was found and missed: absent by present ``[L, 2, 2]``, as labels exclude no other."""
+
+    def panels(self) -> list[Panel]:
+        """One matrix for each label.
+
+        Raises:
+            FinetuneError: There are more than 100.
+        """
+        if len(self.counts) > PANELS:
+            raise FinetuneError(f"Expected at most {PANELS} labels for a picture, got {len(self.counts)}.")
+        return [(name, ("absent", "present"), each) for name, each in zip(self.classes, self.counts, strict=True)]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What is counted of each label."""
+        return "true_negative", "false_positive", "false_negative", "true_positive"
+
+    @property
+    def table(self) -> tuple[list[str], list[list[object]]]:
+        """Columns and rows of a file."""
+        return ["label", "true absent", "false present", "missed", "true present"], self._rows()
+
+    def pairs(self, least: int = 1) -> list[tuple[str, str, int]]:
+        """There are none.
+
+        Raises:
+            FinetuneError: In any case.
+        """
+        raise FinetuneError("Expected classes that exclude each other, got labels. Use report() instead.")
+
+    def rates(self) -> tuple[Ints, Ints, Ints]:
+        """How often each label was found, was found falsely and was missed, ``[L]`` each."""
+        return self.counts[:, 1, 1], self.counts[:, 0, 1], self.counts[:, 1, 0]
 
 
-class PairCounts(Metric):
-    """Counts of pairs of classes, of those that occur.
+class ClassCounts(MulticlassConfusionMatrix):
+    """torchmetrics' counts of probabilities ``[B, C, ...]`` against classes ``[B, ...]``."""
+
+    def confusion(self, classes: Sequence[str]) -> Confusion:
+        """All that was counted; every process must ask."""
+        return Confusion(self.compute().cpu().numpy(), classes)
+
+
+class LabelCounts(MultilabelConfusionMatrix):
+    """torchmetrics' counts, with a threshold for each label.
 
     Args:
-        classes: How many there are.
-        ignored: True class that does not count.
-        kwargs: As for any torchmetrics metric.
+        thresholds: From which probability on a label is present.
     """
 
-    full_state_update = False
-    codes: list[Tensor]
-    times: list[Tensor]
-
-    def __init__(self, classes: int, ignored: int | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.classes, self.ignored = classes, ignored
-        self.add_state("codes", [], dist_reduce_fx="cat")
-        self.add_state("times", [], dist_reduce_fx="cat")
-
-    def update(self, said: Tensor, target: Tensor) -> None:
-        """Add a batch: predicted and true classes ``[B, ...]``."""
-        counted = target != (-1 if self.ignored is None else self.ignored)
-        codes, times = torch.unique((target * self.classes + said)[counted], return_counts=True)
-        self.codes.append(codes)
-        self.times.append(times)
-
-    def compute(self) -> Tensor:
-        """True class, predicted class and count of each pair, int64 ``[K, 3]``."""
-        codes, places = torch.unique(dim_zero_cat(self.codes), return_inverse=True)
-        times = torch.zeros_like(codes).scatter_add_(0, places, dim_zero_cat(self.times))
-        return torch.stack([codes // self.classes, codes % self.classes, times], dim=1)
-
-
-class Confusion:
-    """Counts of true by predicted class ``[C, C]``; of labels, absent by present ``[L, 2, 2]``; summed over processes.
-
-    Args:
-        task: Whose classes, thresholds and ignored pixels hold.
-    """
-
-    def __init__(self, task: BaseTask) -> None:
-        self._thresholds = task.thresholds if isinstance(task, MultiLabelClassifier) else None
-        self._counts: Metric
-        ignored = task.arguments.get("ignore_index")
-        if self._thresholds is not None:
-            self._counts = MultilabelConfusionMatrix(task.num_classes)
-        elif task.num_classes <= MATRIX:
-            self._counts = MulticlassConfusionMatrix(task.num_classes, ignore_index=ignored)
-        else:
-            self._counts = PairCounts(task.num_classes, ignored)
-        self._counts.to(task.device)
+    def __init__(self, thresholds: Sequence[float]) -> None:
+        super().__init__(len(thresholds))
+        self.limits = list(thresholds)
 
     def update(self, probabilities: Tensor, target: Tensor) -> None:
-        """Count a batch: probabilities ``[B, C, ...]`` and targets ``[B, ...]``."""
-        if self._thresholds is not None:
-            said = (probabilities > probabilities.new_tensor(self._thresholds)).int()
-        else:
-            said = probabilities.argmax(1)
-        self._counts.update(said, target.long())
+        """Add a batch: probabilities and targets ``[B, L]``."""
+        super().update((probabilities > probabilities.new_tensor(self.limits)).int(), target.int())
 
-    def compute(self) -> Counts:
-        """The counts, of more than 1,000 classes those of pairs that occurred; every process must ask."""
-        counts: Ints = self._counts.compute().cpu().numpy()
-        return Pairs(*counts.T) if isinstance(self._counts, PairCounts) else counts
+    def confusion(self, classes: Sequence[str]) -> Confusion:
+        """All that was counted; every process must ask."""
+        return LabelConfusion(self.compute().cpu().numpy(), classes)
 
 
-def pairs_of(counts: Counts) -> Pairs:
-    """The pairs of classes that occurred."""
-    if isinstance(counts, Pairs):
-        return counts
-    true, found = np.nonzero(counts)
-    return Pairs(true, found, counts[true, found])
-
-
-def rates(counts: Counts, classes: int) -> tuple[Ints, Ints, Ints]:
-    """How often each class, or label, was found, was found falsely and was missed, ``[classes]`` each."""
-    if not isinstance(counts, Pairs) and counts.ndim == 3:
-        return counts[:, 1, 1], counts[:, 0, 1], counts[:, 1, 0]
-    pairs = pairs_of(counts)
-    true, found = np.zeros((2, classes), dtype=np.int64)
-    np.add.at(true, pairs.true, pairs.times)
-    np.add.at(found, pairs.found, pairs.times)
-    right = pairs.true == pairs.found
-    hits = np.zeros(classes, dtype=np.int64)
-    hits[pairs.true[right]] = pairs.times[right]
-    return hits, found - hits, true - hits
-
-
-def drawable(counts: Counts) -> TypeGuard[Ints]:
-    """Whether a picture can show them."""
-    return not isinstance(counts, Pairs) and (counts.ndim == 2 or len(counts) <= PANELS)
+Counts: TypeAlias = ClassCounts | LabelCounts

@@ -64,28 +64,21 @@ def explained(images: Tensor) -> Iterator[None]:
         ) from error
 
 
-def check_data(datamodule: Any, kind: str, num_classes: int, in_channels: int) -> None:
+def check_data(datamodule: Any, num_classes: int, in_channels: int) -> None:
     """Compare a data module with the task before anything is trained.
 
     Args:
-        datamodule: One that says ``kind``, ``num_classes`` and ``channels``; what it does not say is not checked.
-        kind: Of targets, that the task needs.
+        datamodule: One that says ``num_classes`` and ``channels``; what it does not say is not checked.
         num_classes: Of the task.
         in_channels: Of the images that its model takes.
 
     Raises:
         DataError: They do not fit.
     """
-    have = getattr(datamodule, "kind", kind)
-    if have != kind:
-        fitting = {"single": "ImageClassifier", "multi": "MultiLabelClassifier", "mask": "UNetSegmenter"}
+    count = getattr(datamodule, "num_classes", num_classes)
+    if count != num_classes:
         raise DataError(
-            f"Expected data of kind {kind!r}, got {have!r}. Train it with {fitting.get(have, 'another task')}."
-        )
-    found = getattr(datamodule, "num_classes", None)
-    if found is not None and found != num_classes:
-        raise DataError(
-            f"The model has {num_classes} classes (`num_classes`), the data {found}. Give num_classes={found}."
+            f"The model has {num_classes} classes (`num_classes`), the data {count}. Give num_classes={count}."
         )
     channels = getattr(datamodule, "channels", in_channels)
     if channels != in_channels:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_finetune.data.block import labels
-from lightning_finetune.data.block.labels import Labels, encode
+from lightning_finetune.data.block.labels import Labels, encode, label_text
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
@@ -88,3 +89,11 @@ def test_equal_labels_are_one_object_however_they_were_read() -> None:
 def test_an_optional_group_that_is_absent_is_no_label() -> None:
     with pytest.raises(DataError, match="1 of 2 names"):
         labels.from_re(["ant_1.jpg", "1.jpg"], r"^(ant)?_?\d+")
+
+
+def test_labels_are_written_as_a_person_reads_them():
+    names = ["ant", "bee", "wasp"]
+    assert label_text(torch.tensor(1), names) == "bee"
+    assert label_text(torch.tensor([1.0, 0.0, 1.0]), names) == "ant wasp"
+    assert label_text(torch.tensor([0.25, 0.75, 0.0]), names) == "ant 25% bee 75%"
+    assert label_text(torch.zeros(3), names) == ""

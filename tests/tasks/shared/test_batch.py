@@ -28,17 +28,12 @@ def test_errors_say_what_the_batch_holds():
         target_of([IMAGES], "label")
 
 
-def test_data_of_another_kind_names_the_task_for_it():
-    with pytest.raises(DataError, match=r"'single', got 'mask'.*UNetSegmenter"):
-        check_data(SimpleNamespace(kind="mask", num_classes=2), "single", 2, 3)
-
-
 def test_number_of_classes_against_the_data():
     with pytest.raises(DataError, match=r"2 classes \(`num_classes`\), the data 5\. Give num_classes=5"):
-        check_data(SimpleNamespace(kind="single", num_classes=5), "single", 2, 3)
-    check_data(SimpleNamespace(), "single", 2, 3)
+        check_data(SimpleNamespace(num_classes=5), 2, 3)
+    check_data(SimpleNamespace(), 2, 3)
 
 
 def test_number_of_channels_against_the_data():
     with pytest.raises(DataError, match=r"3 channels \(`in_channels`\), the data gives 5"):
-        check_data(SimpleNamespace(channels=5), "single", 2, 3)
+        check_data(SimpleNamespace(channels=5), 2, 3)

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks.prediction import known_preprocessing, list_sources, normalize, original_size
+from lightning_finetune.tasks.shared.sources import known_preprocessing, list_sources, normalize, original_size
 
 
 def test_normalising_is_what_the_statistics_say():

@@ -1,0 +1,72 @@
+"""The images that a prediction is asked for, and how a task sees them: as validation saw its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from lightning_finetune.data.block.files import image_files
+from lightning_finetune.data.pixels.decode import ImageSource, Size, decode_fully, image_size, is_array
+from lightning_finetune.errors import DataError, FinetuneError
+
+Sources: TypeAlias = "ImageSource | Sequence[ImageSource]"
+
+
+def list_sources(source: Sources) -> tuple[Sequence[ImageSource], bool]:
+    """The images that ``source`` means, and whether it means many."""
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        files = image_files(Path(source))
+        if not files:
+            raise DataError(f"{source}: expected a folder with images, found none in it.")
+        return files, True
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return source, True
+    return [source], False
+
+
+def path_of(source: ImageSource) -> Path | None:
+    """The file that an image comes from, where it comes from one."""
+    return Path(source) if isinstance(source, (str, Path)) else None
+
+
+def known_preprocessing(preprocessing: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """``preprocessing``, if it says at which size images are made.
+
+    Raises:
+        FinetuneError: It does not.
+    """
+    if preprocessing is None or preprocessing.get("size") is None:
+        raise FinetuneError(
+            "Expected a task that knows the size of its images; its data module has no `preprocessing()`. "
+            "Set task.preprocessing = {'size': [h, w], 'mean': […], 'std': […], 'resize': 'crop'} as it was trained."
+        )
+    return preprocessing
+
+
+def normalize(pixels: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
+    """uint8 images ``[B, C, H, W]`` as the model takes them."""
+    mean, std = (pixels.new_tensor(preprocessing[name], dtype=torch.float32) for name in ("mean", "std"))
+    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def original_size(source: ImageSource) -> Size:
+    """Height and width of an image, upright as it is seen.
+
+    Raises:
+        DataError: A file that is no image.
+    """
+    if isinstance(source, Tensor):
+        return source.shape[-2], source.shape[-1]
+    if isinstance(source, Image.Image):
+        width, height = ImageOps.exif_transpose(source).size
+        return height, width
+    if isinstance(source, (str, Path)):
+        if not is_array(source):
+            decode_fully(source)  # names what is wrong with a file
+        return image_size(source)
+    return source.shape[0], source.shape[1]
