@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -120,7 +119,7 @@ def loaders(task: Task) -> DataLoaders:
     block = DataBlock(
         blocks=(ImageBlock, target),
         get_x=ColReader("path"),
-        get_y=ColReader("label", label_delim=" " if kind == "multi" else None, **({"pref": Path()} if codes else {})),
+        get_y=ColReader("label", label_delim=" " if kind == "multi" else None),
         splitter=ColSplitter("is_valid"),
         item_tfms=first,
         batch_tfms=[*drawn, Normalize.from_stats(*STATS)],

@@ -52,6 +52,7 @@ SOURCES = {
     "streets": Source("masks", (96, 128), {}, batch=8),
 }
 SINGLE = [name for name, source in SOURCES.items() if source.kind == "single"]
+# Ways that freeze a classifier's backbone, or solve its head, have nothing to do on streets.
 SETS = [*(f"{name}-200" for name in SINGLE), *SINGLE, *(f"{name}-48" for name in SINGLE), "labels", "streets"]
 
 
