@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from lightning_finetune.run.trainer import (
     steps_per_epoch,
 )
 from lightning_finetune.show import tables
+from lightning_finetune.show.report import RangeTest
 
 
 class FineTune(PhasedCallback):
@@ -215,7 +216,7 @@ class FineTune(PhasedCallback):
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         if self.plan_of_run.phases[phase].needs_find:
             rank_zero_info(f"FineTune: range test before phase {phase + 1}.")
-            found = find_lr(trainer, pl_module, self.plan_of_run, phase, self.grouping.layout, self._seed or 0)
+            found = find_lr(trainer, pl_module, self.plan_of_run, phase, self.grouping.layout, self.seed or 0)
             self.found[phase] = found
             self.set_lr(trainer, phase, found.lr)
             rank_zero_info(
@@ -230,8 +231,17 @@ class FineTune(PhasedCallback):
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and self.results and self._plan is not None:  # None: the run had ended before
+        if trainer.is_global_zero and self.results and self.current_plan is not None:  # None: the run had ended before
             tables.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
+
+    def range_tests(self) -> Iterator[tuple[int, RangeTest]]:
+        """What a report tells of each, with the epoch that it came before."""
+        if self.current_plan is None:
+            return
+        for phase, found in self.found.items():
+            ends = found.lr if isinstance(found.lr, (tuple, list)) else (found.lr,)
+            test = RangeTest(f"Before phase {phase + 1}", found.curve, ends, found.reason, phase)
+            yield self.current_plan.first_epoch(phase), test
 
     @override
     def state_dict(self) -> dict[str, Any]:

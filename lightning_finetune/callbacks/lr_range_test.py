@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from lightning_finetune.run.phased import PhasedCallback
 from lightning_finetune.run.range_test_loop import run_sweep
 from lightning_finetune.run.rates import ratios, scale_rates
 from lightning_finetune.run.trainer import callbacks, is_dev_run, max_epochs, refuse_unsupported, the_optimizer
+from lightning_finetune.show.report import RangeTest
 
 SUGGESTIONS: tuple[Suggestion, ...] = ("steep", "valley", "slide", "minimum", "elbow")
 
@@ -106,6 +107,14 @@ class LRRangeTest(Callback):
         for callback in callbacks(trainer):
             if isinstance(callback, PhasedCallback):
                 callback.scale_peak(trainer, lr)
+
+    def range_tests(self) -> Iterator[tuple[int, RangeTest]]:
+        """What a report tells of each, with the epoch that it came before."""
+        for epoch, curve in self.results.items():
+            taken = self.apply and fault(curve, self.suggest) is None
+            reason = f"the rate was set to {self.suggest}" if taken else "the rate was left as it was"
+            chosen = [curve.suggestions[self.suggest]] if taken else []
+            yield epoch, RangeTest(f"Before epoch {epoch}", curve, chosen, reason)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class FindOnly(PhasedCallback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self._seed or 0)
+        self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self.seed or 0)
         trainer.should_stop = True
         if trainer.is_global_zero:
             path = run_dir(trainer) / "lr_find.json"

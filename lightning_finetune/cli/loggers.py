@@ -28,13 +28,18 @@ class RunLogger(CSVLogger):
         flush_logs_every_n_steps: int = 100,
     ) -> None:
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=flush_logs_every_n_steps)
+        self._own = version
 
+    @property
     @override
-    def _get_next_version(self) -> int:
-        version = super()._get_next_version()
-        while getattr(rank_zero_only, "rank", 0) == 0 and not _claimed(Path(self.root_dir, f"version_{version}")):
-            version += 1
-        return version
+    def version(self) -> int | str:
+        """Of this run's directory, which the first process makes when it is first asked."""
+        if self._own is None:
+            version = int(super().version)
+            while getattr(rank_zero_only, "rank", 0) == 0 and not _claimed(Path(self.root_dir, f"version_{version}")):
+                version += 1
+            self._own = version
+        return self._own
 
 
 def _claimed(folder: Path) -> bool:

@@ -36,7 +36,7 @@ class ShortErrorsParser(LightningArgumentParser):
 
 def hint(message: str, parser: Any) -> str:
     """What an error message of jsonargparse leaves unsaid: the nearest word that would have been right."""
-    known = {action.dest: action for action in parser._actions}
+    known = list(vars(parser.get_defaults().as_flat()))
     classes = _CLASS.findall(message)
     if (found := _ARGUMENT.search(message)) and classes:
         return did_you_mean(found[1], _arguments(classes[-1]))

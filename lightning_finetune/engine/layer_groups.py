@@ -218,7 +218,8 @@ def _params_of(part: Part | LayerGroup) -> list[Parameter]:
 
 def _split(module: nn.Module, wanted: frozenset[int]) -> dict[str, list[Parameter]]:
     """Parts of ``module`` by what it is known to be; expands the input side until there are at least three."""
-    module = getattr(module, "_orig_mod", module)  # what `torch.compile` wraps
+    if type(module).__name__ == "OptimizedModule":  # of `torch.compile`
+        module = next(module.children())
     if callable(own := getattr(module, "layer_groups", None)):
         return _own(own, module, wanted)
     if callable(getattr(module, "group_matcher", None)) and hasattr(module, "pretrained_cfg"):

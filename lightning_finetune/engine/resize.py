@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_finetune.engine.nested import leaves, map_nested
 from lightning_finetune.errors import PhaseError
 
 Size = tuple[int, int]
@@ -72,40 +72,40 @@ def resize_batch(batch: Any, size: Size) -> Any:
     Raises:
         PhaseError: No image in the batch.
     """
-    leaves, form = tree_flatten(batch)
-    images = _images(leaves)
+    things = leaves(batch)
+    images = _images(things)
     if not images:
         raise PhaseError("Expected images [B, C, H, W] in the batch to resize, got none.")
-    shapes = {tuple(leaves[place].shape[-2:]) for place in images} - {size}
-    resized = [
-        leaf if not _has_shape(leaf, shapes) else _smooth(leaf, size) if place in images else _nearest(leaf, size)
-        for place, leaf in enumerate(leaves)
-    ]
-    return tree_unflatten(resized, form)
+    shapes = {tuple(things[place].shape[-2:]) for place in images} - {size}
+    resized = iter(
+        thing if not _has_shape(thing, shapes) else _smooth(thing, size) if place in images else _nearest(thing, size)
+        for place, thing in enumerate(things)
+    )
+    return map_nested(lambda _: next(resized), batch)
 
 
-def _images(leaves: list[Any]) -> set[int]:
-    """Which of the leaves are images."""
+def _images(things: list[Any]) -> set[int]:
+    """Which of them are images."""
     found = {
-        place: leaf.shape[1]
-        for place, leaf in enumerate(leaves)
-        if isinstance(leaf, Tensor) and leaf.ndim == 4 and (leaf.is_floating_point() or leaf.dtype == torch.uint8)
+        place: thing.shape[1]
+        for place, thing in enumerate(things)
+        if isinstance(thing, Tensor) and thing.ndim == 4 and (thing.is_floating_point() or thing.dtype == torch.uint8)
     }
     most = max(found.values(), default=0)
     places = [place for place, channels in found.items() if channels == most]
     return set(places if most > 1 else places[:1])
 
 
-def _has_shape(leaf: Any, shapes: set[tuple[int, ...]]) -> bool:
-    return isinstance(leaf, Tensor) and leaf.ndim in (3, 4) and tuple(leaf.shape[-2:]) in shapes
+def _has_shape(thing: Any, shapes: set[tuple[int, ...]]) -> bool:
+    return isinstance(thing, Tensor) and thing.ndim in (3, 4) and tuple(thing.shape[-2:]) in shapes
 
 
-def _smooth(leaf: Tensor, size: Size) -> Tensor:
-    resized = interpolate(leaf.float(), size, mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).to(leaf.dtype) if leaf.dtype == torch.uint8 else resized.to(leaf.dtype)
+def _smooth(image: Tensor, size: Size) -> Tensor:
+    resized = interpolate(image.float(), size, mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).to(image.dtype) if image.dtype == torch.uint8 else resized.to(image.dtype)
 
 
-def _nearest(leaf: Tensor, size: Size) -> Tensor:
-    planes = leaf if leaf.ndim == 4 else leaf[:, None]
-    resized = interpolate(planes.double(), size, mode="nearest-exact").to(leaf.dtype)  # doubles hold every id
-    return resized if leaf.ndim == 4 else resized[:, 0]
+def _nearest(mask: Tensor, size: Size) -> Tensor:
+    planes = mask if mask.ndim == 4 else mask[:, None]
+    resized = interpolate(planes.double(), size, mode="nearest-exact").to(mask.dtype)  # doubles hold every id
+    return resized if mask.ndim == 4 else resized[:, 0]

@@ -20,7 +20,7 @@ def _followed(trainer: pl.Trainer) -> list[PhasedCallback]:
 
 def plans_of(trainer: pl.Trainer) -> list[Plan]:
     """The plans that the run follows, the one with the most phases first."""
-    plans = [callback._plan for callback in _followed(trainer) if callback._plan is not None]
+    plans = [callback.current_plan for callback in _followed(trainer) if callback.current_plan is not None]
     return sorted(plans, key=lambda plan: -len(plan.phases))
 
 
@@ -31,20 +31,21 @@ def plan_of(trainer: pl.Trainer) -> Plan | None:
 
 def layers_of(trainer: pl.Trainer) -> dict[str, list[Parameter]]:
     """The parameters of each layer group that the optimizer holds; empty where no callback made layer groups."""
-    grouping = next((found._grouping for found in _followed(trainer) if found._grouping is not None), None)
+    groupings = (callback.current_grouping for callback in _followed(trainer))
+    grouping = next((found for found in groupings if found is not None), None)
     names = [] if grouping is None else [group.name for group in grouping.groups]
     return {} if grouping is None else dict(zip(names, grouping.layers, strict=True))
 
 
 def size_on_device(trainer: pl.Trainer) -> Size | None:
     """Height and width that batches are resized to on their way into ``training_step``, where they are."""
-    resizers = [found._resizer for found in _followed(trainer) if found._resizer is not None]
+    resizers = [found.resizer for found in _followed(trainer) if found.resizer is not None]
     return next((resizer.size for resizer in resizers if resizer.data is None), None)
 
 
 def seed_of(trainer: pl.Trainer) -> int | None:
     """The seed that the run's draws come from; None where nobody set or drew one."""
-    drawn = next((found._seed for found in _followed(trainer) if found._seed is not None), None)
+    drawn = next((found.seed for found in _followed(trainer) if found.seed is not None), None)
     given = os.environ.get("PL_GLOBAL_SEED")
     return drawn if drawn is not None or given is None else int(given)
 

@@ -60,14 +60,14 @@ class PhasedCallback(Callback):
 
     def _start_afresh(self) -> None:
         """Keep nothing of an earlier run, so that a callback does in a second fit what a new one does."""
-        self._seed: int | None = None
+        self.seed: int | None = None
         self._world_size: int | None = None
         self._lrs: dict[int, LR] = {}
         self._held_norms: list[str] | None = None
         self._checkpoint: dict[str, Any] | None = None
-        self._plan: Plan | None = None
-        self._grouping: Grouping | None = None
-        self._resizer: Resizer | None = None
+        self.current_plan: Plan | None = None
+        self.current_grouping: Grouping | None = None
+        self.resizer: Resizer | None = None
         self._untried: set[int | Size] = set()
 
     # -- what a subclass says --------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class PhasedCallback(Callback):
         sets_rates = "lr" in self.governs(trainer)
         if sets_rates:
             refuse_schedulers(trainer, name)
-        self._grouping = Grouping(
+        self.current_grouping = Grouping(
             pl_module,
             optimizer,
             self._patterns(trainer),
@@ -114,8 +114,8 @@ class PhasedCallback(Callback):
             held=self._held_norms,
             unfreeze_all=any(callback.unfreeze_all for callback in (self, *self._others(trainer))),
         )
-        self._held_norms = self._grouping.held
-        self._grouping.restore(self._checkpoint)
+        self._held_norms = self.current_grouping.held
+        self.current_grouping.restore(self._checkpoint)
         self._checkpoint = None
 
     def _patterns(self, trainer: pl.Trainer) -> list[str] | None:
@@ -143,10 +143,10 @@ class PhasedCallback(Callback):
         begin_epoch_as_usual(trainer)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed()
-        if self._seed is None:
-            self._seed = run_seed(trainer)
+        if self.seed is None:
+            self.seed = run_seed(trainer)
         self._check_world_size(trainer)
-        self._plan = self._make_plan(trainer)
+        self.current_plan = self._make_plan(trainer)
         self._say_what_is_left_alone()
         self._prepare_sizes(trainer, pl_module)
         self._enter(trainer)
@@ -171,7 +171,7 @@ class PhasedCallback(Callback):
     def _prepare_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._untried = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
         if self._untried:
-            self._resizer = Resizer(trainer, module, self.min_size)
+            self.resizer = Resizer(trainer, module, self.min_size)
             if lends_batches(trainer):
                 self._try_sizes(trainer, module, None)
 
@@ -181,8 +181,8 @@ class PhasedCallback(Callback):
         with all_trainable(self.grouping.layers) as changed:
             if changed:
                 register_trainable(trainer, module)
-            if self._resizer is not None:
-                self._resizer.dry_run(trainer, sizes, batch)
+            if self.resizer is not None:
+                self.resizer.dry_run(trainer, sizes, batch)
         if changed:
             register_trainable(trainer, module)
 
@@ -213,9 +213,9 @@ class PhasedCallback(Callback):
         Raises:
             PhaseError: No run has begun.
         """
-        if self._grouping is None:
+        if self.current_grouping is None:
             raise PhaseError(f"{type(self).__name__} has no layer groups yet: they are made when the fit starts.")
-        return self._grouping
+        return self.current_grouping
 
     @property
     def plan_of_run(self) -> Plan:
@@ -224,14 +224,14 @@ class PhasedCallback(Callback):
         Raises:
             PhaseError: No run has begun.
         """
-        if self._plan is None:
+        if self.current_plan is None:
             raise PhaseError(f"{type(self).__name__} has no plan yet: it is made when training starts.")
-        return self._plan
+        return self.current_plan
 
     def set_lr(self, trainer: pl.Trainer, phase: int, lr: LR) -> None:
         """Give ``phase`` the rate that a range test found, from the next step on; kept in the checkpoint."""
         self._lrs[phase] = lr
-        self._plan = self.plan_of_run.with_lr(phase, lr)
+        self.current_plan = self.plan_of_run.with_lr(phase, lr)
         self.grouping.set_rates(self._state(trainer))
 
     def scale_peak(self, trainer: pl.Trainer, peak: float) -> None:
@@ -273,12 +273,12 @@ class PhasedCallback(Callback):
         state = self._state(trainer)
         if state.trained is not None:
             self.grouping.freeze(trainer, state.trained, self.train_norm)
-        if state.size is not None and self._resizer is not None:
-            self._resizer.set(state.size)
+        if state.size is not None and self.resizer is not None:
+            self.resizer.set(state.size)
         self.grouping.set_rates(state)
 
     def _reseed(self, trainer: pl.Trainer, batch_idx: int) -> None:
-        key = (self._seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+        key = (self.seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
         reseed(trainer.strategy.root_device, *key)
 
     @override
@@ -296,20 +296,20 @@ class PhasedCallback(Callback):
 
     def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """What comes after the run finds the module as it was, and may train it at any size."""
-        if self._grouping is not None:
-            self._grouping.let_go()
-        if self._resizer is not None:
-            self._resizer.release()
+        if self.current_grouping is not None:
+            self.current_grouping.let_go()
+        if self.resizer is not None:
+            self.resizer.release()
 
     # -- checkpoints -----------------------------------------------------------------------------------------------
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed, "world_size": self._world_size, "lrs": dict(self._lrs), "norms": self._held_norms}
+        return {"seed": self.seed, "world_size": self._world_size, "lrs": dict(self._lrs), "norms": self._held_norms}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._seed = state_dict["seed"]
+        self.seed = state_dict["seed"]
         self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
         self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
         self._held_norms = state_dict.get("norms", [])  # older runs held none once they were unfrozen
@@ -318,8 +318,8 @@ class PhasedCallback(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._grouping is not None:
-            self._grouping.save(checkpoint)
+        if self.current_grouping is not None:
+            self.current_grouping.save(checkpoint)
 
     @override
     def on_load_checkpoint(

@@ -20,10 +20,10 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_finetune.data.batches.loader import ImageLoader
+from lightning_finetune.engine.nested import leaves, map_nested
 from lightning_finetune.engine.range_test import Curve, sweep
 from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
@@ -61,7 +61,7 @@ def lends_batches(trainer: pl.Trainer) -> bool:
             isinstance(loader, DataLoader)
             and (loader.num_workers > 0 or not isinstance(loader.dataset, IterableDataset))
         )
-        for loader in tree_leaves(trainer.train_dataloader)
+        for loader in leaves(trainer.train_dataloader)
     )
 
 
@@ -155,8 +155,7 @@ def _loss(output: Any) -> Tensor | None:
 
 def _sources(trainer: pl.Trainer) -> list[Any]:
     """What batches come from: its state is put back too."""
-    loaders: list[Any] = tree_leaves(trainer.train_dataloader)
-    return [*loaders, getattr(trainer, "datamodule", None)]
+    return [*leaves(trainer.train_dataloader), getattr(trainer, "datamodule", None)]
 
 
 def _copies(batch: Any) -> Generator[Any]:
@@ -170,7 +169,7 @@ def _lent_batches(trainer: pl.Trainer, module: pl.LightningModule) -> Generator[
 
     Closed, it ends their workers, so that nobody writes any more when things are put back.
     """
-    combined = CombinedLoader(tree_map(_own_loader, trainer.train_dataloader), "max_size_cycle")
+    combined = CombinedLoader(map_nested(_own_loader, trainer.train_dataloader), "max_size_cycle")
     try:
         while True:
             empty = True
@@ -190,7 +189,7 @@ def one_pass(trainer: pl.Trainer, module: pl.LightningModule) -> Generator[Any]:
 
     Only as many batches as an epoch has if the user limits them.
     """
-    combined = CombinedLoader(tree_map(_own_pass, trainer.train_dataloader), "max_size_cycle")
+    combined = CombinedLoader(map_nested(_own_pass, trainer.train_dataloader), "max_size_cycle")
     limit = None if trainer.limit_train_batches == 1.0 else int(trainer.num_training_batches)
     try:
         for batch, _, _ in islice(iter(combined), limit):

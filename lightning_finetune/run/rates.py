@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_finetune.run.trainer import chained
 
 _PEAKS = ("initial_lr", "max_lr", "min_lr")
 
@@ -35,13 +35,6 @@ def scale_rates(trainer: pl.Trainer, lr: float) -> None:
             if key in group:
                 group[key] = group[key].mul_(factor) if hasattr(group[key], "mul_") else group[key] * factor
     for config in trainer.lr_scheduler_configs:
-        for scheduler in _all(config.scheduler):
+        for scheduler in chained(config.scheduler):
             if hasattr(scheduler, "base_lrs"):
                 scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
-
-
-def _all(scheduler: Any) -> Iterator[LRScheduler]:
-    """The scheduler and those that it chains."""
-    yield scheduler
-    for inner in getattr(scheduler, "_schedulers", ()):
-        yield from _all(inner)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_finetune.callbacks.fine_tune import FineTune
-from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.engine.diagnosis import Curves, Finding
 from lightning_finetune.engine.freezing import norm_params
 from lightning_finetune.engine.history import LIMIT, History, planned
 from lightning_finetune.engine.phase_diagnosis import OF_THE_RUN, diagnose_run
-from lightning_finetune.engine.range_test import fault
 from lightning_finetune.run.folder import resume_command, run_dir, shown
 from lightning_finetune.run.phase_ends import bands_of, layers_of, plan_of, plans_of, seed_of
 from lightning_finetune.run.trainer import callbacks, max_epochs, max_steps
@@ -138,25 +135,19 @@ def planned_history(trainer: pl.Trainer, module: pl.LightningModule, history: Hi
     return planned(plans, list(layers), [*history.steps, *range(after, total, -(-total // LIMIT))], shares)
 
 
+@runtime_checkable
+class MakesRangeTests(Protocol):
+    """A callback that makes range tests."""
+
+    def range_tests(self) -> Iterable[tuple[int, RangeTest]]:
+        """Those of this run, each with the epoch that it came before."""
+
+
 def range_tests(trainer: pl.Trainer) -> list[RangeTest]:
     """Those of all callbacks, in order."""
-    found = [(epoch, test) for callback in callbacks(trainer) for epoch, test in _tests_of(callback, trainer)]
-    return [test for _, test in sorted(found, key=lambda pair: pair[0])]
-
-
-def _tests_of(callback: object, trainer: pl.Trainer) -> Iterator[tuple[int, RangeTest]]:
-    plan = plan_of(trainer)
-    if isinstance(callback, FineTune) and plan is not None:
-        for phase, found in callback.found.items():
-            ends = found.lr if isinstance(found.lr, (tuple, list)) else (found.lr,)
-            test = RangeTest(f"Before phase {phase + 1}", found.curve, ends, found.reason, phase)
-            yield plan.first_epoch(phase), test
-    elif isinstance(callback, LRRangeTest):
-        for epoch, curve in callback.results.items():
-            taken = callback.apply and fault(curve, callback.suggest) is None
-            reason = f"the rate was set to {callback.suggest}" if taken else "the rate was left as it was"
-            chosen = [curve.suggestions[callback.suggest]] if taken else []
-            yield epoch, RangeTest(f"Before epoch {epoch}", curve, chosen, reason)
+    makers = [callback for callback in callbacks(trainer) if isinstance(callback, MakesRangeTests)]
+    found = sorted((pair for maker in makers for pair in maker.range_tests()), key=lambda pair: pair[0])
+    return [test for _, test in found]
 
 
 def environment(trainer: pl.Trainer) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The one place that knows the Trainer's inner parts.
 
-What is used of Lightning that is not documented: ``FitLoop._data_fetcher`` (to begin an epoch's data anew after a
-resume) and ``LightningModule._on_before_batch_transfer`` (a batch's hooks, in the range test's own loop). Everything
-else here is public, kept together so that the callbacks read as what they do.
+What is used of Lightning and torch that is not documented: ``FitLoop._data_fetcher`` (to begin an epoch's data anew
+after a resume), ``LightningModule._on_before_batch_transfer`` (a batch's hooks, in the range test's own loop), and
+``_schedulers`` of those that chain others (to scale their rates). Everything else here is public, kept together so that
+the callbacks read as what they do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import math
 import os
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,6 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleD
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_finetune.errors import UnsupportedError
 
@@ -151,6 +154,13 @@ def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> An
     batch = trainer.precision_plugin.convert_input(batch)
     batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch)
+
+
+def chained(scheduler: LRScheduler) -> Iterator[LRScheduler]:
+    """The scheduler and those that it chains."""
+    yield scheduler
+    for inner in getattr(scheduler, "_schedulers", ()):
+        yield from chained(inner)
 
 
 def run_seed(trainer: pl.Trainer) -> int:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.pixels.decode import Size
@@ -133,16 +132,9 @@ class ImageLoader:
     def __init__(self, images: ImageDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool) -> None:
         self.images = images
         self.sampler = sampler
-        self._loader: DataLoader[Any] = DataLoader(
-            images,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=None if pin_memory else _packed,
-            pin_memory=pin_memory,
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # else each iteration takes a number from the generator that dropout uses
-        )
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self._loader: DataLoader[Any] | None = None
+        self._workers: Iterator[Any] = iter(())
         self._state = LoaderState(epoch=0, batch=0)
         self._resume: LoaderState | None = None
 
@@ -157,11 +149,29 @@ class ImageLoader:
         start = resume["batch"] if resume is not None and continues else 0
         self._state = LoaderState(epoch=epoch, batch=start)
         self.sampler.start = start
-        if self._loader.num_workers and self._loader._iterator is None:
-            release_freed()
-        for batch in map(_unpacked, self._loader):
+        if self._loader is None:
+            self._loader = self._with_workers()
+        here = None if self.num_workers else iter(self._loader)
+        if here is None:
+            self._workers = iter(self._loader)  # and no other name of it, which would outlive `close`
+        while (batch := next(self._workers if here is None else here, None)) is not None:
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
-            yield batch
+            yield _unpacked(batch)
+
+    def _with_workers(self) -> DataLoader[Any]:
+        """A loader whose workers stay until :meth:`close`; they begin with its first iteration."""
+        if self.num_workers:
+            release_freed()
+        return DataLoader(
+            self.images,
+            batch_size=None,
+            sampler=self.sampler,
+            num_workers=self.num_workers,
+            collate_fn=None if self.pin_memory else _packed,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # else each iteration takes a number from the generator that dropout uses
+        )
 
     def state_dict(self) -> LoaderState:
         """The epoch and the number of its batches handed out."""
@@ -183,18 +193,15 @@ class ImageLoader:
 
     def _sibling(self, images: ImageDataset, sampler: BatchSampler) -> ImageLoader:
         sampler.start = 0
-        loader = self._loader
-        return ImageLoader(images, sampler, num_workers=loader.num_workers, pin_memory=loader.pin_memory)
+        return ImageLoader(images, sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones.
 
-        Left to the garbage collector, they are sent their end after their queues are closed, and each is waited for
-        in vain for five seconds.
+        They end as the last name of what holds them goes. Left to the garbage collector, they would be sent their end
+        after their queues are closed, and each be waited for in vain for five seconds.
         """
-        iterator, self._loader._iterator = self._loader._iterator, None
-        if isinstance(iterator, _MultiProcessingDataLoaderIter):
-            iterator._shutdown_workers()
+        self._loader, self._workers = None, iter(())
 
 
 def _packed(batch: Any) -> dict[str, Tensor | npt.NDArray[Any]]:
