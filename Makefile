@@ -26,7 +26,7 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pytest
 
 test-all: lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "slow or not slow" --durations=25
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -127,7 +127,7 @@ def child(data: Path, folder: Path) -> None:
     import lightning.pytorch as pl
 
     from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
-    from lightning_finetune.callbacks.checkpoints import LastCheckpoint
+    from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 
     class Moments(pl.Callback):
         """Writes down what goes on."""

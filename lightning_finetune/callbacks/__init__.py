@@ -1,7 +1,9 @@
 """Callbacks for anybody's Trainer: thin adapters between Lightning and the engines."""
 
+from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint as BestCheckpoint
 from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.callbacks.gradual_unfreezing import GradualUnfreezing
+from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
 from lightning_finetune.callbacks.log_confusion import LogConfusion
 from lightning_finetune.callbacks.log_predictions import LogPredictions
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest

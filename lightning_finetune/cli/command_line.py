@@ -23,7 +23,8 @@ from typing_extensions import override
 
 from lightning_finetune.__about__ import __version__
 from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, RunReport, TrainingDiagnosis
-from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
+from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.cli.loggers import stay_offline_without_key
 from lightning_finetune.cli.old_configurations import take_old_configurations
 from lightning_finetune.cli.parser import ShortErrorsParser

@@ -4,7 +4,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 
 from lightning_finetune import callbacks
-from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
+from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.engine.phases import Phase
 
 CALLBACKS = {

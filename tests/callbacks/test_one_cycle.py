@@ -213,11 +213,13 @@ def test_modules_it_cannot_serve_are_refused_before_the_first_batch(tmp_path, mo
 
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 def test_it_has_no_part_in_evaluation(tmp_path, stage):
-    trainer = quiet_trainer(tmp_path, callbacks=[OneCycle(1e-2)])
+    callback = OneCycle(1e-2)
+    trainer = quiet_trainer(tmp_path, callbacks=[callback])
     module = TwoOptimizers() if stage != "predict" else WithScheduler()
     getattr(trainer, stage)(module, loader(8), verbose=False) if stage != "predict" else trainer.predict(
         module, loader(8)
     )
+    assert (callback.current_grouping, callback.current_plan, callback.seed) == (None, None, None)
 
 
 def test_fast_dev_run_needs_no_care(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
-from lightning_finetune.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
+from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.engine.phases import Phase
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.wandb_files import read_history, read_records

@@ -195,8 +195,13 @@ def test_a_callback_in_a_second_fit_does_as_a_new_one(tmp_path, callbacks):
 def test_a_used_callback_composes_with_a_new_one(tmp_path):
     unfreezing = GradualUnfreezing({0: "head", 1: "all"})
     fit(tmp_path, [unfreezing])
-    trainer, _ = fit(tmp_path, [OneCycle(1e-2), unfreezing])
+    cycle = OneCycle(1e-2)
+    trainer, _ = fit(tmp_path, [cycle, unfreezing])
     trainer.save_checkpoint(tmp_path / "second.ckpt")
+    saved = torch.load(tmp_path / "second.ckpt", weights_only=True)["callbacks"]
+    assert {"OneCycle", "GradualUnfreezing"} <= {*saved}
+    assert cycle.plan_of_run.at(0, 0).lrs is not None
+    assert unfreezing.plan_of_run.at(0, 0).lrs is None, "whose rates it leaves to the cycle"
 
 
 def test_a_module_may_be_fitted_by_one_callback_after_another(tmp_path):

@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,7 +52,10 @@ def test_a_loss_that_is_not_finite_is_drawn_without_error(tmp_path) -> None:
     recorded = history()
     recorded.losses[3:] = [float("nan")] * 17
     recorded.measure(20, {"val_loss": float("inf")})
-    draw_run(recorded).savefig(tmp_path / "run.png")
+    figure = draw_run(recorded)
+    figure.savefig(tmp_path / "run.png")
+    drawn = [line.get_ydata() for axes in figure.axes for line in axes.lines]
+    assert any(np.isnan(values).any() and np.isfinite(values).any() for values in drawn), "a gap, and what lies before"
 
 
 def test_a_short_run_is_smoothed_less_and_what_is_not_finite_leaves_a_gap() -> None:

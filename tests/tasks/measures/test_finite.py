@@ -28,3 +28,5 @@ def test_watching_reads_nothing_from_the_device():
     loss = torch.tensor(1.0, device="meta")  # reading a meta tensor raises
     finite.watch(loss, 0, [1e-3])
     finite.watch(loss, 1, [1e-3])
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"[Mm]eta"):
+        finite.check(lambda: "epoch 0")

@@ -52,7 +52,8 @@ def test_a_setting_given_twice_is_refused(setting, name):
 
 
 def test_the_same_setting_twice_is_no_conflict():
-    make(partial(AdamW, lr=0.2, weight_decay=0.3), lr=0.2, weight_decay=0.3)
+    made = make(partial(AdamW, lr=0.2, weight_decay=0.3), lr=0.2, weight_decay=0.3)
+    assert {group["lr"] for group in made.param_groups} == {0.2}
 
 
 def test_fused_kernels_are_taken_only_where_nothing_else_was_asked():

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
-from lightning_finetune.callbacks.checkpoints import LastCheckpoint
+from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 
 PHASES = [Phase(1, train="head", lr=3e-3), Phase(2, train="all", lr=1e-3)]
 

@@ -1,4 +1,4 @@
-"""The two checkpoints of a run: the best and the last."""
+"""The last checkpoint of a run, from which it resumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -19,23 +19,6 @@ from lightning_finetune.run.folder import resume_command
 
 _REQUEUE: int | None = getattr(signal, "SIGUSR1", None)
 """SLURM's signal, on systems that have it."""
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Lightning's ``ModelCheckpoint`` for one ``best.ckpt``; a module that does not log ``monitor`` has none.
-
-    Args:
-        monitor: What decides which epoch was the best.
-        mode: Whether less or more of it is better.
-    """
-
-    def __init__(self, monitor: str = "val_loss", mode: Literal["min", "max"] = "min") -> None:
-        super().__init__(filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True)
-
-    @override
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.monitor in trainer.callback_metrics:
-            super().on_train_epoch_end(trainer, pl_module)
 
 
 class LastCheckpoint(ModelCheckpoint):

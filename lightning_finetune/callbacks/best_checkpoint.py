@@ -1,0 +1,26 @@
+"""The checkpoint of the epoch that was the best."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from typing_extensions import override
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's ``ModelCheckpoint`` for one ``best.ckpt``; a module that does not log ``monitor`` has none.
+
+    Args:
+        monitor: What decides which epoch was the best.
+        mode: Whether less or more of it is better.
+    """
+
+    def __init__(self, monitor: str = "val_loss", mode: Literal["min", "max"] = "min") -> None:
+        super().__init__(filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
