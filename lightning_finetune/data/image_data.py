@@ -43,7 +43,7 @@ class ImageData(ImageDataModule):
         valid_pct: float | None = None,
         seed: int = 42,
         size: int | tuple[int, int] = 224,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         num_workers: int | None = None,
         augment: Augmentation = "photo",
         masks: Masks = None,
@@ -63,7 +63,7 @@ class ImageData(ImageDataModule):
             valid_pct: Validate on this part of all images, drawn at random, instead of on a folder.
             seed: Of the split, the order, crops and augmentation.
             size: Height and width in pixels, or one number for both.
-            batch_size: Images a batch and process.
+            batch_size: Images a batch and process; None: 64, or fewer where there are few training images, down to 16.
             num_workers: Processes that load images; by default one a CPU core, at most 8.
             augment: Augmentation of training images: ``"photo"``, ``"satellite"``, ``"none"``, an ``Augment`` or a
                 transform.

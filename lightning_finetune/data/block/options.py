@@ -18,7 +18,7 @@ class Options(TypedDict, total=False):
     """Arguments of :class:`~lightning_finetune.data.image_data.ImageData` besides its items, explained there."""
 
     size: int | tuple[int, int]
-    batch_size: int
+    batch_size: int | None
     num_workers: int | None
     augment: Augmentation
     mix: Mix | None
