@@ -221,9 +221,11 @@ def test_a_batch_of_each_split_is_drawn_with_its_labels(insects: Path, tmp_path:
 
 
 @pytest.mark.parametrize(("images", "size"), [(768, 64), (767, 32), (400, 32), (384, 32), (383, 16), (3, 16)])
-def test_few_images_come_in_small_batches(images: int, size: int):
+def test_few_images_come_in_small_batches(tmp_path: Path, images: int, size: int):
     """So that an epoch has steps enough."""
-    files = [f"{number}.jpg" for number in range(images + 2)]
+    files = [tmp_path / f"{number}.jpg" for number in range(images + 2)]
+    for file in files:
+        file.touch()
     items = ImageItems.from_lists(files).split_by_index([0, 1]).label_from_lists([n % 2 for n in range(images + 2)])
     assert items.datamodule().batch_size == size
     assert items.datamodule(batch_size=5).batch_size == 5
