@@ -3,13 +3,15 @@
     python benchmarks/range_test.py record DATA [--settings ants/lite0 ...] [--seeds 8]
     python benchmarks/range_test.py evaluate
     python benchmarks/range_test.py train DATA [--settings ants/lite0 ...] [--seeds 3]
+    python benchmarks/range_test.py find DATA [--sets ants_bees ...] [--folds 2]
     python benchmarks/range_test.py cost DATA [--settings satellite/lite0 ...] [--seeds 3]
 
 DATA holds ``ants_bees``, ``satellite`` and ``camvid``. ``record`` sweeps before a head phase and, two epochs later,
 before an unfrozen one, and adds the curves to ``range_curves.json``; what a person reads off each ("the last rate
 before the loss shoots up") is then written by hand into its ``hand``. ``evaluate`` compares all suggestions, those of
 Lightning too, on the same curves and draws ``docs/pictures/range-test.png``. ``train`` makes short runs with what each
-suggests. ``cost`` times a range test of 100 steps against 100 steps of training.
+suggests. ``find`` compares the measured recipe with and without ``find=True``. ``cost`` times a range test of 100 steps
+against 100 steps of training.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import argparse
 import contextlib
 import json
 import logging
+import sys
 import tempfile
 import time
 import warnings
@@ -47,6 +50,9 @@ from lightning_finetune import (
 from lightning_finetune.engine.range_test import Curve, choose, suggest, sweep, sweep_rates
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+from screen import RULE, split  # noqa: E402
+
 CURVES = HERE / "range_curves.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "range-test.png"
 RATES = sweep_rates(1e-7, 10.0, 100)
@@ -67,6 +73,10 @@ def main() -> None:
         command.add_argument("data", type=Path)
         command.add_argument("--seeds", type=int, default=seeds)
         command.add_argument("--settings", nargs="+", choices=SETTINGS, default=defaults[name])
+    command = commands.add_parser("find")
+    command.add_argument("data", type=Path)
+    command.add_argument("--sets", nargs="+", default=["ants_bees", "satellite", "digits"])
+    command.add_argument("--folds", type=int, default=2)
     commands.add_parser("evaluate")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -77,6 +87,8 @@ def main() -> None:
         for setting in options.settings:
             print(setting)
             train(options.data, setting, options.seeds)
+    elif options.command == "find":
+        find(options.data, options.sets, options.folds)
     elif options.command == "cost":
         for setting in options.settings:
             cost(options.data, setting, options.seeds)
@@ -265,7 +277,7 @@ def line(rule: str, values: list[float | None], hands: list[float]) -> str:
 
 def count_choices(rows: list[Record]) -> None:
     """How often ``FineTune`` would take what the curve suggests, with the lessons' 3e-4 for unfrozen layers."""
-    for kind, lr, rule in (("head", "find", "steepest descent"), ("unfrozen", ("find", 3e-4), "a tenth of the elbow")):
+    for kind, lr, rule in (("head", "find", "the curve allows"), ("unfrozen", ("find", 3e-4), "a tenth of the elbow")):
         curves = [replace(curve_of(row), suggestions=suggestions(row)) for row in rows if row["kind"] == kind]
         taken = sum(rule in choose(lr, curve, kind == "unfrozen").reason for curve in curves)  # type: ignore[arg-type]
         print(f"{kind}: {rule} is taken on {taken} of {len(curves)} curves, else a fallback")
@@ -392,6 +404,49 @@ def fit(root: Path, setting: str, seed: int, rule: str, phase: Phase, before: We
 def show(lr: Slice) -> str:
     """A rate, or the two ends of a slice."""
     return f"{lr:.1e}" if isinstance(lr, float) else f"{lr[0]:.1e} to {lr[1]:.1e}"
+
+
+# -- find --------------------------------------------------------------------------------------------------------------
+
+FOUND = HERE / "range_find.jsonl"
+"""Rows of ``find``, each added as soon as it is there."""
+
+
+def find(root: Path, sets: list[str], folds: int) -> None:
+    """The measured recipe with and without ``find=True``: 200 images, 64 pixels, six epochs, held-out error.
+
+    The range test leaves no trace, so a run for which it keeps the rule's rates is the rule's run, and is made once.
+    """
+    for fold in range(folds):
+        for name in sets:
+            found = learn(root, name, fold, FineTune(epochs=6, find=True))
+            low, high = found["lr"]
+            kept = bool(np.isclose(high, RULE["high"]))
+            rule = found if kept else learn(root, name, fold, FineTune(epochs=6))
+            row = {"set": name, "fold": fold, **found, "low": low, "high": high, "kept": kept, "rule": rule["error"]}
+            del row["lr"]
+            with FOUND.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+
+
+def learn(root: Path, name: str, fold: int, recipe: FineTune) -> dict[str, Any]:
+    """One run: its held-out error, and what its range test saw and chose."""
+    pl.seed_everything(fold, verbose=False)
+    frame = split(root, name, 200, fold)
+    options: dict[str, Any] = {"size": 64, "batch_size": 32, "num_workers": 0, "seed": fold}
+    augment: Any = {"satellite": "satellite", "digits": "none"}.get(name, "photo")
+    data = ImageData.from_df(frame, "/", valid_col="is_valid", augment=augment, **options)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        run = trainer(-1, [recipe], folder, limit_train_batches=1.0, check_val_every_n_epoch=recipe.epochs)
+        run.fit(ImageClassifier(num_classes=data.num_classes), datamodule=data)
+    error, held_out = float(run.callback_metrics["val_error_rate"]), int(frame["is_valid"].sum())
+    found = recipe.found.get(0)
+    if found is None:
+        return {"error": error, "held_out": held_out}
+    elbow = found.curve.suggestions.get("elbow")
+    seen = {"lr": found.lr, "reason": found.reason, "elbow": elbow, "losses": found.curve.losses}
+    return {"error": error, "held_out": held_out, **seen}
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ model = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes, h
 # ones know fur or roofs. So the rate rises from layer group to layer group, from the input to the head, whose peak is
 # a tenth of what it was.
 #
-# **The lower end is not guessed.** Before the second phase a *range test* trains for a hundred steps with a growing
+# **The lower end is not guessed.** Before the second phase a *range test* trains for some steps with a growing
 # rate and then puts everything back as it was. Its curve stays flat and then shoots up; the lessons take a tenth of
 # the rate just before. That is what `"find"` stands for.
 #

@@ -19,6 +19,7 @@ SMALL = {
     "allocator": "--sizes 64 --rounds 1 --out OUT.json",
     "rate": "DATA --rounds 1 --cases 0 --out OUT.json",
     "resizing table": "",
+    "range_digits table": "",
     "resizing plot": "OUT.png",
     "recipes table": "",
 }

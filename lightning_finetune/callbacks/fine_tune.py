@@ -10,9 +10,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.phases import DEFAULT_LR, Phase
 from lightning_finetune.engine.plan import Plan, make_plan
-from lightning_finetune.engine.range_test import Curve, Found
+from lightning_finetune.engine.range_test import Curve, Found, known_high
 from lightning_finetune.engine.recipes import RECIPES, RecipeName, Wishes, make_phases
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError
@@ -50,7 +50,8 @@ class FineTune(PhasedCallback):
         lr: Peak rate of a head alone.
         lr_ratio: That rate over the peak of the epochs in which all layers train.
         sizes: Image sizes in pixels, one round for each; None keeps the data's size.
-        find: Let the range test choose the head's rate and the lower end of the full phase's.
+        find: Let the range test move the rates to where its curve allows them; with ``lr`` or ``lr_ratio``, and in the
+            lessons' recipe, the upper rate of all layers stays, and the range test finds the lower.
         train_norm: Whether norm layers follow the batches of the new images, those of frozen groups too, as in fastai.
             If not, pretrained running statistics stay as they are in the whole run. None: as the recipe says.
         groups: Name patterns of the layer groups, from the input to the head; see
@@ -105,6 +106,7 @@ class FineTune(PhasedCallback):
         self._needs_head = False
         self._began_as_lessons = False
         self._clips = False
+        self._solved = False
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
@@ -204,6 +206,7 @@ class FineTune(PhasedCallback):
 
     def _solve_head(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         solved = solve_new_head(trainer, module)
+        self._solved = solved is not None
         if solved is not None:
             rank_zero_info(
                 f"FineTune: the head starts where it fits the pretrained features of {solved.images} training images "
@@ -216,12 +219,26 @@ class FineTune(PhasedCallback):
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         if self.plan_of_run.phases[phase].needs_find:
             rank_zero_info(f"FineTune: range test before phase {phase + 1}.")
-            found = find_lr(trainer, pl_module, self.plan_of_run, phase, self.grouping.layout, self.seed or 0)
+            layout, seed, rule = self.grouping.layout, self.seed or 0, self.rule(self._phases[phase])
+            solved = self._solved and phase == 0
+            found = find_lr(trainer, pl_module, self.plan_of_run, phase, layout, seed, rule, solved)
             self.found[phase] = found
             self.set_lr(trainer, phase, found.lr)
             rank_zero_info(
                 f"FineTune: phase {phase + 1} trains at {tables.rates(self.plan_of_run, phase)}: {found.reason}."
             )
+
+    def rule(self, phase: Phase) -> tuple[float, float] | None:
+        """The rates that the measured recipe would take for all layers in ``phase`` without a range test.
+
+        None where the user says the upper one, by ``phases``, ``lr`` or ``lr_ratio``, and in the lessons' recipe.
+        """
+        given = not self.follows_recipe or self.wishes.lr is not None or self.wishes.lr_ratio is not None
+        if given or not self.recipe.solves or self._began_as_lessons:
+            return None
+        high = known_high(phase.lr or DEFAULT_LR, unfrozen=True)
+        above = self.recipe.lr_ratio if self._needs_head else 1.0  # a random head keeps its own rate
+        return high / above / self.recipe.spread, high
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

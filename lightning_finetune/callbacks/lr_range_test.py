@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,11 +11,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.engine.range_test import Curve, Suggestion, fault, suggest, sweep_rates
+from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, fault, sweep_rates
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.run.find import show_curve
+from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, swept
 from lightning_finetune.run.phased import PhasedCallback
-from lightning_finetune.run.range_test_loop import run_sweep
 from lightning_finetune.run.rates import ratios, scale_rates
 from lightning_finetune.run.trainer import callbacks, is_dev_run, max_epochs, refuse_unsupported, the_optimizer
 from lightning_finetune.show.report import RangeTest
@@ -27,14 +26,16 @@ class LRRangeTest(Callback):
     """Sweep the learning rate before given epochs, record the loss, and suggest a rate.
 
     Works at the start and in the middle of a fit, also after an unfreezing. Keeps the ratios between parameter groups,
-    counts optimizer steps, begins a small loader again, never validates, writes no checkpoint, and is silent in the
-    user's logs. Weights, buffers, optimizer, scaler, random state and the order of the data are put back, so that a
-    run with it equals a run without it bit for bit, until it sets the rate.
+    counts optimizer steps, begins a small loader again, says how many steps it makes and how long they took, never
+    validates, writes no checkpoint, and is silent in the user's logs. Weights, buffers, optimizer, scaler, random state
+    and the order of the data are put back, so that a run with it equals a run without it bit for bit, until it sets the
+    rate.
 
     Args:
         start_lr: First rate, of the group with the highest rate.
         end_lr: The rates grow towards it; a loss that shoots up ends the sweep before.
-        num_steps: Optimizer steps.
+        num_steps: Optimizer steps; None: a hundred, or fewer and wider ones where that is more than four passes over
+            the training data, but at least sixteen.
         at_epochs: Before which epochs, from 0.
         suggest: Which suggestion sets the rate; see :mod:`lightning_finetune.engine.range_test`.
         apply: Set the rate, if the suggestion can be trusted: the peak of a cycle or of the module's own scheduler,
@@ -49,18 +50,19 @@ class LRRangeTest(Callback):
 
     def __init__(
         self,
-        start_lr: float = 1e-7,
-        end_lr: float = 10.0,
-        num_steps: int = 100,
+        start_lr: float = START_LR,
+        end_lr: float = END_LR,
+        num_steps: int | None = None,
         at_epochs: Sequence[int] = (0,),
-        suggest: Suggestion = "steep",
+        suggest: Suggestion = "elbow",
         apply: bool = True,
     ) -> None:
         if suggest not in SUGGESTIONS:
             raise PhaseError(f"Expected `suggest` to be one of {list(SUGGESTIONS)}, got {suggest!r}.")
         if any(not isinstance(epoch, int) or epoch < 0 for epoch in at_epochs):
             raise PhaseError(f"Expected `at_epochs` to be whole numbers from 0, got {list(at_epochs)}.")
-        self.rates = sweep_rates(start_lr, end_lr, num_steps)
+        sweep_rates(start_lr, end_lr, FULL_STEPS if num_steps is None else num_steps)  # refuses what makes no sweep
+        self.start_lr, self.end_lr, self.num_steps = start_lr, end_lr, num_steps
         self.at_epochs = tuple(at_epochs)
         self.suggest: Suggestion = suggest
         self.apply = apply
@@ -86,16 +88,15 @@ class LRRangeTest(Callback):
         # At the first batch, because by then every other callback has made its changes for the epoch.
         epoch = trainer.current_epoch
         if batch_idx == 0 and epoch in self.at_epochs and epoch not in self.results:
-            rank_zero_info(f"LRRangeTest: sweeping the learning rate over up to {len(self.rates)} steps.")
-            optimizer = trainer.optimizers[0]
-            curve = run_sweep(trainer, pl_module, self.rates, ratios(optimizer), seed=epoch)
-            self.results[epoch] = replace(curve, suggestions=suggest(curve, len(self.rates)))
+            steps = default_steps(trainer) if self.num_steps is None else self.num_steps
+            rates, scales = sweep_rates(self.start_lr, self.end_lr, steps), ratios(trainer.optimizers[0])
+            self.results[epoch] = swept(trainer, pl_module, rates, scales, epoch, type(self).__name__)
             self._report(trainer, self.results[epoch])
 
     def _report(self, trainer: pl.Trainer, curve: Curve) -> None:
         show_curve(trainer, curve, f"lr_range_epoch_{trainer.current_epoch}", curve.suggestions.get(self.suggest))
         shown = ", ".join(f"{name} {lr:.2e}" for name, lr in curve.suggestions.items()) or "none"
-        rank_zero_info(f"LRRangeTest: {len(curve.lrs)} steps; suggestions: {shown}.")
+        rank_zero_info(f"LRRangeTest: it suggests {shown}.")
         if not self.apply:
             return
         wrong = fault(curve, self.suggest)

@@ -25,15 +25,20 @@ class FindOnly(PhasedCallback):
     Args:
         unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
         lr: Given upper rate of the unfrozen slice; None is the lessons' tenth of 3e-3.
+        rule: Rates that a recipe would take for unfrozen layers; see
+            :func:`lightning_finetune.engine.range_test.choose`.
 
     Attributes:
-        found: Curve, suggestions and what the lessons' rules choose from them; None before the run.
+        found: Curve, suggestions and what is chosen from them; None before the run.
     """
 
-    def __init__(self, unfrozen: bool = False, lr: float | None = None) -> None:
+    def __init__(
+        self, unfrozen: bool = False, lr: float | None = None, rule: tuple[float, float] | None = None
+    ) -> None:
         super().__init__()
         self.unfrozen = unfrozen
         self.lr = DEFAULT_LR / 10 if lr is None else lr
+        self.rule = rule
         self.found: Found | None = None
 
     @override
@@ -43,7 +48,7 @@ class FindOnly(PhasedCallback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self.seed or 0)
+        self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self.seed or 0, self.rule)
         trainer.should_stop = True
         if trainer.is_global_zero:
             path = run_dir(trainer) / "lr_find.json"

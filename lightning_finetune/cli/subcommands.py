@@ -52,7 +52,8 @@ class CommandTrainer(Trainer):
         if ckpt is not None:
             load_weights(model, ckpt)
         plans = self._plans()
-        find = FindOnly(unfrozen, _upper_rate(plans))
+        rule = next((plan.rule(phase) for plan in plans for phase in plan.given if phase.train != "head"), None)
+        find = FindOnly(unfrozen, _upper_rate(plans), rule)
         if plans:
             find.treat_layers_like(plans[0])
         self._fit_only(find, 1, model, datamodule)

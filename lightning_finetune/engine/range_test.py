@@ -7,7 +7,7 @@ Smith 2015 (https://arxiv.org/abs/1506.01186); sweep, smoothing, stop and the su
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,15 +20,27 @@ from lightning_finetune.errors import PhaseError
 Suggestion = Literal["steep", "valley", "slide", "minimum", "elbow"]
 Array = npt.NDArray[np.float64]
 
+FULL_STEPS = 100
+"""Steps of a sweep over data that has enough; windows and decays are fastai's for so many, and scale with fewer."""
+MIN_STEPS = 16
+"""Steps of a sweep over next to no data: fewer do not show where the loss shoots up."""
+EPOCHS = 4
+"""Most passes over the training images; more, and the curve falls because the images are known by heart."""
 BETA = 0.98
 """Decay of the running mean of the loss."""
 STOP_DIV = 4.0
 """The sweep stops when the smoothed loss exceeds this many times its best."""
 SKIP_END = 5
 MIN_POINTS = 10
-"""A curve with fewer than twice as many points is not trusted."""
+"""A curve with fewer points is not trusted."""
 ELBOW_FALL, ELBOW_NOISE = 0.2, 3.0
 """How far above its lowest level a loss counts as not risen yet: shares of the fall, multiples of the noise."""
+ELBOW_REACH, SLIDE_REACH = 3, 15
+"""Steps of a full sweep: to each side in the elbow's median; between the slopes that ``slide`` compares."""
+MOST_HEAD = 0.1
+"""A rate for a head above this is not trusted: its curve did not shoot up where those of heads do."""
+GUESS = math.log(2)
+"""Cross-entropy of a guess between two classes."""
 MIN_FALL = 0.2
 """The share of its whole fall by which the smoothed loss must have fallen, to be falling for good."""
 MIN_DESCENT = 0.05
@@ -71,37 +83,76 @@ class Found:
     curve: Curve
 
 
-def choose(lr: LR, curve: Curve, unfrozen: bool) -> Found:
-    """Fill ``"find"`` by the lessons' rules: a head takes ``steep``; unfrozen layers ``(elbow, given)``.
+def choose(
+    lr: LR, curve: Curve, unfrozen: bool, rule: tuple[float, float] | None = None, solved: bool = False
+) -> Found:
+    """Fill ``"find"``.
 
-    The elbow is already a tenth of the rate before which the loss shoots up. Where the suggestion cannot be trusted,
-    the lessons' defaults hold: 3e-3 for a head, a hundredth of the given rate at the input of unfrozen layers.
+    A head's 3e-3, and the upper end of ``rule``, stay where the curve allows them (:func:`allowed`), else they move,
+    and the lower end of ``rule`` with its upper. Below an upper rate that is given, unfrozen layers begin at the elbow,
+    or at a tenth of the given rate where that is less. The elbow is itself a tenth of the rate before which the loss
+    shoots up.
 
     Args:
         lr: The phase's rate with ``"find"`` in it.
         curve: With its suggestions.
         unfrozen: Whether more than the head trains.
+        rule: Rates of unfrozen layers that a recipe would take without a range test; None: ``lr`` says the upper one.
+        solved: The head fits its training images already. Its curve shows where it loses its fit, for a moment, at
+            rates that train best; so ``rule`` stays, unless its loss is not finite there.
     """
-    high = known_high(lr, unfrozen)
-    name: Suggestion = "elbow" if unfrozen else "steep"
-    wrong = fault(curve, name)
-    if wrong is not None:
-        value: float | tuple[float, float] = (high / 100, high) if unfrozen else DEFAULT_LR
-        return Found(value, f"the lessons' default, as the curve {wrong}", curve)
-    found = curve.suggestions[name]
     if not unfrozen:
-        return Found(found, f"steepest descent at {found:.1e}", curve)
-    if found >= high:
-        return Found(
-            (high / 10, high), f"a tenth of the given rate, as the elbow is as late as {10 * found:.1e}", curve
-        )
-    return Found((found, high), f"a tenth of the elbow at {10 * found:.1e}", curve)
+        found, reason = allowed(DEFAULT_LR, curve, MOST_HEAD)
+        return Found(found, reason, curve)
+    if rule is not None:
+        found, reason = _finite(rule[1], curve) if solved else allowed(rule[1], curve)
+        return Found((found * rule[0] / rule[1], found), reason, curve)
+    high, wrong = known_high(lr, unfrozen), fault(curve, "elbow")
+    if wrong is not None:
+        return Found((high / 100, high), f"the lessons' default, as the curve {wrong}", curve)
+    elbow = curve.suggestions["elbow"]
+    if elbow >= high:
+        reason = f"a tenth of the given rate, as the elbow is as late as {10 * elbow:.1e}"
+        return Found((high / 10, high), reason, curve)
+    return Found((elbow, high), f"a tenth of the elbow at {10 * elbow:.1e}", curve)
+
+
+def allowed(lr: float, curve: Curve, most: float = math.inf) -> tuple[float, str]:
+    """``lr`` where the curve allows it, else the nearest rate that it calls safe; and why, in a sentence.
+
+    A rate is allowed if the loss shoots up neither before twice the rate nor only after a hundred times it. One that is
+    too high falls to the elbow, one that is too low rises to a tenth of it.
+
+    Args:
+        lr: What is taken if the curve says nothing.
+        curve: With its suggestions.
+        most: A higher elbow is not trusted.
+    """
+    wrong, elbow = fault(curve, "elbow"), curve.suggestions.get("elbow", math.nan)
+    if wrong is not None or elbow > most:
+        return lr, f"the default, as the curve {wrong or f'shoots up only after {10 * elbow:.1e}'}"
+    seen = f"the loss shoots up after {10 * elbow:.1e}"
+    if lr > 5 * elbow:
+        return elbow, f"lower than the default {lr:.1e}, as {seen}"
+    if lr < elbow / 10:
+        return elbow / 10, f"higher than the default {lr:.1e}, as {seen}"
+    return lr, f"the default, which the curve allows: {seen}"
+
+
+def _finite(lr: float, curve: Curve) -> tuple[float, str]:
+    """``lr``, or a tenth of the rate at which the loss is not finite where that is below twice ``lr``; and why."""
+    bad = _finite_part(curve)
+    if bad < len(curve.lrs) and curve.lrs[bad] < 2 * lr:
+        return curve.lrs[
+            bad
+        ] / 10, f"lower than the default {lr:.1e}, as the loss is not finite at {curve.lrs[bad]:.1e}"
+    return lr, "the default, as the curve of a head that was solved shows where it loses its fit, not what trains well"
 
 
 def fault(curve: Curve, name: Suggestion) -> str | None:
     """Why the suggestion ``name`` cannot be trusted: what "the curve …"; None where it can."""
     losses = np.asarray(curve.smoothed)[: _finite_part(curve)]
-    if len(losses) < 2 * MIN_POINTS:
+    if len(losses) < MIN_POINTS:
         return f"has only {len(losses)} points"
     if name == "elbow":
         return None if name in curve.suggestions else "nowhere shoots up"
@@ -136,12 +187,22 @@ def sweep_rates(start_lr: float, end_lr: float, num_steps: int) -> list[float]:
     return [start_lr * (end_lr / start_lr) ** (index / num_steps) for index in range(num_steps)]
 
 
-def sweep(step: Callable[[float], float], rates: Iterable[float], stop_div: float | None = STOP_DIV) -> Curve:
+def sweep_steps(steps_per_epoch: float) -> int:
+    """How many steps a sweep over so much data makes: a hundred, or as many as four epochs have, or sixteen."""
+    return int(min(FULL_STEPS, max(MIN_STEPS, EPOCHS * steps_per_epoch)))
+
+
+def scaled(window: int, steps: int) -> int:
+    """A number of steps of a full sweep, in one of ``steps`` over the same rates; at least one."""
+    return max(1, round(window * min(1.0, steps / FULL_STEPS)))
+
+
+def sweep(step: Callable[[float], float], rates: Sequence[float], stop_div: float | None = STOP_DIV) -> Curve:
     """Call ``step`` with each rate until the loss shoots up.
 
     Args:
         step: Makes one optimizer step at the rate it is given; returns the loss before it.
-        rates: In growing order.
+        rates: In growing order; where they are fewer than a hundred, the running mean forgets as much faster.
         stop_div: Stop when the smoothed loss exceeds so many times its best; None only stops at a loss that is not
             finite.
     """
@@ -149,10 +210,11 @@ def sweep(step: Callable[[float], float], rates: Iterable[float], stop_div: floa
     losses: list[float] = []
     smoothed: list[float] = []
     mean, best, diverged = 0.0, math.inf, False
+    beta = BETA ** max(1.0, FULL_STEPS / len(rates))
     for count, lr in enumerate(rates, start=1):
         loss = step(lr)
-        mean = BETA * mean + (1 - BETA) * loss
-        debiased = mean / (1 - BETA**count)
+        mean = beta * mean + (1 - beta) * loss
+        debiased = mean / (1 - beta**count)
         lrs.append(lr)
         losses.append(loss)
         smoothed.append(debiased)
@@ -166,22 +228,23 @@ def sweep(step: Callable[[float], float], rates: Iterable[float], stop_div: floa
 def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
     """Every suggestion that can be computed from ``curve``, by name; :func:`fault` tells which are to be trusted.
 
-    As in fastai, the first tenth of the planned steps and the last five points are not looked at (``elbow`` looks at
-    all).
+    As in fastai, the first tenth of the planned steps and the last five of a hundred points are not looked at
+    (``elbow`` looks at all).
 
     Args:
         curve: Of one sweep.
         num_steps: Steps that the sweep was to make; None: as many as the curve has.
     """
-    finite = _finite_part(curve)
-    first = (num_steps or len(curve.lrs)) // 10
+    finite, steps = _finite_part(curve), num_steps or len(curve.lrs)
     lrs, losses = np.asarray(curve.lrs)[:finite], np.asarray(curve.smoothed)[:finite]
-    bend = elbow(lrs, curve.losses[:finite]) if len(lrs) >= MIN_POINTS else None
+    bend = elbow(lrs, curve.losses[:finite], scaled(ELBOW_REACH, steps)) if len(lrs) >= MIN_POINTS else None
     found = {} if bend is None else {"elbow": bend}
-    lrs, losses = lrs[first:-SKIP_END], losses[first:-SKIP_END]
+    looked_at = slice(steps // 10, -scaled(SKIP_END, steps))
+    lrs, losses = lrs[looked_at], losses[looked_at]
     if len(lrs) >= 2:  # a slope needs two
-        for name, function in (("steep", steep), ("valley", valley), ("slide", slide), ("minimum", minimum)):
+        for name, function in (("steep", steep), ("valley", valley), ("minimum", minimum)):
             found[name] = function(lrs, losses)
+        found["slide"] = slide(lrs, losses, scaled(SLIDE_REACH, steps))
     return found
 
 
@@ -220,32 +283,35 @@ def valley(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> flo
     return float(lrs[min(max(middle, 0), len(y) - 1)])
 
 
-def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array) -> float | None:
+def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array, reach: int = ELBOW_REACH) -> float | None:
     """A tenth of the last rate before the loss shoots up: what the lessons read off an unfrozen model's curve.
 
-    Read off the losses themselves, because their running mean lags by decades. A running median of seven shows the
-    level; the elbow is its last point that is no higher above the lowest than a fifth of the fall, or than three times
-    the noise where the curve is flat. The noise is that of the first third of the sweep (by median absolute deviation),
-    in proportion to the level. None where the loss does not shoot up.
+    Read off the losses themselves, because their running mean lags by decades. A running median shows the level; the
+    elbow is its last point that is no higher above the lowest than a fifth of the fall, or than three times the noise
+    where the curve is flat, or than the loss of a guess where it begins below that, as that of a solved head does: it
+    cannot fall and soon rises, at rates that train well. The noise is that of the first third of the sweep (by median
+    absolute deviation), in proportion to the level. None where the loss does not shoot up.
 
     Args:
         lrs: Rates of the steps.
         losses: Loss of each step, not smoothed.
+        reach: Steps to each side that the median takes in; three in a sweep of a hundred.
     """
     x, y = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
-    level = np.array([np.median(y[max(0, i - 3) : i + 4]) for i in range(len(y))])
+    level = np.array([np.median(y[max(0, i - reach) : i + reach + 1]) for i in range(len(y))])
     quiet = y[: max(3, len(y) // 3)]  # rates too small to do anything
     noise = 1.4826 * float(np.median(np.abs(quiet - np.median(quiet))))
     start, floor = float(np.median(quiet)), float(level.min())
     share = min(max(floor / start, 0.0), 1.0) if start > 0 else 1.0
-    margin = max(ELBOW_FALL * (start - floor), ELBOW_NOISE * noise * share)
+    least = GUESS if start < GUESS else 0.0
+    margin = max(ELBOW_FALL * (start - floor), ELBOW_NOISE * noise * share, least)
     if level[-1] <= floor + 2 * margin:
         return None
     return float(x[np.flatnonzero(level <= floor + margin)[-1]]) / 10
 
 
 def slide(
-    lrs: Sequence[float] | Array, losses: Sequence[float] | Array, lr_diff: int = 15, threshold: float = 0.005
+    lrs: Sequence[float] | Array, losses: Sequence[float] | Array, lr_diff: int = SLIDE_REACH, threshold: float = 0.005
 ) -> float:
     """Where, coming from the right, the slope stops differing from the slope ``lr_diff`` points further left."""
     slopes = np.gradient(np.asarray(losses, dtype=float))

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.engine.param_groups import Layout
 from lightning_finetune.engine.phases import DEFAULT_LR, LR
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.engine.range_test import Curve, Found, choose, suggest, sweep_rates
+from lightning_finetune.engine.range_test import Curve, Found, choose, suggest, sweep_rates, sweep_steps
 from lightning_finetune.run.artifacts import save_figure, save_table
 from lightning_finetune.run.range_test_loop import run_sweep
+from lightning_finetune.run.trainer import steps_per_epoch
 
-RATES = sweep_rates(1e-7, 10.0, 100)
-"""fastai's range and number of steps."""
+START_LR, END_LR = 1e-7, 10.0
+"""fastai's range."""
 
 
 def find_lr(
-    trainer: pl.Trainer, module: pl.LightningModule, plan: Plan, phase: int, layout: Layout, seed: int
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    plan: Plan,
+    phase: int,
+    layout: Layout,
+    seed: int,
+    rule: tuple[float, float] | None = None,
+    solved: bool = False,
 ) -> Found:
     """Sweep before ``phase`` and decide its rate, with every trained group at the same rate, as the lessons read it.
 
@@ -30,15 +41,53 @@ def find_lr(
         phase: Whose ``lr`` holds ``"find"``.
         layout: Of the optimizer's parameter groups.
         seed: Of the run.
+        rule: Rates that a recipe would take for unfrozen layers; see
+            :func:`lightning_finetune.engine.range_test.choose`.
+        solved: The head has just been solved.
     """
     trained = plan.trained(phase) or plan.num_groups
     frozen = 0 if plan.train_norm else plan.num_groups - trained
     scales = [float(layer is not None and layer >= frozen) for layer in layout.layers]
-    curve = run_sweep(trainer, module, RATES, scales, seed)
-    curve = replace(curve, suggestions=suggest(curve, len(RATES)))
-    found = choose(plan.phases[phase].lr or DEFAULT_LR, curve, unfrozen=trained > plan.num_head)
+    curve = swept(trainer, module, sweep_rates(START_LR, END_LR, default_steps(trainer)), scales, seed, "range test")
+    found = choose(plan.phases[phase].lr or DEFAULT_LR, curve, trained > plan.num_head, rule, solved)
     show_curve(trainer, curve, f"lr_range_phase_{phase + 1}", found.lr)
     return found
+
+
+def default_steps(trainer: pl.Trainer) -> int:
+    """How many steps a sweep makes if nobody says: few enough for the run's data, a hundred where it has no length."""
+    per_epoch = steps_per_epoch(trainer, trainer.current_epoch + 1)
+    return sweep_steps(math.inf if per_epoch is None else per_epoch[-1])
+
+
+def swept(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    rates: Sequence[float],
+    scales: Sequence[float],
+    seed: int,
+    who: str,
+) -> Curve:
+    """Sweep, put everything back, and say before how many steps it takes, and after how long it took.
+
+    Args:
+        trainer: In the middle of a fit.
+        module: The trainer's module.
+        rates: In growing order, one optimizer step each.
+        scales: What each of the optimizer's parameter groups multiplies the rate by.
+        seed: Of the random draws within the sweep.
+        who: Begins what is printed.
+
+    Returns:
+        The curve with its suggestions.
+    """
+    per_epoch = steps_per_epoch(trainer, trainer.current_epoch + 1)
+    passes = "" if per_epoch is None else f", {len(rates) / per_epoch[-1]:.2g} times the training data"
+    rank_zero_info(f"{who}: up to {len(rates)} steps at rates from {rates[0]:.0e} to {rates[-1]:.0e}{passes}.")
+    begin = time.monotonic()
+    curve = run_sweep(trainer, module, rates, scales, seed)
+    rank_zero_info(f"{who}: {len(curve.lrs)} steps took {time.monotonic() - begin:.1f} s.")
+    return replace(curve, suggestions=suggest(curve, len(rates)))
 
 
 def show_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) -> None:

@@ -64,7 +64,7 @@ def _importance(name: str) -> int:
 
 
 def show_suggestions(found: Found) -> None:
-    """Print what a range test suggests, and what the lessons' rules take from it."""
+    """Print what a range test suggests, and which rates are chosen from it."""
     table = _table("Learning rates that the curve suggests", "suggestion", "rate")
     for name, lr in found.curve.suggestions.items():
         table.add_row(name, f"{lr:.2e}")

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from lightning_finetune.callbacks import FineTune, OneCycle
 from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.range_test import MOST_HEAD, allowed
 from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.tasks import ImageClassifier
 from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
@@ -140,6 +141,28 @@ def test_a_cycle_that_was_cut_in_the_last_phase_says_so(tmp_path):
     stopping = EarlyStopping("worse", patience=1)
     with pytest.warns(UserWarning, match="in phase 1 of 1: 12 of 24 planned steps"):
         fit(tmp_path, FineTune([Phase(4, "all")]), stopping, module=Worse())
+
+
+def test_find_moves_the_recipes_rates_together_to_where_the_curve_allows_them(tmp_path):
+    """This module says nothing of its head, so that the head trains first."""
+    fine_tune = FineTune(2, find=True)
+    _, probe = fit(tmp_path, fine_tune)
+    head, full = fine_tune.found[0], fine_tune.found[1]
+    assert head.lr == pytest.approx(allowed(3e-3, head.curve, MOST_HEAD)[0])
+    assert full.lr[1] == pytest.approx(allowed(3e-3, full.curve)[0])
+    assert full.lr[1] / full.lr[0] == pytest.approx(30)
+    assert max(probe.lrs[-6:], key=max)[-1] == pytest.approx(full.lr[1], rel=0.1)
+
+
+def test_find_leaves_an_upper_rate_that_is_given(tmp_path):
+    for fine_tune, high in (
+        (FineTune(2, lr=6e-3, find=True), 6e-3),
+        (FineTune([Phase(1, "all", ("find", 7e-4))]), 7e-4),
+    ):
+        fit(tmp_path, fine_tune)
+        found = fine_tune.found[max(fine_tune.found)]
+        assert found.lr[1] == pytest.approx(high)
+        assert found.lr[0] < high
 
 
 # -- configuration files -----------------------------------------------------------------------------------------------

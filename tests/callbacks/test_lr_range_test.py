@@ -281,6 +281,30 @@ def test_it_counts_optimizer_steps_and_begins_a_small_loader_again(tmp_path):
     assert Counting.batches == 30 * 3 + 2
 
 
+@pytest.mark.parametrize(
+    ("count", "accumulate", "steps"), [(16, 1, 16), (48, 1, 24), (48, 3, 16), (400, 1, 100)], ids=str
+)
+def test_the_sweep_is_bounded_by_the_data_and_says_its_length_and_its_time(tmp_path, caplog, count, accumulate, steps):
+    range_test = LRRangeTest(apply=False)
+    options = {"max_epochs": 1, "max_steps": 1, "limit_val_batches": 0, "accumulate_grad_batches": accumulate}
+    with caplog.at_level("INFO"):
+        quiet_trainer(tmp_path, callbacks=[range_test], **options).fit(ForeignNet(), loader(count))
+    made = len(range_test.results[0].lrs)
+    assert made <= steps
+    assert range_test.results[0].lrs[1] / range_test.results[0].lrs[0] == pytest.approx(1e8 ** (1 / steps))
+    assert f"LRRangeTest: up to {steps} steps at rates from 1e-07" in caplog.text
+    assert f"LRRangeTest: {made} steps took " in caplog.text
+
+
+def test_by_default_it_sets_a_rate_a_decade_below_where_the_loss_shoots_up(tmp_path):
+    probe, range_test = Probe(), LRRangeTest()
+    quiet_trainer(tmp_path, max_epochs=1, callbacks=[range_test, probe]).fit(ForeignNet(), loader(96))
+    curve = range_test.results[0]
+    assert probe.lrs[0][-1] == pytest.approx(curve.suggestions["elbow"])
+    shot_up = [lr for lr, loss in zip(curve.lrs, curve.losses, strict=True) if loss > 2 * max(curve.losses[:5])]
+    assert 10 * curve.suggestions["elbow"] < min(shot_up) * 1.01
+
+
 def test_groups_keep_their_ratio_during_the_sweep_and_after_it(tmp_path):
     seen: list[list[float]] = []
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from lightning_finetune.engine.range_test import DIVIDED, SKIP_END, Curve
+from lightning_finetune.engine.range_test import DIVIDED, SKIP_END, Curve, scaled
 
 _RAW, _SMOOTH, _CHOSEN = "#bbbbbb", "#4477aa", "#ccbb44"
 _COLOURS = {"steep": "#cc3311", "valley": "#228833", "slide": "#aa3377", "minimum": "#66ccee", "elbow": "#ee7733"}
@@ -23,7 +23,7 @@ def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     panel = figure.subplots()
     lrs, smoothed = np.asarray(curve.lrs), np.asarray(curve.smoothed)
-    shown = smoothed[: -SKIP_END or None] if curve.diverged and len(smoothed) > 2 * SKIP_END else smoothed
+    shown = smoothed[: -scaled(SKIP_END, len(smoothed))] if curve.diverged and len(smoothed) > 2 else smoothed
     panel.plot(lrs, curve.losses, ".", color=_RAW, markersize=4, label="loss of a step")
     panel.plot(lrs[: len(shown)], shown, color=_SMOOTH, linewidth=2, label="smoothed")
     for name, lr in curve.suggestions.items():

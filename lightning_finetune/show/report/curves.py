@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_finetune.engine.diagnosis import Points
 from lightning_finetune.engine.history import History
-from lightning_finetune.engine.range_test import DIVIDED, SKIP_END, Curve
+from lightning_finetune.engine.range_test import DIVIDED, SKIP_END, Curve, scaled
 from lightning_finetune.show.figures import Band
 from lightning_finetune.show.figures.run import smoothed
 from lightning_finetune.show.report.charts import Axis, Chart, Line, Shade, around
@@ -151,7 +151,7 @@ def range_chart(curve: Curve, chosen: Sequence[float]) -> Chart:
     """
     points = list(zip(curve.lrs, curve.losses, strict=True))
     smoothed = list(zip(curve.lrs, curve.smoothed, strict=True))
-    smoothed = smoothed[:-SKIP_END] if curve.diverged and len(smoothed) > 2 * SKIP_END else smoothed
+    smoothed = smoothed[: -scaled(SKIP_END, len(smoothed))] if curve.diverged and len(smoothed) > 2 else smoothed
     lines = [Line("loss of a step", points, "c1 faint", unjoined=True), Line("smoothed", smoothed, "c1")]
     for name, lr in curve.suggestions.items():
         where, said = (10 * lr, f"{name} (a tenth of here)") if name in DIVIDED else (lr, name)
