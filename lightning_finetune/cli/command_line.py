@@ -32,6 +32,7 @@ from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.trainer import max_epochs, steps_per_epoch
 from lightning_finetune.tasks import BaseTask
 
 CALLBACKS = {
@@ -71,6 +72,10 @@ _NOISE = (
 """Warnings that someone who types the command can do nothing about."""
 
 
+LOG_EVERY, POINTS = 10, 40
+"""Steps between two points of the loss; and how many points of it a run should have at least, if it has the steps."""
+
+
 class SaveConfig(SaveConfigCallback):
     """Writes the whole configuration into the run's own directory."""
 
@@ -88,6 +93,13 @@ class SaveConfig(SaveConfigCallback):
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"cli": whole}, allow_val_change=True)
                 _say_where(logger)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log more often in a short run, unless the user says how often: its loss would leave a point or none."""
+        steps = sum(steps_per_epoch(trainer, max_epochs(trainer) or 1) or [LOG_EVERY * POINTS])
+        if trainer.log_every_n_steps == LOG_EVERY:  # type: ignore[attr-defined]  # set by a connector
+            trainer.log_every_n_steps = max(1, min(LOG_EVERY, steps // POINTS))  # type: ignore[attr-defined]
 
 
 def _say_where(logger: WandbLogger) -> None:
@@ -142,7 +154,7 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
     settings: dict[str, Any] = {
         "logger": {"class_path": "lightning_finetune.cli.loggers.RunLogger"},
         "max_epochs": -1,  # what FineTune takes as: the sum of my phases
-        "log_every_n_steps": 10,  # 50, Lightning's own, is more than an epoch of a small data set
+        "log_every_n_steps": LOG_EVERY,  # 50, Lightning's own, is more than an epoch of a small data set
         "enable_model_summary": False,  # it counts what trains before the phases begin
     }
     return FineTuneCLI(

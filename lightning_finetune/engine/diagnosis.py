@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from lightning_finetune.errors import DataError
@@ -67,18 +68,22 @@ class Limits:
     """From where on a curve is at fault; chosen by ``benchmarks/diagnosis.py``.
 
     Attributes:
-        rise: Smoothed training loss, at its highest, over that of the first step: a rate too high.
+        rise: Smoothed training loss, at its highest, over that of the first step, or over the first validation loss of
+            a run that begins with weights that fit: a rate too high.
         blow_up: Validation loss, at its highest, over the same: a rate too high.
+        steps: With fewer, a loss that has not fallen does not say that the rate is too low.
         fall: Less than this part of the first loss is gone at the end: a rate too low.
         improving: Part of the validation loss that went between its last two measures: too few epochs; or, where it was
             measured once,
         falling: Part of the first training loss that went in the last third of the steps.
         worse: Validation loss at the end over its lowest, less 1: too many epochs, if also
-        metric_worse: The metric lost this much from its best.
+        metric_worse: The metric lost this much from its best, and more than two of its steps: of an error rate over few
+            images, one image is much.
     """
 
     rise: float = 2.0
     blow_up: float = 2.5
+    steps: int = 30
     fall: float = 0.25
     improving: float = 0.15
     falling: float = 0.1
@@ -88,15 +93,26 @@ class Limits:
 
 LIMITS = Limits()
 _NOTHING, _ROSE = 0.02, 1.08
+_GUESS, _GAP = math.log(2), 20.0  # the loss of a guess between two classes; validation over training loss, at most
+_DIP = 0.05  # part of the lowest validation loss that the end may lie above it
+_IMAGE = 0.05  # what an image counts at most: of twenty
 _FEW_STEPS = 4  # from which on curves say anything
 
 
 @dataclass(frozen=True)
 class Features:
-    """The numbers that the rules compare; NaN where the run does not give them."""
+    """The numbers that the rules compare; NaN where the run does not give them.
+
+    Attributes:
+        first: The first training loss.
+        last: The last, smoothed.
+        level: What a loss that rises is compared with.
+        grain: The least difference between two values of the metric.
+    """
 
     first: float
     last: float
+    level: float
     rise: float
     blow_up: float
     fall: float
@@ -104,6 +120,7 @@ class Features:
     falling: float
     worse: float
     metric_worse: float
+    grain: float
 
 
 def features(curves: Curves, floor: float = 0.0) -> Features:
@@ -119,17 +136,30 @@ def features(curves: Curves, floor: float = 0.0) -> Features:
     third = len(smooth) // 3
     tail, last = statistics.fmean(smooth[-2 * third : -third]), statistics.fmean(smooth[-max(third // 3, 1) :])
     valid = [value for _, value in curves.measured.get("val_loss", ())]
+    level = _level(first, valid)
     return Features(
         first=first,
         last=last,
-        rise=max(smooth) / first,
-        blow_up=max(valid) / first if valid else math.nan,
+        level=level,
+        rise=max(smooth) / level,
+        blow_up=max(valid) / level if valid else math.nan,
         fall=1 - last / first,
         improving=1 - valid[-1] / valid[-2] if len(valid) > 1 and valid[-2] > 0 else math.nan,
         falling=(tail - last) / first,
-        worse=_recent(valid) / min(valid) - 1 if len(valid) > 1 and min(valid) > 0 else math.nan,
+        worse=recent(valid) / min(valid) - 1 if len(valid) > 1 and min(valid) > 0 else math.nan,
         metric_worse=_metric_worse(curves.measured),
+        grain=_grain(curves.measured),
     )
+
+
+def _level(first: float, valid: Sequence[float]) -> float:
+    """What a rising loss is compared with: the first training loss, or the first validation loss where that fits.
+
+    A head that was solved, or trained before, fits its training images from the first step on: their loss lies far
+    below that of other images, and below that of a guess. A validation loss beyond that has blown up.
+    """
+    fits = first < _GUESS and valid and valid[0] < _GAP * first
+    return max(first, valid[0]) if fits else first
 
 
 def diagnose(curves: Curves, limits: Limits = LIMITS, floor: float = 0.0) -> list[Finding]:
@@ -142,7 +172,9 @@ def diagnose(curves: Curves, limits: Limits = LIMITS, floor: float = 0.0) -> lis
     """
     if bad := [step for step, loss in zip(curves.steps, curves.losses, strict=True) if not math.isfinite(loss)]:
         return [_finding("non-finite loss", f"The training loss is NaN or infinite at step {bad[0]}.")]
-    if len(curves.losses) < _FEW_STEPS or curves.losses[0] <= 0:  # of a loss that may be negative no ratio says much
+    if len(curves.losses) < _FEW_STEPS:
+        return [_too_few_steps(curves)] if curves.losses else []
+    if curves.losses[0] <= 0:  # of a loss that may be negative no ratio says much
         return []
     found = features(curves, floor)
     return [*_faults(found, curves, limits), *_notes(found, curves)]
@@ -151,9 +183,9 @@ def diagnose(curves: Curves, limits: Limits = LIMITS, floor: float = 0.0) -> lis
 def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
     """At most one: the first that explains the curves."""
     killed = abs(found.fall) < _NOTHING and found.rise > _ROSE  # nothing learned, but not for want of movement
-    if found.rise > limits.rise or found.blow_up > limits.blow_up or killed:
-        return [_finding("learning rate too high", _rising(found))]
-    if found.worse > limits.worse and found.metric_worse > limits.metric_worse:
+    if (found.rise > limits.rise or found.blow_up > limits.blow_up or killed) and not _recovered(found):
+        return [_finding("learning rate too high", _rising(found, curves))]
+    if found.worse > limits.worse and found.metric_worse > max(limits.metric_worse, 2 * found.grain):
         best_step, best = min(curves.measured["val_loss"], key=lambda point: point[1])
         return [
             _finding(
@@ -162,12 +194,13 @@ def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
                 f"and the metric lost {found.metric_worse:.3g} from its best.",
             )
         ]
-    if found.fall < limits.fall:
+    few = _made(curves) < limits.steps
+    if found.fall < limits.fall and not few and found.level <= found.first:  # weights that fit have little to lose
         name = "dead head" if abs(found.fall) < 0.01 and _constant(curves.measured) else "learning rate too low"
         return [
             _finding(
                 name,
-                f"In {len(curves.losses)} steps the training loss went from {found.first:.3g} to {found.last:.3g}.",
+                f"In {_made(curves)} steps the training loss went from {found.first:.3g} to {found.last:.3g}.",
             )
         ]
     if found.improving > limits.improving:
@@ -178,15 +211,35 @@ def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
             f"In the last third of the steps the training loss still lost {found.falling:.0%} of its first value."
         )
         return [_finding("too few epochs", evidence)]
-    return []
+    return [_too_few_steps(curves)] if found.fall < limits.fall and few else []
 
 
-def _rising(found: Features) -> str:
+def _recovered(found: Features) -> bool:
+    """Whether a run that began with weights that fit ended at its best: what rose was the dip where the rate peaks."""
+    return found.level > found.first and found.worse < _DIP and not found.metric_worse > found.grain
+
+
+def _too_few_steps(curves: Curves) -> Finding:
+    """In place of what so few steps cannot tell."""
+    losses, made = curves.losses, _made(curves)
+    evidence = (
+        f"In {made} step{'s' * (made > 1)} the training loss went from {losses[0]:.3g} to {losses[-1]:.3g}, which says "
+        "little about the learning rate."
+    )
+    return _finding("too few steps to judge", evidence, False)
+
+
+def _made(curves: Curves) -> int:
+    """Steps from the first to the last that was logged; of a long run, or of a CSV, not each was."""
+    return curves.steps[-1] - curves.steps[0] + 1
+
+
+def _rising(found: Features, curves: Curves) -> str:
     """What rose, in a sentence."""
-    top, valid = found.rise * found.first, found.blow_up * found.first
-    if found.rise <= 1:
-        return f"The training loss began at {found.first:.3g}, and the validation loss rose to {valid:.3g}."
-    also = "" if math.isnan(valid) else f", the validation loss to {valid:.3g}"
+    top, valid = found.rise * found.level, [value for _, value in curves.measured.get("val_loss", ())]
+    if top <= found.first:
+        return f"The training loss began at {found.first:.3g}, and the validation loss rose to {max(valid):.3g}."
+    also = f", the validation loss to {max(valid):.3g}" if valid else ""
     return f"The training loss began at {found.first:.3g} and rose to {top:.3g}{also}."
 
 
@@ -209,34 +262,16 @@ def _notes(found: Features, curves: Curves) -> list[Finding]:
     return notes
 
 
-def longer_first(before: Curves, after: Curves) -> list[Finding]:
-    """Whether a frozen phase should have been longer: it ended while the validation loss was falling.
-
-    Args:
-        before: Of the frozen phase.
-        after: Of the phase that follows it.
-    """
-    valid = [value for _, value in before.measured.get("val_loss", ())]
-    following = [value for _, value in after.measured.get("val_loss", ())]
-    if len(valid) > 1 and following and valid[-1] < 0.8 * valid[-2] and following[0] > valid[-1]:
-        evidence = (
-            f"In its last epoch the validation loss still went from {valid[-2]:.3g} to {valid[-1]:.3g}, and unfreezing "
-            f"raised it to {following[0]:.3g}."
-        )
-        return [_finding("frozen phase too short", evidence, False)]
-    return []
-
-
 _ADVICE = {
     "non-finite loss": "Lower the learning rate, clip gradients, or use precision bf16-mixed in place of 16-mixed.",
     "learning rate too high": "Divide the learning rate by 10, or let the range test choose it.",
     "learning rate too low": "Multiply the learning rate by 10, or let the range test choose it.",
     "too many epochs": "Train for fewer epochs, or with more augmentation, dropout or weight decay.",
     "too few epochs": "Train for twice as many epochs.",
+    "too few steps to judge": "Train for more epochs, or with a smaller batch: thirty steps tell if the rate fits.",
     "dead head": "Nothing is learned: look at the labels, at what is frozen, and at the learning rate of the head.",
     "loss spike": "Look at the images of that batch, or clip gradients.",
     "train/valid gap": "It gets surer, not worse; label smoothing or mixup would calm it.",
-    "frozen phase too short": "Give the head more epochs before the unfreezing.",
 }
 
 
@@ -250,7 +285,7 @@ def _smoothed(losses: Sequence[float]) -> list[float]:
     return [statistics.median(losses[max(0, place - reach) : place + reach + 1]) for place in range(len(losses))]
 
 
-def _recent(values: Sequence[float]) -> float:
+def recent(values: Sequence[float]) -> float:
     """The mean of the last fifth."""
     return statistics.fmean(values[-max(1, len(values) // 5) :])
 
@@ -260,13 +295,25 @@ def less_is_better(name: str) -> bool:
     return any(word in name for word in ("loss", "error", "mae", "mse"))
 
 
+def metric_points(measured: Mapping[str, Points]) -> Points:
+    """The first metric beside the loss, turned so that less is better; empty where there is none."""
+    name = next((name for name in measured if name.startswith("val_") and "loss" not in name), None)
+    if name is None:
+        return ()
+    return [(step, value if less_is_better(name) else -value) for step, value in measured[name]]
+
+
 def _metric_worse(measured: Mapping[str, Points]) -> float:
     """How much the first metric beside the loss has lost from its best; NaN where there is none."""
-    name = next((name for name in measured if name.startswith("val_") and "loss" not in name), None)
-    values = [value for _, value in measured[name]] if name is not None else []
-    if name is None or len(values) < 2:
-        return math.nan
-    return _recent(values) - min(values) if less_is_better(name) else max(values) - _recent(values)
+    values = [value for _, value in metric_points(measured)]
+    return recent(values) - min(values) if len(values) > 1 else math.nan
+
+
+def _grain(measured: Mapping[str, Points]) -> float:
+    """The least difference between values of the metric: what an image counts, as far as they can tell; or 0."""
+    values = sorted({value for _, value in metric_points(measured)})
+    least = min((high - low for low, high in pairwise(values)), default=0.0)
+    return least * (1 + 1e-6) if len(values) > 2 and least < _IMAGE else 0.0
 
 
 def _constant(measured: Mapping[str, Points]) -> bool:

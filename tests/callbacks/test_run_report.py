@@ -106,7 +106,7 @@ def test_how_far_the_loss_came_is_asked_of_a_whole_run(tmp_path):
     with pytest.raises(RuntimeError):
         fit(tmp_path, Fails(11, RuntimeError("broken")), module=slow, max_epochs=2)
     assert page(tmp_path).says("The curves show nothing to worry about. Whether the rate was too low", "diagnosis")
-    fit(tmp_path, module=slow, max_epochs=2)
+    fit(tmp_path, module=slow, max_epochs=6)  # 36 steps
     assert page(tmp_path).says("Multiply the learning rate by 10", "diagnosis")
 
 

@@ -71,3 +71,23 @@ def test_the_command_says_the_same_of_the_csv(tmp_path, lr):
     fit(tmp_path, [diagnosis], ForeignNet(lr=lr), max_epochs=3, logger=logger, log_every_n_steps=1)
     read = diagnose(read_csv(f"{logger.log_dir}/metrics.csv"))
     assert [finding.name for finding in read] == [finding.name for finding in diagnosis.findings[0]]
+
+
+def test_a_run_of_a_few_steps_is_not_judged_and_its_peak_is_missed(tmp_path):
+    """One step an epoch, one epoch a phase: the advice is more steps, not another rate."""
+    diagnosis = TrainingDiagnosis()
+    phases = FineTune([Phase(1, "head", 1e-3), Phase(1, "all", (1e-4, 1e-3))])
+    fit(tmp_path, [phases, diagnosis], limit_train_batches=1)
+    found = {key: [finding.name for finding in findings] for key, findings in diagnosis.findings.items()}
+    assert found == {1: ["the peak is never reached"], 2: ["the peak is never reached"], 0: ["too few steps to judge"]}
+    with (tmp_path / "diagnosis.csv").open() as file:
+        assert "at least three steps" in file.read()
+
+
+def test_an_unfreezing_that_spoils_the_run_is_named(tmp_path):
+    """The head fits, then all layers train at a rate that keeps the loss finite and the network lost."""
+    diagnosis = TrainingDiagnosis()
+    phases = FineTune([Phase(6, "head", 3e-2), Phase(2, "all", 0.3, div=1.0)])
+    fit(tmp_path, [phases, diagnosis])
+    assert names(diagnosis) & {"unfreezing made it worse", "learning rate too high"}
+    assert "too many epochs" not in names(diagnosis)

@@ -17,6 +17,7 @@ from PIL import Image
 from lightning_finetune import load
 from lightning_finetune.cli import command_line
 from lightning_finetune.cli.loggers import RunLogger
+from lightning_finetune.engine.diagnosis import read_csv
 from lightning_finetune.errors import FinetuneError
 from tests.cli.launching import QUIET, SHORT, SMALL
 from tests.show.report.reading import Page
@@ -46,6 +47,7 @@ def test_a_run_leaves_checkpoints_pictures_measures_and_its_configuration(done: 
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     with (run / "metrics.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file) if row["val_loss"]] == ["0", "1"]
+    assert len(read_csv(run / "metrics.csv").losses) >= 2, "a run of a few steps can be diagnosed"
     assert yaml.safe_load((run / "config.yaml").read_text())["fine_tune"]["head_epochs"] == 1
     assert [path.name for path in run.parents[1].iterdir()] == ["lightning_logs"], "nothing lies about"
 

@@ -1,5 +1,7 @@
 import math
 
+import pytest
+
 from lightning_finetune.engine.diagnosis import Curves, diagnose
 from lightning_finetune.engine.phase_diagnosis import diagnose_phase, diagnose_run
 from lightning_finetune.engine.phases import Phase
@@ -55,3 +57,28 @@ def test_without_phases_or_with_one_the_whole_run_is_judged():
 
 def test_a_run_without_a_step_says_nothing():
     assert names(diagnose_run(run(), PLAN, 4)) == {1: [], 2: [], 0: []}
+
+
+def test_an_unfreezing_that_made_it_worse_is_not_blamed_on_the_epochs():
+    losses, errors = (1.0, 0.6, 1.0, 1.2), (0.3, 0.2, 0.3, 0.3)
+    curves = run(*FALLING, *[0.6 * 0.95**step for step in range(60)], valid=losses)
+    measured = {**curves.measured, "val_error_rate": [(30 * (n + 1), error) for n, error in enumerate(errors)]}
+    curves = Curves(curves.steps, curves.losses, measured)
+    assert [finding.name for finding in diagnose(curves)] == ["too many epochs"], "by itself the run would be"
+    found = names(diagnose_run(curves, PLAN, 4))
+    assert found[0] == []
+    assert "unfreezing made it worse" in found[2]
+
+
+@pytest.mark.parametrize(("steps", "reached"), [(1, False), (2, True), (3, True), (50, True)])
+def test_a_cycle_of_one_step_never_reaches_its_peak(steps, reached):
+    for phases in ([Phase(1, "head", 1e-2), Phase(1, "all", (1e-4, 1e-3))], [Phase(1, "all", 1e-2)]):
+        plan = make_plan(phases, steps)
+        found = names(diagnose_run(run(*[1.0] * len(plan)), plan, len(phases)))
+        told = [name for each in found.values() for name in each if "peak" in name]
+        assert told == ([] if reached else ["the peak is never reached"] * len(phases))
+
+
+def test_a_constant_rate_has_no_peak_to_reach():
+    plan = make_plan([Phase(1, "all", 1e-2, schedule="constant")], 1)
+    assert [finding.name for finding in diagnose_run(run(1.0), plan, 1)[0]] == ["too few steps to judge"]
