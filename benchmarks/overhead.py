@@ -1,6 +1,6 @@
 """What a training step costs under the callbacks, against a hand-written loop and against Lightning alone.
 
-    python benchmarks/overhead.py [--rounds 7] [--steps 200] [--out FILE.json]
+    python benchmarks/overhead.py [--rounds 7] [--steps 200] [--device cpu] [--out FILE.json]
 
 All train the same network with the same AdamW, in the same parameter groups, on the same batches: by hand with torch's
 OneCycleLR, in a Trainer with OneCycleLR, in a Trainer with ``FineTune``, and with everything that the command adds.
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from lightning_finetune.engine.param_groups import build
 
 WARM, BATCH, SIZE, PEAK = 20, 16, 32, 1e-3
 Steps = list[float]
+Way = Callable[[int, str], Steps]
+"""From a number of steps and a device, ``"cpu"`` or ``"cuda"``, to when each step began."""
 
 
 class Net(pl.LightningModule):
@@ -78,12 +80,12 @@ def cycle(optimizer: Optimizer, total: int) -> OneCycleLR:
     return OneCycleLR(optimizer, PEAK, total_steps=total + 1)
 
 
-def loader(steps: int) -> DataLoader:
-    """Batches from memory."""
+def loader(steps: int, device: str) -> DataLoader:
+    """Batches from the device's memory."""
     torch.manual_seed(0)
     images, labels = torch.randn(64 * BATCH, 3, SIZE, SIZE), torch.randint(0, 10, (64 * BATCH,))
     places = torch.arange(steps * BATCH) % len(images)
-    return DataLoader(TensorDataset(images, labels), BATCH, sampler=places.tolist())
+    return DataLoader(TensorDataset(images.to(device), labels.to(device)), BATCH, sampler=places.tolist())
 
 
 class Clock(Callback):
@@ -97,13 +99,13 @@ class Clock(Callback):
         self.began.append(time.perf_counter())
 
 
-def by_hand(steps: int) -> Steps:
+def by_hand(steps: int, device: str) -> Steps:
     """The loop that anybody would write."""
-    net = Net(None)
+    net = Net(None).to(device)
     optimizer = make_optimizer(net)
     scheduler = cycle(optimizer, steps)
     began = []
-    for batch in loader(steps):
+    for batch in loader(steps, device):
         began.append(time.perf_counter())
         optimizer.zero_grad()
         net.training_step(batch, 0).backward()
@@ -112,15 +114,16 @@ def by_hand(steps: int) -> Steps:
     return began
 
 
-def in_trainer(callbacks: Callable[[], list[Callback]], scheduled: bool = False) -> Callable[[int], Steps]:
+def in_trainer(callbacks: Callable[[], list[Callback]], scheduled: bool = False) -> Way:
     """A run in a Trainer that writes nothing and shows nothing."""
 
-    def run(steps: int) -> Steps:
+    def run(steps: int, device: str) -> Steps:
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             trainer = pl.Trainer(
                 max_epochs=1,
-                accelerator="cpu",
+                accelerator="gpu" if device == "cuda" else "cpu",
+                devices=1,
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -128,7 +131,7 @@ def in_trainer(callbacks: Callable[[], list[Callback]], scheduled: bool = False)
                 default_root_dir=folder,
                 callbacks=[*callbacks(), clock],
             )
-            trainer.fit(Net(steps if scheduled else None), loader(steps))
+            trainer.fit(Net(steps if scheduled else None), loader(steps, device))
         return clock.began
 
     return run
@@ -144,7 +147,7 @@ def everything() -> list[Callback]:
     return [*fine_tune(), LogPredictions(), LogConfusion(), PlotRun(), RunReport(), TrainingDiagnosis()]
 
 
-WAYS: dict[str, Callable[[int], Steps]] = {
+WAYS: dict[str, Way] = {
     "by hand, OneCycleLR": by_hand,
     "Lightning, OneCycleLR": in_trainer(list, scheduled=True),
     "Lightning, FineTune": in_trainer(fine_tune),
@@ -165,14 +168,14 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def waits(way: Callable[[int], Steps], steps: int) -> int:
+def waits(way: Way, steps: int, device: str) -> int:
     """Reads from the device in a run."""
     with Waits() as mode:
-        way(steps)
+        way(steps, device)
     return mode.count
 
 
-def calls(way: Callable[[int], Steps], steps: int) -> int:
+def calls(way: Way, steps: int, device: str) -> int:
     """Calls of Python and built-in functions in a run."""
     count = 0
 
@@ -182,43 +185,32 @@ def calls(way: Callable[[int], Steps], steps: int) -> int:
 
     sys.setprofile(profile)
     try:
-        way(steps)
+        way(steps, device)
     finally:
         sys.setprofile(None)
     return count
 
 
-def by_step(measure: Callable[[Callable[[int], Steps], int], int], way: Callable[[int], Steps]) -> float:
+def by_step(measure: Callable[[Way, int, str], int], way: Way, device: str) -> float:
     """What a further step adds to a run."""
     few, many = WARM, 3 * WARM
-    return (measure(way, many) - measure(way, few)) / (many - few)
+    return (measure(way, many, device) - measure(way, few, device)) / (many - few)
 
 
-def time_rounds(rounds: int, steps: int) -> dict[str, list[float]]:
+def time_rounds(rounds: int, steps: int, device: str) -> dict[str, list[float]]:
     """Median milliseconds a step, of each way in each round."""
     found: dict[str, list[float]] = {name: [] for name in WAYS}
     for number in range(rounds):
         names = list(WAYS) if number % 2 == 0 else list(WAYS)[::-1]
         for name in names:
-            began = WAYS[name](steps)[WARM:]
+            began = WAYS[name](steps, device)[WARM:]
             lengths = [end - start for start, end in itertools.pairwise(began)]
             found[name].append(1e3 * statistics.median(lengths))
     return found
 
 
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    if options.steps < WARM + 2:
-        parser.error(f"--steps: expected at least {WARM + 2}, the first {WARM} are not counted")
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    times = time_rounds(options.rounds, options.steps)
+def compare(times: Mapping[str, Sequence[float]], device: str) -> dict[str, dict[str, float]]:
+    """For each way what a step takes, against Lightning alone, and what it does."""
     rows = {}
     for name, way in WAYS.items():
         ratios = [one / bare for one, bare in zip(times[name], times[BARE], strict=True)]
@@ -227,9 +219,27 @@ def main() -> None:
             "ms": statistics.median(times[name]),
             "ratio": statistics.median(ratios),
             "extra_us": statistics.median(extra),
-            "calls": by_step(calls, way),
-            "waits": by_step(waits, way),
+            "calls": by_step(calls, way, device),
+            "waits": by_step(waits, way, device),
         }
+    return rows
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.steps < WARM + 2:
+        parser.error(f"--steps: expected at least {WARM + 2}, the first {WARM} are not counted")
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    times = time_rounds(options.rounds, options.steps, options.device)
+    rows = compare(times, options.device)
     print("| way | ms a step | against Lightning alone | more than it | Python calls a step | waits a step |")
     print("|---|---|---|---|---|---|")
     for name, row in rows.items():

@@ -56,12 +56,12 @@ def export(model: BaseTask | str | Path, path: str | Path) -> Path:
             f"{path}: expected a file name that ends in one of {sorted(_FORMATS)}, got {path.suffix!r}."
         )
     task = model if isinstance(model, BaseTask) else load(model)
-    mode = task.training
-    task.eval()
+    mode, device = task.training, next(task.parameters()).device
+    task.eval().cpu()  # a GPU rounds float32 in convolutions, by default, to more than the file may differ
     try:
         return _export(task, path)
     finally:
-        task.train(mode)
+        task.to(device).train(mode)
 
 
 def _export(task: BaseTask, path: Path) -> Path:
@@ -99,7 +99,7 @@ class _Graph(nn.Module):
     def __init__(self, task: BaseTask, preprocessing: Mapping[str, Any]) -> None:
         super().__init__()
         contiguous = copy.deepcopy(task.model).to(memory_format=torch.contiguous_format)
-        self.model = contiguous.cpu().float().eval()
+        self.model = contiguous.float().eval()
         self.predictions = task.predictions
         self.stride = int(getattr(task.model, "stride", 1))
         self.size: tuple[int, int] = tuple(preprocessing["size"])
@@ -190,9 +190,8 @@ def _difference(run: Runner, task: BaseTask, preprocessing: Mapping[str, Any], s
     """
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, tuple(shape), dtype=torch.uint8, generator=generator)
-    device = next(task.parameters()).device
     with torch.inference_mode():
-        expected = task.predictions(task(normalize(pixels.to(device), preprocessing))).float().cpu()
+        expected = task.predictions(task(normalize(pixels, preprocessing))).float()
     with torch.no_grad():
         found = run(pixels.float() / 255)
     difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")

@@ -22,13 +22,14 @@ class Settings:
     """What an optimizer step is made with.
 
     Attributes:
-        rates: Learning rates by the name of the layer group; 0 where it is frozen.
+        rates: Learning rates by the name of the layer group; 0 where it is frozen. One that the device holds stays
+            there until the history is flushed.
         momentum: SGD's momentum or Adam's first beta; None without either.
         size: Height and width of the images in pixels; None where there are none.
         trained: Share of the parameters that train, 0 to 1, by the name of the layer group.
     """
 
-    rates: Mapping[str, float]
+    rates: Mapping[str, float | Tensor]
     momentum: float | None = None
     size: Size | None = None
     trained: Mapping[str, float] = field(default_factory=dict)
@@ -88,7 +89,7 @@ class History:
         self.momentum.append(settings.momentum)
         self.sizes.append(settings.size)
 
-    def _extend(self, columns: dict[str, list[float]], values: Mapping[str, float]) -> None:
+    def _extend(self, columns: dict[str, list[Any]], values: Mapping[str, Any]) -> None:
         for name in dict.fromkeys([*columns, *values]):  # in the order of the layers
             column = columns.setdefault(name, [0.0] * (len(self.steps) - 1))
             column.append(values.get(name, 0.0))
@@ -114,6 +115,7 @@ class History:
         """Bring the losses from their device, all at once, and thin what is too long."""
         if self._pending:
             self.losses += torch.stack(self._pending).tolist()
+            self.rates = {name: [float(rate) for rate in column] for name, column in self.rates.items()}
             self._pending.clear()
         while len(self.steps) > LIMIT:
             self._stride *= 2

@@ -123,6 +123,12 @@ def set_rates(optimizer: Optimizer, layout: Layout, lrs: Sequence[float] | None,
             group["momentum"] = momentum
 
 
+def rate_of(group: Group) -> float | Tensor:
+    """The learning rate of a parameter group as it is now; a copy, there, where the device holds it."""
+    lr: float | Tensor = group["lr"]
+    return lr.detach().clone() if isinstance(lr, Tensor) else lr
+
+
 def _set_rate(group: Group, lr: float) -> None:
     if isinstance(group["lr"], Tensor):  # capturable optimizers keep it on the device
         group["lr"].fill_(lr)

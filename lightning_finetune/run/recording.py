@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from typing_extensions import override
 
 from lightning_finetune.engine.history import History, Settings
+from lightning_finetune.engine.param_groups import rate_of
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.errors import DataError
 from lightning_finetune.run.phase_ends import layers_of, size_on_device
@@ -59,7 +60,8 @@ class RecordingCallback(Callback):
             if self._sizes is None:
                 self._sizes = _sizes(trainer)
             size, trained = image_size(trainer, batch), _shares(self._sizes)
-            self._settings = Settings(rates(trainer), _momentum(trainer), size, trained)
+            held = {name: rate_of(group) for name, group in _named_groups(trainer)}
+            self._settings = Settings(held, _momentum(trainer), size, trained)
 
     @override
     def on_train_batch_end(

@@ -77,6 +77,7 @@ class BaseTask(LightningModule, ABC):
         width = self.set_loss.width
         self.val_measures, self.test_measures = Measures("val", metrics, width), Measures("test", metrics, width)
         self._finite = FiniteLoss()
+        self._knows_targets = False
         self.head_is_new = True
         self.register_load_state_dict_post_hook(_head_is_known)  # type: ignore[no-untyped-call]  # torch's
 
@@ -189,7 +190,7 @@ class BaseTask(LightningModule, ABC):
         return {group.name: group for group in (*body, last)}
 
     def target_of(self, batch: Any) -> Tensor:
-        """The targets of a batch, checked and prepared.
+        """The targets of a batch, checked and prepared; the check waits for the device.
 
         Raises:
             DataError: There are none, or none that can belong to this model.
@@ -197,6 +198,10 @@ class BaseTask(LightningModule, ABC):
         target = target_of(batch, self.target_key)
         self.check_target(target)
         return self.prepare_target(target)
+
+    def _known_target(self, batch: Any) -> Tensor:
+        """The targets of a batch of training, or of a validation whose like was checked before in this run."""
+        return self.prepare_target(target_of(batch, self.target_key))
 
     def check_data(self, datamodule: Any) -> None:
         """Compare a data module with the task before anything is asked of it; what it does not say is not compared.
@@ -226,6 +231,7 @@ class BaseTask(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check that the data module fits."""
+        self._knows_targets = False
         self.check_data(getattr(self.trainer, "datamodule", None))
 
     def on_validation_start(self) -> None:
@@ -254,7 +260,7 @@ class BaseTask(LightningModule, ABC):
         """What the head's linear layer is given for a batch, ``[B, C]``, and the targets."""
         model: Any = self.model
         features: Tensor = model.forward_features(images_of(batch))
-        return features, self.prepare_target(target_of(batch, self.target_key))
+        return features, self._known_target(batch)
 
     def on_train_start(self) -> None:
         """From now on the head learns."""
@@ -276,14 +282,14 @@ class BaseTask(LightningModule, ABC):
         images = images_of(batch)
         with explained(images):
             logits = self(images)
-        loss: Tensor = self.criterion(logits, self.prepare_target(target_of(batch, self.target_key)))
+        loss: Tensor = self.criterion(logits, self._known_target(batch))
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop at a loss that is not finite."""
         if outputs:  # a subclass may have skipped the batch
-            rates = [float(group["lr"]) for group in self.trainer.optimizers[0].param_groups]
+            rates = [param_groups.rate_of(group) for group in self.trainer.optimizers[0].param_groups]
             self._finite.watch(outputs["loss"], batch_idx, rates)
         if (batch_idx + 1) % CHECK_EVERY == 0 or self.trainer.is_last_batch:
             self._finite.check(self._phase)
@@ -306,6 +312,7 @@ class BaseTask(LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and metrics of the whole set."""
+        self._knows_targets = not self.trainer.sanity_checking
         self._log_measures(self.val_measures)
 
     def on_test_epoch_end(self) -> None:
@@ -318,7 +325,7 @@ class BaseTask(LightningModule, ABC):
 
     def _measure(self, measures: Measures, batch: Any) -> dict[str, Tensor]:
         """Add a batch to ``measures``; what the model says of it, and its targets."""
-        target = self.target_of(batch)
+        target = self._known_target(batch) if self._knows_targets else self.target_of(batch)
         logits = self(images_of(batch))
         predictions = self.predictions(logits)
         measures.update(self.set_loss.sums(logits, target), predictions, self.metric_target(target))

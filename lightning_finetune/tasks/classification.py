@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -109,8 +110,10 @@ class ImageClassifier(BaseTask):
 
     def configure_metrics(self) -> dict[str, Metric]:
         """Error rate and accuracy over all images."""
-        accuracy = MulticlassAccuracy(self.num_classes, average="micro")
-        return {"error_rate": ErrorRate(self.num_classes), "accuracy": accuracy}
+        count = self.num_classes
+        unchecked: Any = {"validate_args": False}  # `check_target` has; torchmetrics would wait for the device
+        accuracy = MulticlassAccuracy(count, average="micro", **unchecked)
+        return {"error_rate": ErrorRate(count, **unchecked), "accuracy": accuracy}
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Softmax of logits ``[B, num_classes]``."""
@@ -134,7 +137,7 @@ class ImageClassifier(BaseTask):
 
     def confusion(self) -> ClassCounts | None:
         """Counts of true by predicted class, of up to 1,000 classes."""
-        return ClassCounts(self.num_classes) if self.num_classes <= MATRIX else None
+        return ClassCounts(self.num_classes, validate_args=False) if self.num_classes <= MATRIX else None
 
     def describe(self, predictions: Tensor, source: ImageSource) -> Prediction:
         """The most probable class of one image, from its probabilities ``[num_classes]``."""

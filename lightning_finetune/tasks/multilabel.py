@@ -129,14 +129,15 @@ class MultiLabelClassifier(BaseTask):
     def configure_metrics(self) -> dict[str, Metric]:
         """F2 over samples, accuracy, mean average precision, and accuracy of each label; the first two of very many."""
         count, thresholds = self.num_classes, self._fixed_thresholds()
+        unchecked: Any = {"validate_args": False}  # `check_target` has; torchmetrics would wait for the device
         metrics: dict[str, Metric] = {
             "f2": SampleFBeta(count, 2.0, thresholds),
-            "accuracy": LabelAccuracy(count, thresholds),
+            "accuracy": LabelAccuracy(count, thresholds, **unchecked),
         }
         if count <= RANKED:
-            metrics["map"] = MultilabelAveragePrecision(count)
+            metrics["map"] = MultilabelAveragePrecision(count, **unchecked)
         if count <= NAMED:
-            metrics["label_accuracy"] = LabelAccuracy(count, thresholds, average=None)
+            metrics["label_accuracy"] = LabelAccuracy(count, thresholds, average=None, **unchecked)
         else:
             rank_zero_info(f"{count} labels are too many to measure each: {' and '.join(metrics)} alone are measured.")
         return metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,11 +113,13 @@ class UNetSegmenter(BaseTask):
 
     def configure_metrics(self) -> dict[str, Metric]:
         """Pixel accuracy, mean IoU over the classes that occur, and IoU of each class."""
-        count, ignore = self.num_classes, self.arguments["ignore_index"]
+        count = self.num_classes
+        # Unchecked, as `check_target` has: torchmetrics would sort the pixels of each batch, and wait for the device.
+        options: Any = {"ignore_index": self.arguments["ignore_index"], "validate_args": False}
         return {
-            "pixel_accuracy": MulticlassAccuracy(count, average="micro", ignore_index=ignore),
-            "miou": MulticlassJaccardIndex(count, average="macro", ignore_index=ignore),
-            "iou": ClassIoU(count, ignore_index=ignore),
+            "pixel_accuracy": MulticlassAccuracy(count, average="micro", **options),
+            "miou": MulticlassJaccardIndex(count, average="macro", **options),
+            "iou": ClassIoU(count, **options),
         }
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -153,7 +156,7 @@ class UNetSegmenter(BaseTask):
         """Counts of pixels by true and predicted class, of up to 1,000 classes."""
         if self.num_classes > MATRIX:
             return None
-        return ClassCounts(self.num_classes, ignore_index=self.arguments["ignore_index"])
+        return ClassCounts(self.num_classes, ignore_index=self.arguments["ignore_index"], validate_args=False)
 
     def describe(self, predictions: Tensor, source: ImageSource) -> MaskPrediction:
         """The mask of one image at the size of the image, from its probabilities ``[C, h, w]``."""

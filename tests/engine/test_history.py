@@ -37,6 +37,16 @@ def test_a_group_that_appears_later_was_frozen_before() -> None:
     assert history.rates == {"head": [0.1, 0.1], "new": [0.0, 0.2]}
 
 
+def test_a_rate_that_the_device_holds_is_read_when_the_history_is_flushed() -> None:
+    history = History()
+    history.add(0, Settings({"head": torch.tensor(0.5, device="meta")}), torch.tensor(1.0))  # to read it would raise
+    history.rates["head"][0] = torch.tensor(0.5)
+    history.add(1, Settings({"head": 0.25}), torch.tensor(1.0))
+    history.flush()
+    assert [type(rate) for rate in history.rates["head"]] == [float, float]
+    assert history.rates["head"] == [0.5, 0.25]
+
+
 def test_groups_keep_the_order_of_the_layers() -> None:
     history = History()
     history.add(0, Settings(dict.fromkeys("zyxabc", 0.1)), torch.tensor(1.0))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_finetune.engine.layer_groups import layer_groups
-from lightning_finetune.engine.param_groups import build, merge_state, set_rates, split, split_state
+from lightning_finetune.engine.param_groups import build, merge_state, rate_of, set_rates, split, split_state
 from lightning_finetune.errors import LayerGroupError, UnsupportedError
 from tests.foreign import ForeignNet, images
 
@@ -251,3 +251,11 @@ def test_an_optimizer_with_one_group_for_all_is_refused_by_name():
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     with pytest.raises(UnsupportedError, match="LBFGS"):
         split(torch.optim.LBFGS(net.parameters()), layer_groups(net))
+
+
+def test_a_rate_that_the_device_holds_is_copied_there():
+    group = {"lr": torch.tensor(0.5)}
+    before = rate_of(group)
+    group["lr"].fill_(0.25)
+    assert (float(before), float(rate_of(group)), rate_of({"lr": 0.125})) == (0.5, 0.25, 0.125)
+    assert rate_of({"lr": torch.tensor(0.5, device="meta")}).is_meta

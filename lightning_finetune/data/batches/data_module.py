@@ -335,8 +335,10 @@ def enough_steps(images: int) -> int:
 
 def _spread(images: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
     """One image of a number for each channel: to take it from a batch, channels last, is a third of the work."""
-    image = images.new_tensor(numbers)[None, :, None, None].expand_as(images[:1])
-    return image.contiguous(memory_format=torch.channels_last)
+    image = torch.empty_like(images[:1], memory_format=torch.channels_last)
+    for channel, number in enumerate(numbers):
+        image[:, channel].fill_(number)  # made there: a copy from here would wait for the device
+    return image
 
 
 def _default_stats(channels: int) -> Stats:

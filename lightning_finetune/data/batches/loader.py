@@ -210,7 +210,7 @@ def _packed(batch: Any) -> dict[str, Tensor | npt.NDArray[Any]]:
     Not where a thread receives and pins them: nobody waits for it, and an array would not be pinned.
     """
     return {
-        name: value.numpy() if value.nbytes <= _SMALL and value.is_contiguous() else value
+        name: value.numpy() if isinstance(value, Tensor) and value.nbytes <= _SMALL and value.is_contiguous() else value
         for name, value in batch.items()
     }
 

@@ -26,10 +26,10 @@ class Augmenter(Protocol):
     def symmetries(self, seed: int, epoch: int, items: Ints, square: bool) -> Ints:
         """Exact flips of each item; see :meth:`Augment.symmetries`."""
 
-    def plan(self, seed: int, epoch: int, items: Ints, size: tuple[int, int]) -> Tensor:
-        """Integers, one row an item, that say what happens to it."""
+    def plan(self, seed: int, epoch: int, items: Ints, size: tuple[int, int]) -> Any:
+        """Integers, for each item, that say what happens to it: a tensor for the device, or a list for the host."""
 
-    def __call__(self, images: Tensor, masks: Tensor | None, plan: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, images: Tensor, masks: Tensor | None, plan: Any) -> tuple[Tensor, Tensor | None]:
         """Carry out the plan: uint8 images to float32 in 0..1, and their masks."""
 
 
@@ -52,11 +52,12 @@ class EachImage:
         """None: flips are the transform's to make."""
         return items * 0
 
-    def plan(self, seed: int, epoch: int, items: Ints, size: tuple[int, int]) -> Tensor:
-        """A random seed for each item, int64 ``[B, 1]``."""
-        return torch.from_numpy(hashes(seed, epoch, items, 1, Stream.AUGMENT).view("int64"))
+    def plan(self, seed: int, epoch: int, items: Ints, size: tuple[int, int]) -> list[int]:
+        """A random seed for each item; a list stays with the host, which would have to wait for a tensor."""
+        seeds: list[int] = hashes(seed, epoch, items, 1, Stream.AUGMENT).view("int64")[:, 0].tolist()
+        return seeds
 
-    def __call__(self, images: Tensor, masks: Tensor | None, plan: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, images: Tensor, masks: Tensor | None, plan: list[int]) -> tuple[Tensor, Tensor | None]:
         """Transform each image with its own seed.
 
         Raises:
@@ -65,7 +66,7 @@ class EachImage:
         devices = [images.device] if images.device.type == "cuda" else []
         pixels, ids = [], []
         with torch.random.fork_rng(devices=devices):
-            for row, seed in enumerate(plan[:, 0].tolist()):
+            for row, seed in enumerate(plan):
                 torch.manual_seed(seed)
                 image, mask = self._one(images[row], None if masks is None else masks[row])
                 pixels.append(image)

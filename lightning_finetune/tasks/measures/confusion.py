@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
 
@@ -132,13 +133,15 @@ class LabelCounts(MultilabelConfusionMatrix):
         thresholds: From which probability on a label is present.
     """
 
+    limits: Tensor
+
     def __init__(self, thresholds: Sequence[float]) -> None:
-        super().__init__(len(thresholds))
-        self.limits = list(thresholds)
+        super().__init__(len(thresholds), validate_args=False)  # the task has; torchmetrics would wait for the device
+        self.register_buffer("limits", torch.tensor(thresholds), persistent=False)
 
     def update(self, probabilities: Tensor, target: Tensor) -> None:
         """Add a batch: probabilities and targets ``[B, L]``."""
-        super().update((probabilities > probabilities.new_tensor(self.limits)).int(), target.int())
+        super().update((probabilities > self.limits).int(), target.int())
 
     def confusion(self, classes: Sequence[str]) -> Confusion:
         """All that was counted; every process must ask."""

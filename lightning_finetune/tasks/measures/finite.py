@@ -22,9 +22,9 @@ class FiniteLoss:
 
     def __init__(self) -> None:
         self._first: Tensor | None = None
-        self._rates: dict[int, list[float]] = {}
+        self._rates: dict[int, list[float | Tensor]] = {}
 
-    def watch(self, loss: Tensor, batch_idx: int, rates: list[float]) -> None:
+    def watch(self, loss: Tensor, batch_idx: int, rates: list[float | Tensor]) -> None:
         """Note the loss of a batch and the learning rates of its step; reads nothing back."""
         self._rates[batch_idx] = rates
         this = torch.where(torch.isfinite(loss.detach()).all(), -1, batch_idx)
@@ -43,7 +43,8 @@ class FiniteLoss:
         rates, self._rates, self._first = self._rates, {}, None
         if first < 0:
             return
-        spread = " to ".join(f"{rate:.3g}" for rate in dict.fromkeys((min(rates[first]), max(rates[first]))))
+        lrs = [float(rate) for rate in rates[first]]
+        spread = " to ".join(f"{lr:.3g}" for lr in dict.fromkeys((min(lrs), max(lrs))))
         raise FinetuneError(
             f"Expected a finite loss, got NaN or infinity in batch {first} of {when()}, at learning rate {spread}. "
             "Lower the learning rate, clip gradients (gradient_clip_val=1.0), train with precision='bf16-mixed' in "

@@ -60,7 +60,7 @@ class OfImages:
 
     def weight(self, target: Tensor) -> Tensor:
         """How much a batch weighs."""
-        return torch.tensor(float(len(target)))
+        return target.new_full((), len(target), dtype=torch.float32)
 
 
 class OfCrossEntropy(OfImages):

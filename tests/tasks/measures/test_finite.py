@@ -27,6 +27,13 @@ def test_watching_reads_nothing_from_the_device():
     finite = FiniteLoss()
     loss = torch.tensor(1.0, device="meta")  # reading a meta tensor raises
     finite.watch(loss, 0, [1e-3])
-    finite.watch(loss, 1, [1e-3])
+    finite.watch(loss, 1, [1e-3, torch.tensor(1e-3, device="meta")])
     with pytest.raises((RuntimeError, NotImplementedError), match=r"[Mm]eta"):
+        finite.check(lambda: "epoch 0")
+
+
+def test_a_rate_that_the_device_holds_is_named():
+    finite = FiniteLoss()
+    finite.watch(torch.tensor(float("nan")), 0, [torch.tensor(0.25), torch.tensor(0.5)])
+    with pytest.raises(FinetuneError, match=r"at learning rate 0\.25 to 0\.5\."):
         finite.check(lambda: "epoch 0")
