@@ -71,12 +71,13 @@ class Resumable:
         return self.batches
 
     def __iter__(self):
+        if self.batch == self.batches:  # whoever knows the length does not ask for more
+            self.batch, self.epochs = 0, self.epochs + 1
         while self.batch < self.batches:
             first = (self.epochs * 7 + 8 * self.batch) % len(self.images)
             self.batch += 1
             self.given.append(first)
             yield default_collate([self.images[(first + number) % len(self.images)] for number in range(8)])
-        self.batch, self.epochs = 0, self.epochs + 1
 
     def state_dict(self):
         return {"batch": self.batch, "epochs": self.epochs}

@@ -36,15 +36,16 @@ def preserved(module: nn.Module, optimizer: Optimizer, data: Iterable[object] = 
     kept.keep(*module.parameters(), *module.buffers(), optimizer)
     kept.keep(*data, at_most=DATA_BYTES)
     kept.keep(module)
-    generators = _generators()
+    generators = random_state()
     try:
         yield
     finally:
         kept.put_back()
-        _set_generators(generators)
+        set_random_state(generators)
 
 
-def _generators() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """The states of the global generators of torch on each device, of numpy and of Python."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -53,7 +54,8 @@ def _generators() -> dict[str, Any]:
     }
 
 
-def _set_generators(states: dict[str, Any]) -> None:
+def set_random_state(states: dict[str, Any]) -> None:
+    """Give the global generators the ``states`` that :func:`random_state` gave."""
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])

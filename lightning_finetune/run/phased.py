@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
@@ -18,6 +20,7 @@ from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.run.grouping import Grouping
+from lightning_finetune.run.loaders import LoaderOrder
 from lightning_finetune.run.range_test_loop import lends_batches
 from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.run.trainer import (
@@ -30,7 +33,6 @@ from lightning_finetune.run.trainer import (
     refuse_unsupported,
     register_trainable,
     reseed,
-    restart_loader,
     run_seed,
     steps_per_epoch,
     the_optimizer,
@@ -69,6 +71,7 @@ class PhasedCallback(Callback):
         self.current_grouping: Grouping | None = None
         self.resizer: Resizer | None = None
         self._untried: set[int | Size] = set()
+        self._order = LoaderOrder()
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 
@@ -117,6 +120,9 @@ class PhasedCallback(Callback):
         self._held_norms = self.current_grouping.held
         self.current_grouping.restore(self._checkpoint)
         self._checkpoint = None
+        if self.seed is None:
+            self.seed = run_seed(trainer)
+        reseed(trainer.strategy.root_device, self.seed)  # workers of the first epoch begin before the epoch does
 
     def _patterns(self, trainer: pl.Trainer) -> list[str] | None:
         """The user's patterns, given to whichever of the callbacks."""
@@ -127,7 +133,10 @@ class PhasedCallback(Callback):
         return given[0] if given else None
 
     def _others(self, trainer: pl.Trainer) -> list[PhasedCallback]:
-        return [other for other in callbacks(trainer) if isinstance(other, PhasedCallback) and other is not self]
+        return [other for other in self._all(trainer) if other is not self]
+
+    def _all(self, trainer: pl.Trainer) -> list[PhasedCallback]:
+        return [callback for callback in callbacks(trainer) if isinstance(callback, PhasedCallback)]
 
     def _check_conflicts(self, trainer: pl.Trainer) -> None:
         mine = self.governs(trainer)
@@ -143,13 +152,13 @@ class PhasedCallback(Callback):
         begin_epoch_as_usual(trainer)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed()
-        if self.seed is None:
-            self.seed = run_seed(trainer)
         self._check_world_size(trainer)
         self.current_plan = self._make_plan(trainer)
         self._say_what_is_left_alone()
         self._prepare_sizes(trainer, pl_module)
         self._enter(trainer)
+        if self is self._all(trainer)[-1]:
+            self._order.go_on(trainer, partial(self._seed_fetch, trainer))
 
     def _check_world_size(self, trainer: pl.Trainer) -> None:
         """Refuse to go on with another number of processes: steps and the images of each would not be those planned."""
@@ -247,7 +256,7 @@ class PhasedCallback(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._enter(trainer)
         self._reseed(trainer, -1)
-        restart_loader(trainer)
+        self._order.begin(trainer)
 
     @override
     def on_train_batch_start(
@@ -264,6 +273,12 @@ class PhasedCallback(Callback):
     ) -> None:
         # The next step's rates are set here, so that a monitor that runs before this callback logs the right ones.
         self.grouping.set_rates(self._state(trainer))
+        self._seed_fetch(trainer, batch_idx + 1)
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.current_plan is not None and trainer.state.fn == TrainerFn.FITTING:
+            self._seed_fetch(trainer, trainer.fit_loop.batch_idx + 1)
 
     def _state(self, trainer: pl.Trainer) -> State:
         return self.plan_of_run.at(trainer.current_epoch, trainer.global_step)
@@ -277,9 +292,16 @@ class PhasedCallback(Callback):
             self.resizer.set(state.size)
         self.grouping.set_rates(state)
 
-    def _reseed(self, trainer: pl.Trainer, batch_idx: int) -> None:
-        key = (self.seed or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
-        reseed(trainer.strategy.root_device, *key)
+    def _reseed(self, trainer: pl.Trainer, *moment: int | str) -> None:
+        epoch, rank = trainer.current_epoch, trainer.global_rank
+        reseed(trainer.strategy.root_device, self.seed or 0, epoch, moment[0], rank, *moment[1:])
+
+    def _seed_fetch(self, trainer: pl.Trainer, batch_idx: int) -> None:
+        """Let order and transforms of a loader in this process depend on nothing that happened before."""
+        if batch_idx == 0:
+            self._reseed(trainer, -1)
+        else:
+            self._reseed(trainer, batch_idx, "fetch")
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -305,7 +327,13 @@ class PhasedCallback(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, "world_size": self._world_size, "lrs": dict(self._lrs), "norms": self._held_norms}
+        return {
+            "seed": self.seed,
+            "world_size": self._world_size,
+            "lrs": dict(self._lrs),
+            "norms": self._held_norms,
+            "order": self._order.state_dict(),
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -313,6 +341,7 @@ class PhasedCallback(Callback):
         self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
         self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
         self._held_norms = state_dict.get("norms", [])  # older runs held none once they were unfrozen
+        self._order.load_state_dict(state_dict.get("order", {}))
 
     @override
     def on_save_checkpoint(

@@ -128,15 +128,22 @@ def register_trainable(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         strategy.configure_ddp()
 
 
-def restart_loader(trainer: pl.Trainer) -> None:
-    """After a resume, begin the epoch's data anew.
+def data_fetcher(trainer: pl.Trainer) -> Any:
+    """What the epoch loop takes its batches from; ``iter`` of it begins the loaders anew."""
+    return trainer.fit_loop._data_fetcher
 
-    Lightning makes the first iterator before it tells the sampler the epoch, so a resumed run would see the order of
-    epoch 0.
-    """
-    loop = trainer.fit_loop
-    if loop.is_resuming or loop.restarting:
-        iter(loop._data_fetcher)  # type: ignore[arg-type]
+
+def begins_resumed(trainer: pl.Trainer) -> bool:
+    """Whether the epoch that begins is the first after a resume."""
+    return trainer.fit_loop.is_resuming or trainer.fit_loop.restarting
+
+
+def seen_batches(trainer: pl.Trainer) -> int:
+    """How many batches of its epoch a run that was resumed within one has seen; at ``on_train_start``."""
+    loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    if not loop.restarted_mid_epoch or steps.batch_progress.is_last_batch:
+        return 0
+    return steps.batch_progress.current.completed + int(steps.restarted_on_train_batch_end)
 
 
 def begin_epoch_as_usual(trainer: pl.Trainer) -> None:
@@ -147,6 +154,17 @@ def begin_epoch_as_usual(trainer: pl.Trainer) -> None:
     loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
     if loop.restarted_mid_epoch and steps.restarted_on_train_batch_end and steps.batch_progress.is_last_batch:
         loop.reset_restart_stage()
+
+
+def validation_begins_anew(checkpoint: dict[str, Any]) -> None:
+    """Let a run that resumes from a checkpoint of amid its validation validate from the first batch on.
+
+    Lightning would leave the validation out, or judge by what is left of it.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    before = progress["total"]["completed"] - progress["current"]["completed"]
+    for part, done in (("total", before), ("current", 0)):
+        progress[part].update(ready=done + 1, started=done + 1, processed=done, completed=done)
 
 
 def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> Any:
@@ -169,7 +187,7 @@ def run_seed(trainer: pl.Trainer) -> int:
     return int(trainer.strategy.broadcast(int(drawn)))
 
 
-def reseed(device: torch.device, *key: int) -> None:
+def reseed(device: torch.device, *key: int | str) -> None:
     """Put the global generators, and the device's, into a state that depends on ``key`` alone.
 
     With (seed, epoch, batch, rank) as the key, dropout draws the same whatever happened before: a resume, a range test,
