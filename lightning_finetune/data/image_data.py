@@ -16,6 +16,7 @@ from lightning_finetune.data.block.files import check_class_folders, image_files
 from lightning_finetune.data.block.foreign import items_of
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.layout import Layout, check_beside, check_splits, find_layout
+from lightning_finetune.data.block.masks import mask_folders
 from lightning_finetune.data.block.options import Options, Stats
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.tables import Table, read_table
@@ -81,8 +82,7 @@ class ImageData(ImageDataModule):
         root = Path(root)
         masks = _function_or_folder(root, masks)
         layout = find_layout(root, train, valid)
-        skip = _without_labels(layout) if masks is None else [Path(masks).name] if not callable(masks) else []
-        items = ImageItems.from_folder(root, skip)
+        items = ImageItems.from_folder(root, _not_images(layout, masks))
         if (train, valid) == ("train", "valid") and masks is None:
             check_beside(layout, set(items.files.folders()))
         items = _split_folder(items, layout, valid_pct, seed)
@@ -237,6 +237,13 @@ def _split_random(items: ImageItems, valid_pct: float, options: Options) -> Imag
     return items.split_by_pct(valid_pct, options.get("seed", 42))
 
 
+def _not_images(layout: Layout, masks: Masks) -> list[str]:
+    """Folders whose files do not count: of masks, of test images that nobody labelled."""
+    if masks is None:
+        return _without_labels(layout)
+    return [] if callable(masks) else [str(folder) for folder in mask_folders(layout.root, masks)]
+
+
 def _without_labels(layout: Layout) -> list[str]:
     """The folders of test images that lie in no class folders."""
     test = layout.named(Split.TEST)
@@ -260,6 +267,6 @@ def _split_folder(items: ImageItems, layout: Layout, valid_pct: float | None, se
 
 
 def _label_folders(items: ImageItems, layout: Layout) -> ImageItems:
-    check_class_folders(items.files)
     names = classes_of(layout, sorted(set(items.files.folders())))
+    check_class_folders(items.files)
     return items.label_from_lists([names[folder] for folder in items.files.folders()])

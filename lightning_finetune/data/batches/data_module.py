@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset, Kind
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
-from lightning_finetune.data.block.check import check_images
-from lightning_finetune.data.block.dataset_images import Pictures
+from lightning_finetune.data.block.examined import Examined
 from lightning_finetune.data.block.items import ImageItems
-from lightning_finetune.data.block.labels import encode, label_text
-from lightning_finetune.data.block.masks import VOID
-from lightning_finetune.data.block.multi_hot import MultiHot
+from lightning_finetune.data.block.labels import label_text
 from lightning_finetune.data.block.options import Stats
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary
 from lightning_finetune.data.pixels.decode import Resize, Size, visible
-from lightning_finetune.data.pixels.draws import Ints, permutation
+from lightning_finetune.data.pixels.draws import permutation
 from lightning_finetune.data.pixels.free_memory import free_bytes
 from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
 from lightning_finetune.data.pixels.transforms import Augmentation, augmenter
@@ -96,6 +93,7 @@ class ImageDataModule(LightningDataModule):
             raise DataError(f"channels: expected at least 1, and `stats` for each, got {channels} and stats={stats}.")
         self.items = items
         self.splits = splits
+        self._examined = Examined(items, channels)
         for split in (Split.TRAIN, Split.VALID):
             if not self._has(split):
                 raise DataError(
@@ -103,8 +101,8 @@ class ImageDataModule(LightningDataModule):
                     "splits them, or let valid_pct split them at random."
                 )
         self.kind: Kind = labels.kind
-        names, self.targets = encode(labels, splits)
-        self.classes = list(names)
+        self.targets = self._examined.targets
+        self.classes = list(self._examined.classes)
         self.size = _two(size)
         self.batch_size = enough_steps(int((splits == Split.TRAIN).sum())) if batch_size is None else batch_size
         self.num_workers, self.seed = num_workers, seed
@@ -114,7 +112,6 @@ class ImageDataModule(LightningDataModule):
         self.stats = stats
         self.channels = channels
         self._train_size = self.size
-        self._checked: set[Split] = set()
         self._loaders: list[weakref.ref[ImageLoader]] = []  # weak: what Lightning drops ends its workers
 
     @property
@@ -157,10 +154,14 @@ class ImageDataModule(LightningDataModule):
         Raises:
             DataError: Some cannot be read; it names all of them.
         """
+        if self.trainer is not None and self.trainer.lightning_module is not None:
+            self.serve(self.trainer.lightning_module)
         wanted = (Split.TRAIN, Split.VALID) if stage == "fit" else (self._held_out(stage),)
-        new = [split for split in wanted if split not in self._checked]
-        self._check(np.flatnonzero(np.isin(self.splits, new)))
-        self._checked.update(new)
+        self._examined.read(wanted, threads=self._workers(), reports=self._reports())
+
+    def serve(self, module: LightningModule) -> None:
+        """Take from a task which id of masks it ignores, so that it is no wrong one; for who asks without a Trainer."""
+        self._examined.ignores(module.hparams)
 
     def teardown(self, stage: str) -> None:
         """End worker processes, and give back the memory of decoded images."""
@@ -205,6 +206,7 @@ class ImageDataModule(LightningDataModule):
             augment=self.augment if split == Split.TRAIN else None,
             mix=self.mix if split == Split.TRAIN else None,
             channels=self.channels,
+            ids=self._examined.table,
         )
 
     def show_batch(self, count: int = 9, split: Literal["train", "valid", "test"] = "train", epoch: int = 0) -> Figure:
@@ -226,12 +228,12 @@ class ImageDataModule(LightningDataModule):
             visible(image).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy() for image in batch["image"]
         ]
         titles = [label_text(label, self.classes) for label in batch["label"]] if "label" in batch else None
-        masks = [mask.masked_fill(mask == VOID, -1).numpy() for mask in batch["mask"]] if "mask" in batch else None
+        masks = [mask.masked_fill(mask >= self.num_classes, -1).numpy() for mask in batch["mask"]] if "mask" in batch else None
         return batch_figure(pixels, titles, masks, self.classes)
 
     def summary(self) -> Summary:
         """Counts, class balance and sizes, and warnings of what looks wrong."""
-        return self.items.summary()
+        return self._examined.summary(self._workers())
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: augment what carries a plan, normalise all."""
@@ -307,22 +309,6 @@ class ImageDataModule(LightningDataModule):
         if stage == "test" and not self._has(Split.TEST):
             raise DataError("Expected test images, such as a folder 'test', got none. Use validate instead of test.")
         return Split.TEST if self._has(Split.TEST) else Split.VALID
-
-    def _check(self, rows: Ints) -> None:
-        """Images of somebody's dataset are left to it: to read them twice may cost much."""
-        images, masks = self.items.images, None if isinstance(self.targets, (np.ndarray, MultiHot)) else self.targets
-        if isinstance(images, Pictures) or not len(rows):
-            return
-        log.info("Reading %d images once, to find broken ones before training.", len(rows))
-        check_images(
-            images,
-            masks,
-            self.num_classes,
-            self.channels,
-            rows=rows,
-            threads=self._workers(),
-            reports=self._reports(),
-        )
 
     def _reports(self) -> Path:
         return Path(self.trainer.default_root_dir) if self.trainer is not None else Path()

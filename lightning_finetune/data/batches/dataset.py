@@ -21,7 +21,6 @@ from lightning_finetune.data.pixels.augment import turned
 from lightning_finetune.data.pixels.decode import (
     CENTRE,
     ImageSource,
-    MaskSource,
     Resize,
     Size,
     decoded_image,
@@ -30,6 +29,7 @@ from lightning_finetune.data.pixels.decode import (
     mask_pixels,
 )
 from lightning_finetune.data.pixels.draws import Ints, Stream, uniforms
+from lightning_finetune.data.pixels.mask_values import MaskSource
 from lightning_finetune.data.pixels.memory import SharedArrays
 from lightning_finetune.data.pixels.mix import Mixer
 from lightning_finetune.data.pixels.reader import Reader
@@ -67,6 +67,7 @@ class ImageDataset(Dataset[Batch]):
         augment: Training augmentation; None for the other splits, which see the centre of each image.
         mix: Mixing of training images.
         channels: Of an image.
+        ids: From the values of masks to class ids, where they differ.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ImageDataset(Dataset[Batch]):
         augment: Augmenter | None,
         mix: Mixer | None,
         channels: int = 3,
+        ids: npt.NDArray[Any] | None = None,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -88,6 +90,7 @@ class ImageDataset(Dataset[Batch]):
         self.augment = augment
         self.mix = mix
         self.channels = channels
+        self.ids = ids
         moves = augment is not None and augment.is_random
         decode, fit = (partial(function, channels=channels) for function in (decoded_image, image_pixels))
         self._readers = {"image": Reader(images, rows, decode, fit, resize, moves)}
@@ -137,6 +140,9 @@ class ImageDataset(Dataset[Batch]):
         """Images and masks, and what is to be done to them on the device."""
         batch = {name: self._read(reader, key) for name, reader in self._readers.items()}
         batch["image"] = batch["image"].permute(0, 3, 1, 2)
+        if self.ids is not None:
+            values = batch["mask"].numpy()
+            batch["mask"] = torch.from_numpy(np.where(values < 0, values, self.ids[values]))
         if self.augment is not None:
             batch["plan"] = self.augment.plan(self.seed, key.epoch, key.items, key.size)
         if self.mix is not None:

@@ -1,84 +1,101 @@
-"""Every image and mask read once before training, in threads and shared among processes."""
+"""Rows of a data set read once before training, in threads and shared among processes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch.distributed as dist
 
-from lightning_finetune.data.block.masks import mask_problem
-from lightning_finetune.data.pixels.decode import ImageSource, MaskSource, decode_fully
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.errors import DataError, first_ten
 
 _AT_ONCE = 256
 """Files that a thread takes at a time: what the pool notes of each task would else outweigh a million files."""
 
+Numbers = npt.NDArray[np.int32]
 
-def check_images(
-    images: Sequence[ImageSource],
-    masks: Sequence[MaskSource] | None,
-    classes: int,
-    channels: int = 3,
-    *,
-    rows: Ints | None = None,
-    threads: int,
-    reports: Path,
-) -> None:
-    """Read images, and hold masks against them; each process reads its share and hears of all problems.
+
+def read_rows(
+    read: Callable[[int], Numbers], rows: Ints, width: int, *, threads: int, shared: bool
+) -> tuple[Numbers, list[str]]:
+    """What ``read`` says of each row.
 
     Args:
-        images: Those in memory are taken as they are.
-        masks: One an image, if there are any.
-        classes: How many ids masks may have.
-        channels: That each image must give.
-        rows: Positions of those to read; by default all.
+        read: From a row to ``width`` numbers; raises a ``DataError`` where it cannot be used.
+        rows: Positions.
+        width: How many numbers there are of a row.
         threads: How many read at a time; decoding releases Python's lock.
-        reports: Folder for the full list, where there are more than ten problems.
+        shared: Each process reads its share and hears of all; otherwise this one reads all.
 
-    Raises:
-        DataError: Some cannot be used; it names the first ten and their number.
+    Returns:
+        The numbers ``[len(rows), width]``, noughts where there are none, and what is wrong with the others.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = rank_and_world() if shared else (0, 1)
 
-    def problem(row: int) -> str | None:
-        return _problem(images[row], None if masks is None else masks[row], classes, channels)
+    def share(rows: Ints) -> tuple[Numbers, list[str]]:
+        numbers, problems = np.zeros((len(rows), width), np.int32), list[str]()
+        for place, row in enumerate(rows.tolist()):
+            found = _try(read, row)
+            if isinstance(found, str):
+                problems.append(found)
+            else:
+                numbers[place] = found
+        return numbers, problems
 
-    def problems_of(rows: Ints) -> list[str]:
-        return [text for text in map(problem, rows.tolist()) if text is not None]
-
-    mine = (np.arange(len(images)) if rows is None else rows)[rank::world]
+    mine = rows[rank::world]
     shares = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        found = [text for texts in pool.map(problems_of, shares) for text in texts]
-    everywhere: list[list[str]] = [found] * world
+        found = list(pool.map(share, shares))
+    own = (np.concatenate([numbers for numbers, _ in found] or [np.zeros((0, width), np.int32)]), [*_texts(found)])
+    everywhere = [own] * world
     if world > 1:
-        dist.all_gather_object(everywhere, found)
+        dist.all_gather_object(everywhere, own)
+    numbers = np.zeros((len(rows), width), np.int32)
+    for place, (part, _) in enumerate(everywhere):
+        numbers[place::world] = part
+    return numbers, [*_texts(everywhere)]
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Which process this is, and of how many."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def refuse(problems: Sequence[str], reports: Path | None) -> None:
+    """Raise what is wrong, if anything is.
+
+    Args:
+        problems: One a file.
+        reports: Folder for the full list, where there are more than ten; None for no list.
+
+    Raises:
+        DataError: It names the first ten and their number.
+    """
     # Names of files need not be UTF-8, but what is printed and written must.
-    problems = sorted(text.encode("utf-8", "backslashreplace").decode() for texts in everywhere for text in texts)
-    if problems:
-        raise DataError(_text(problems, reports / "bad_images.txt", write=rank == 0))
+    lines = sorted(text.encode("utf-8", "backslashreplace").decode() for text in problems)
+    if not lines:
+        return
+    text = f"Expected images that can be read; {len(lines)} cannot be used:{first_ten(lines)}"
+    if len(lines) > 10 and reports is not None:
+        listing = reports / "bad_images.txt"
+        if rank_and_world()[0] == 0:
+            listing.parent.mkdir(parents=True, exist_ok=True)
+            listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text += f"\nThe full list is in {listing}."
+    raise DataError(text)
 
 
-def _problem(image: ImageSource, mask: MaskSource | None, classes: int, channels: int) -> str | None:
-    if not isinstance(image, Path):
-        return None
+def _try(read: Callable[[int], Numbers], row: int) -> Numbers | str:
+    """What ``read`` says of a row, or what is wrong with it."""
     try:
-        decode_fully(image, channels)
+        return read(row)
     except DataError as error:
         return str(error)
-    return None if mask is None else mask_problem(image, mask, classes)
 
 
-def _text(problems: Sequence[str], listing: Path, write: bool) -> str:
-    """The first ten; more of them go in full to a file, which one process writes."""
-    text = f"Expected images that can be read; {len(problems)} cannot be used:{first_ten(problems)}"
-    if len(problems) <= 10:
-        return text
-    if write:
-        listing.parent.mkdir(parents=True, exist_ok=True)
-        listing.write_text("\n".join(problems) + "\n", encoding="utf-8")
-    return f"{text}\nThe full list is in {listing}."
+def _texts(parts: Sequence[tuple[Numbers, list[str]]]) -> list[str]:
+    return [text for _, texts in parts for text in texts]

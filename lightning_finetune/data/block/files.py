@@ -6,13 +6,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
 from lightning_finetune.data.block.paths import FilePaths
-from lightning_finetune.data.pixels.decode import is_array
+from lightning_finetune.data.pixels.files import is_image
 from lightning_finetune.errors import DataError, first_ten
 
 log = logging.getLogger(__name__)
@@ -66,12 +63,6 @@ def check_class_folders(files: FilePaths) -> None:
         raise DataError(f"Expected images in each class folder; remove or fill these:{first_ten(empty)}")
 
 
-def is_image(path: str | Path) -> bool:
-    """Whether Pillow knows the extension, whatever its case, or it is that of an array."""
-    _, extension = os.path.splitext(path)  # noqa: PTH122  # `Path.suffix` takes ten times as long, of a million texts
-    return extension.lower() in _extensions() or is_array(path)
-
-
 def _visible(start: str, skipped: AbstractSet[str]) -> Iterator[str]:
     """The files whose paths begin with ``start``, in the order of sorted paths: one folder at a time in memory."""
     _, folders, names = next(os.walk(start or "."), ("", [], []))
@@ -89,16 +80,6 @@ def _visible(start: str, skipped: AbstractSet[str]) -> Iterator[str]:
 def _leads_back(folder: Path) -> bool:
     """Whether a folder is a link to one that holds it, where a walk would go round for ever."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
-@cache
-def _extensions() -> frozenset[str]:
-    known = Image.registered_extensions()
-    return frozenset(extension for extension, name in known.items() if name in Image.OPEN and name not in _NO_PHOTOS)
-
-
-# Formats that Pillow opens but that hold documents or video.
-_NO_PHOTOS = {"PDF", "MPEG", "EPS", "WMF", "HDF5", "GRIB", "BUFR"}
 
 
 def _report(others: FilePaths, images: FilePaths) -> None:

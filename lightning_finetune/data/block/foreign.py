@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
 from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.labels import Labels
-from lightning_finetune.errors import DataError
+from lightning_finetune.data.block.mask_ids import VOID
+from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.data.pixels.mask_values import mask_values
+from lightning_finetune.errors import DataError, first_ten
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +48,53 @@ def _labels(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:
     arrays = [np.asarray(target) for target in targets]
     dimensions = {array.ndim for array in arrays}
     if dimensions == {0} and all(np.issubdtype(array.dtype, np.integer) for array in arrays):
-        numbers = [int(array) for array in arrays]
-        classes = _names(max(numbers) + 1, names)
-        return Labels("single", tuple(classes[number] for number in numbers), classes)
+        return _numbers(np.array(arrays, dtype=np.int64), names)
     if dimensions == {1}:
-        classes = _names(len(arrays[0]), names)
-        return Labels("multi", tuple(tuple(classes[k] for k in np.flatnonzero(array)) for array in arrays), classes)
+        return _vectors(arrays, names)
     if dimensions == {2}:
-        classes = _names(int(max(array[array != 255].max(initial=0) for array in arrays)) + 1, names)
-        return Labels("mask", tuple(Image.fromarray(array.astype(np.uint8)) for array in arrays), classes)
+        return _masks(arrays, names)
+    if not targets:
+        raise DataError("Expected a dataset of (image, target) pairs, got an empty one.")
     raise DataError(
         "Expected targets that are class numbers, 0/1 vectors [classes] or masks [h, w], got "
         f"{type(targets[0]).__name__} with {sorted(dimensions)} dimensions."
     )
+
+
+def _numbers(numbers: Ints, names: Sequence[str] | None) -> Labels:
+    negative = np.flatnonzero(numbers < 0).tolist()
+    if negative:
+        raise DataError(
+            f"Expected class numbers from 0 on, got {int(numbers.min())} in the items:{first_ten(negative)}\n"
+            "Leave those items out, such as with torch.utils.data.Subset."
+        )
+    classes = _names(int(numbers.max()) + 1, names)
+    return Labels("single", tuple(classes[number] for number in numbers.tolist()), classes)
+
+
+def _vectors(vectors: Sequence[npt.NDArray[Any]], names: Sequence[str] | None) -> Labels:
+    lengths = {len(vector) for vector in vectors}
+    wrong = [item for item, vector in enumerate(vectors) if not np.isin(vector, (0, 1)).all()]
+    if len(lengths) > 1 or min(lengths) < 2 or wrong:
+        raise DataError(
+            f"Expected 0/1 vectors of one length above 1 as targets, got lengths {sorted(lengths)[:10]}, and other "
+            f"values in {len(wrong)} items. Give class numbers as single numbers."
+        )
+    classes = _names(len(vectors[0]), names)
+    return Labels("multi", tuple(tuple(classes[k] for k in np.flatnonzero(vector)) for vector in vectors), classes)
+
+
+def _masks(arrays: Sequence[npt.NDArray[Any]], names: Sequence[str] | None) -> Labels:
+    masks = [mask_values(array) for array in arrays]
+    low, top = min(int(mask.min(initial=0)) for mask in masks), max(int(mask.max(initial=0)) for mask in masks)
+    if low < -1 or top > VOID:
+        raise DataError(
+            f"Expected masks of class ids 0 to {VOID - 1}, and {VOID} or -1 for what counts for nothing, got {low} to "
+            f"{top}."
+        )
+    count = max(int(mask[mask != VOID].max(initial=0)) for mask in masks) + 1
+    classes = tuple(map(str, range(count))) if names is None else tuple(map(str, names))
+    return Labels("mask", tuple(map(Image.fromarray, masks)), classes)
 
 
 def _names(count: int, names: Sequence[str] | None) -> tuple[str, ...]:

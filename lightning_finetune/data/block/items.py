@@ -15,14 +15,13 @@ from typing_extensions import Unpack
 
 from lightning_finetune.data.block import labels as labelling
 from lightning_finetune.data.block import splits as splitting
-from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.files import image_files
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.masks import mask_finder, read_codes
 from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.paths import FilePaths, select
 from lightning_finetune.data.block.splits import RandomSplit, Split, Splits
-from lightning_finetune.data.block.summary import Summary, summarize
+from lightning_finetune.data.block.summary import Summary
 from lightning_finetune.data.block.tables import column_of
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.data.pixels.draws import Ints
@@ -211,8 +210,11 @@ class ImageItems:
                 or a function from the path of an image to that of its mask.
             codes: Names of the classes in the order of their ids, or a file with one a line; by default ``codes.txt``.
         """
-        mask_of = masks if callable(masks) else mask_finder(self.root, masks)
-        return self._label(labelling.from_masks(self.files, mask_of, read_codes(self.root, codes)))
+        mask_of = masks if callable(masks) else mask_finder(self.root, masks, self.files.texts())
+        found = FilePaths(Path(mask_of(file)) for file in self.files)
+        rows = _no_masks(self.files, found)
+        images = self._only(rows)
+        return images._label(labelling.from_masks(images.files, found.take(rows), read_codes(self.root, codes)))
 
     # --- end --------------------------------------------------------------------------------------------------------
 
@@ -234,10 +236,9 @@ class ImageItems:
         Raises:
             DataError: The items are not split or not labelled.
         """
-        splits, labels = self.complete()
-        classes, targets = labelling.encode(labels, splits)
-        files = () if isinstance(self.images, Pictures) else self.files
-        return summarize(files, splits, labels, classes, targets)
+        from lightning_finetune.data.block.examined import Examined  # it depends on this module
+
+        return Examined(self).summary()
 
     def complete(self) -> tuple[Splits, Labels]:
         """Splits and labels.
@@ -273,10 +274,12 @@ class ImageItems:
         if len(rows) == len(self.images):
             return self
         table = None if self.table is None else self.table.iloc[rows]
-        labels = self.labels
+        labels, splits = self.labels, None if self.splits is None else self.splits[rows]
         if labels is not None:
             labels = dataclasses.replace(labels, values=select(labels.values, rows))
-        return dataclasses.replace(self, images=select(self.images, rows), table=table, labels=labels)
+        drawn = None if self.drawn is None else self.drawn.among(rows)
+        images = select(self.images, rows)
+        return dataclasses.replace(self, images=images, table=table, splits=splits, labels=labels, drawn=drawn)._draw()
 
     def _split(self, splits: Splits) -> ImageItems:
         return dataclasses.replace(self, splits=splits, drawn=None)
@@ -295,3 +298,14 @@ class ImageItems:
         if self.table is None:
             raise DataError(f"{step}: expected items of a table; begin with ImageItems.from_df.")
         return self.table
+
+
+def _no_masks(files: FilePaths, masks: FilePaths) -> Ints:
+    """The positions of images; masks that lie beside them and have none themselves are no images."""
+    of_others = set(masks.texts())
+    pairs = zip(files.texts(), masks.texts(), strict=True)
+    kept = [file not in of_others or (mask != file and Path(mask).is_file()) for file, mask in pairs]
+    rows = np.flatnonzero(kept)
+    if not len(rows):
+        raise DataError("masks: expected a file of its own for the mask of each image, got that of the image.")
+    return rows

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
@@ -15,10 +14,18 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lightning_finetune.data.batches.dataset import Kind
+from lightning_finetune.data.block.label_values import (
+    check_not_measured,
+    check_values,
+    is_missing,
+    is_several,
+    name_of,
+    plain,
+)
 from lightning_finetune.data.block.multi_hot import MultiHot
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.data.block.splits import Split, Splits
-from lightning_finetune.data.pixels.decode import MaskSource
+from lightning_finetune.data.pixels.mask_values import MaskSource
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
 Targets: TypeAlias = "npt.NDArray[np.int64] | MultiHot | Sequence[MaskSource]"
@@ -47,7 +54,7 @@ class Labels:
 
 def from_folder(files: FilePaths) -> Labels:
     """Each image is labelled with the name of the folder it lies in."""
-    names = {folder: Path(folder).name for folder in set(files.folders())}
+    names = {folder: name_of(Path(folder).name) for folder in set(files.folders())}
     return Labels("single", tuple(map(names.__getitem__, files.folders())))
 
 
@@ -67,10 +74,10 @@ def from_re(names: Iterable[str], pattern: str) -> Labels:
     missed: list[str] = []
     for name in names:
         match = compiled.search(name)
-        if match is None or match[1] is None:
+        if match is None or not (match[1] or "").strip():
             missed.append(name)
         else:
-            found.append(sys.intern(match[1]))
+            found.append(name_of(match[1]))
     if missed:
         count = len(found) + len(missed)
         raise DataError(f"Pattern {pattern!r} does not match {len(missed)} of {count} names:{first_ten(missed)}")
@@ -80,31 +87,46 @@ def from_re(names: Iterable[str], pattern: str) -> Labels:
 def from_values(values: Iterable[Any], label_delim: str | None = None) -> Labels:
     """One label an item; or several, where items are lists or ``label_delim`` splits them.
 
+    Blanks around names do not count, nor in which form accents are written. Tensors and arrays are what they hold.
+
     Raises:
-        DataError: Values are missing.
+        DataError: Values are missing, of different kinds, or measurements in place of classes.
     """
-    values = list(values)
-    missing = [row for row, value in enumerate(values) if _is_missing(value)]
-    if missing and label_delim is None:
-        raise DataError(f"Expected a label for each item; rows without one:{first_ten(missing)}")
+    given = [plain(value) for value in values]
     if label_delim is not None:
-        texts = ("" if _is_missing(value) else str(value) for value in values)
-        parts = (filter(None, map(str.strip, text.split(label_delim))) for text in texts)
-        return Labels("multi", _shared(tuple(map(sys.intern, names)) for names in parts))
-    if values and isinstance(values[0], (list, tuple, set, frozenset)):
-        return Labels("multi", _shared(tuple(map(_name, value)) for value in values))
-    return Labels("single", tuple(map(_name, values)))
+        return _split(given, label_delim)
+    missing = [row for row, value in enumerate(given) if is_missing(value)]
+    if missing:
+        raise DataError(f"Expected a label for each item; rows without one:{first_ten(missing)}")
+    several = bool(given) and is_several(given[0])
+    check_values(given, several=several)
+    if several:
+        return Labels("multi", _shared(tuple(dict.fromkeys(map(name_of, names))) for names in given))
+    check_not_measured(given)
+    return Labels("single", tuple(map(name_of, given)))
 
 
-def from_masks(items: Sequence[Path], mask_of: Callable[[Path], str | Path], codes: Sequence[str]) -> Labels:
+def _split(values: Sequence[Any], label_delim: str) -> Labels:
+    """Several labels an item, in one text."""
+    if not label_delim:
+        raise DataError("label_delim: expected what separates labels, such as ' ' or ';', got an empty text.")
+    check_values(values, several=False)
+    texts = ("" if is_missing(value) else str(value) for value in values)
+    parts = (filter(None, map(name_of, text.split(label_delim))) for text in texts)
+    return Labels("multi", _shared(map(tuple, parts)))
+
+
+def from_masks(items: Sequence[Path], masks: FilePaths, codes: Sequence[str]) -> Labels:
     """Each image is labelled with a mask, a file whose pixels are positions in ``codes`` (255: ignored).
 
     Raises:
-        DataError: Masks are missing.
+        DataError: Masks are missing, or there are fewer than two classes.
     """
-    if not codes:
-        raise DataError("codes: expected the names of the classes in the order of their ids, got none.")
-    masks = FilePaths(Path(mask_of(item)) for item in items)
+    if len(codes) < 2:
+        raise DataError(
+            f"codes: expected the names of at least 2 classes in the order of their ids, got {list(codes) or 'none'}. "
+            "Name the background too."
+        )
     missing = [f"{mask} (for {item})" for item, mask in zip(items, masks, strict=True) if not mask.is_file()]
     if missing:
         raise DataError(
@@ -144,16 +166,6 @@ def label_text(label: Tensor, classes: Sequence[str]) -> str:
 def _names(kind: Kind, values: Iterable[Any]) -> set[str]:
     """The different names among values."""
     return set(values if kind == "single" else chain.from_iterable(values))
-
-
-def _name(value: object) -> str:
-    """The one object of all labels of this name."""
-    return sys.intern(str(value))
-
-
-def _is_missing(value: Any) -> bool:
-    """None, an empty text, or pandas' not-a-number."""
-    return value is None or (isinstance(value, str) and not value) or (isinstance(value, float) and value != value)
 
 
 def _check_known(classes: Collection[str], names: set[str]) -> None:

@@ -1,45 +1,62 @@
-"""Where the mask of an image lies, and whether it fits its image."""
+"""Where the mask of an image lies, and what its classes are called."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from lightning_finetune.data.block.files import image_files
-from lightning_finetune.data.pixels.decode import MaskSource, image_size, open_mask
-from lightning_finetune.errors import DataError
+from lightning_finetune.data.block.mask_names import renaming
+from lightning_finetune.data.block.names import clean
+from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
-VOID = 255
+
+def mask_folders(root: Path, name: str | Path) -> list[Path]:
+    """The folders that hold masks: of this name in any case, at any depth; or the one of this path."""
+    direct = root / name
+    if direct.is_dir():
+        return [direct]
+    inside = (Path(at, folder) for at, folders, _ in os.walk(root) for folder in folders if not folder.startswith("."))
+    return sorted(folder for folder in inside if folder.name.lower() == Path(name).name.lower())
 
 
-def mask_finder(root: Path, name: str | Path) -> Callable[[Path], Path]:
+def mask_finder(root: Path, name: str | Path, images: Iterable[str] = ()) -> Callable[[Path], Path]:
     """A function from an image to its mask, the file of the same stem in a folder of masks.
 
     The folder lies beside the images (``train/images/a.jpg`` and ``train/masks/a.png``) or mirrors the tree of the
-    images (``train/a.jpg`` and ``masks/train/a.png``, or ``masks/a.png``).
+    images (``train/a.jpg`` and ``masks/train/a.png``, or ``masks/a.png``). Stems may differ by what is the same for all
+    ``images``: ``a.jpg`` and ``a_mask.png``, ``img_1.jpg`` and ``label_1.png``.
 
     Args:
         root: Folder of the data set.
         name: Name of the folders of masks, or the path of one.
+        images: Paths of all images.
 
     Raises:
-        DataError: There is no such folder under ``root``.
+        DataError: There is no such folder under ``root``, or names of masks differ in more than one way.
     """
-    masks = (file for folder in _folders(root, name) for file in image_files(folder).texts())
+    folders = mask_folders(root, name)
+    masks = (file for folder in folders for file in image_files(folder).texts())
     # As text: `Path` objects of a million masks would take a gigabyte.
     found = {stem: sys.intern(suffix) for stem, suffix in map(os.path.splitext, masks)}
     if not found:
-        raise DataError(f"masks: expected a folder {str(name)!r} with masks under {root}, found none.")
+        raise DataError(
+            f"masks: expected a folder {str(name)!r} with masks under {root}, found none."
+            f"{did_you_mean(str(name), _names_of_folders(root))}"
+        )
+    names = {folder.name for folder in folders} or {Path(name).name}
+    places = _Places(root, Path(name), names)
+    photos = (Path(image) for image in images if os.path.splitext(image)[0] not in found)  # noqa: PTH122  # of texts
+    rename = renaming(photos, places, found)
 
     def mask_of(image: Path) -> Path:
-        likely = [place / image.stem for place in _places(root, Path(name), image)]
+        likely = [place / rename(image.stem) for place in places.of(image)]
         return next(
             (Path(f"{stem}{found[str(stem)]}") for stem in likely if str(stem) in found),
-            likely[0].with_name(f"{image.stem}.png"),
+            likely[0].with_name(f"{likely[0].name}.png"),
         )
 
     return mask_of
@@ -49,45 +66,49 @@ def read_codes(root: Path, codes: str | Path | Sequence[str] | None) -> tuple[st
     """The names of mask classes: given, or one a line in a file (by default ``codes.txt`` in ``root``).
 
     Raises:
-        DataError: There is no such file, or it is not UTF-8.
+        DataError: There is no such file, it is not UTF-8, or two classes have one name.
     """
     if codes is not None and not isinstance(codes, (str, Path)):
-        return tuple(codes)
+        return _different(map(str, codes))
     file = root / (codes or "codes.txt")
     if not file.is_file():
         raise DataError(
             f"codes: expected the names of the mask classes in {file}, or as a list; there is no such file."
         )
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: expected UTF-8, but {error}. Save the names as UTF-8.") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return _different(lines)
 
 
-def mask_problem(image: Path, mask: MaskSource, classes: int) -> str | None:
-    """What is wrong with a mask: unreadable, another size than its image, or ids that no class has."""
-    try:
-        opened = open_mask(mask)
-        seen = image_size(image)
-    except DataError as error:
-        return str(error)
-    if (opened.height, opened.width) != seen:
-        got = f"{opened.height} x {opened.width}"
-        return f"{mask}: expected {seen[0]} x {seen[1]} pixels (height x width) as its image, got {got}"
-    ids = np.unique(np.asarray(opened))
-    outside = [int(number) for number in ids if number >= classes and number != VOID]
-    return f"{mask}: expected ids 0 to {classes - 1} (or {VOID}, ignored), got {outside[:10]}" if outside else None
+def _different(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of classes, cleaned; each once."""
+    found = tuple(filter(None, map(clean, names)))
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise DataError(f"codes: expected a name for each class that no other has, got twice:{first_ten(twice)}")
+    return found
 
 
-def _folders(root: Path, name: str | Path) -> list[Path]:
-    direct = root / name
-    return [direct] if direct.is_dir() else sorted(path for path in root.rglob(str(name)) if path.is_dir())
+@dataclass(frozen=True)
+class _Places:
+    """Where masks may lie."""
+
+    root: Path
+    name: Path
+    names: Collection[str]
+
+    def of(self, image: Path) -> list[Path]:
+        """Folders in which the mask of an image may lie, likeliest first."""
+        direct = self.root / self.name
+        parts = image.relative_to(self.root).parts[:-1] if image.is_relative_to(self.root) else ()
+        names = [self.name] if direct.is_dir() else sorted(self.names)
+        places = range(len(parts) - 1, -1, -1)
+        beside = [self.root.joinpath(*parts[:k], name, *parts[k + 1 :]) for name in names for k in places]
+        tops = [self.root / name for name in names]
+        return [*beside, *(top.joinpath(*parts) for top in tops), *tops, *(image.parent / name for name in names)]
 
 
-def _places(root: Path, name: Path, image: Path) -> list[Path]:
-    """Folders in which the mask may lie, likeliest first."""
-    direct = root / name
-    parts = image.relative_to(root).parts[:-1] if image.is_relative_to(root) else ()
-    beside = [root.joinpath(*parts[:k], name, *parts[k + 1 :]) for k in range(len(parts) - 1, -1, -1)]
-    return [*beside, direct.joinpath(*parts), direct, image.parent / name]
+def _names_of_folders(root: Path) -> set[str]:
+    return {folder for _, folders, _ in os.walk(root) for folder in folders}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -59,6 +59,10 @@ class RandomSplit:
     valid_pct: float
     seed: int
     tests: Ints
+
+    def among(self, rows: Ints) -> RandomSplit:
+        """The same split of the items at some positions."""
+        return replace(self, tests=np.flatnonzero(np.isin(rows, self.tests)))
 
     def draw(self, count: int, labels: Sequence[Sequence[str]] | None) -> Splits:
         """The splits of ``count`` items, with their ``labels`` where these are known; see :func:`by_pct`."""

@@ -6,16 +6,17 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lightning_finetune.data.block.check import Numbers
 from lightning_finetune.data.block.labels import Labels, Targets
+from lightning_finetune.data.block.mask_ids import Bools
 from lightning_finetune.data.block.paths import select
 from lightning_finetune.data.block.splits import Split, Splits
-from lightning_finetune.data.pixels.decode import Size, image_size, open_mask
+from lightning_finetune.data.pixels.decode import Size
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.errors import first_ten
 
@@ -50,43 +51,61 @@ class Summary:
 
 
 def summarize(
-    files: Sequence[Path], splits: Splits, labels: Labels, classes: Sequence[str], targets: Targets
+    images: Sequence[Any] | None,
+    splits: Splits,
+    labels: Labels,
+    classes: Sequence[str],
+    targets: Targets,
+    sizes: Numbers,
+    shown: Bools | None,
 ) -> Summary:
-    """Count, measure and compare the images of all splits.
+    """Count and compare the images of all splits.
 
     Args:
-        files: One an image; none for images in memory, which are then neither measured nor compared.
+        images: Those that are files are compared; None for those of somebody's dataset.
         splits: What each image is for.
         labels: As they were read.
         classes: The names of the classes.
         targets: As they were encoded.
+        sizes: Height and width of each image ``[N, 2]``; noughts where it is no file.
+        shown: Which classes each mask shows ``[N, classes]``, where there are masks.
     """
     present = [split for split in _USED if (splits == split).any()]
-    shown = _shown(labels, classes, targets, splits)
+    shows = _shows(labels, targets, shown)
+    counts_of = _counts(splits, shows, len(classes))
     per_class = {
-        name: {split.name.lower(): int(shown[split, k]) for split in present} for k, name in enumerate(classes)
+        name: {split.name.lower(): int(counts_of[split, k]) for split in present} for k, name in enumerate(classes)
     }
-    sizes = np.fromiter(chain.from_iterable(map(image_size, files)), np.int64).reshape(-1, 2)
-    warnings = [*_missing(per_class), *_twice(files, splits), *_tiny(files, sizes)]
+    rows = np.flatnonzero(sizes[:, 0])
+    files, used = select(images or (), rows), sizes[rows].astype(np.int64)
+    warnings = [*_missing(per_class), *_alike(classes), *_twice(files, splits[rows]), *_tiny(files, used)]
     counts = {split.name.lower(): int((splits == split).sum()) for split in present}
-    return Summary(counts, per_class, _three(sizes), tuple(warnings))
+    return Summary(counts, per_class, _three(used), tuple(warnings))
 
 
-def _shown(labels: Labels, classes: Sequence[str], targets: Targets, splits: Splits) -> Ints:
+def _counts(splits: Splits, shows: Iterator[Any], classes: int) -> Ints:
     """How many images of each split show each class, ``[3, classes]``."""
-    shown = np.zeros((len(_USED), len(classes)), dtype=np.int64)
-    for split, numbers in zip(splits, _numbers(labels, len(classes), targets), strict=True):
-        shown[split, numbers] += 1
-    return shown
+    counts = np.zeros((len(_USED), classes), dtype=np.int64)
+    for split, numbers in zip(splits, shows, strict=True):
+        counts[split, numbers] += 1
+    return counts
 
 
-def _numbers(labels: Labels, classes: int, targets: Any) -> Iterator[Any]:
+def _shows(labels: Labels, targets: Any, shown: Bools | None) -> Iterator[Any]:
     """The classes that each image shows, one after the other: all at once would be images times classes."""
+    if shown is not None:
+        return map(np.flatnonzero, shown)
     if labels.kind == "single":
         return iter(targets)
-    if labels.kind == "multi":
-        return map(targets.of, range(len(targets)))
-    return (np.flatnonzero(np.isin(np.arange(classes), np.asarray(open_mask(mask)))) for mask in labels.values)
+    return map(targets.of, range(len(targets)))
+
+
+def _alike(classes: Sequence[str]) -> list[str]:
+    """Names that differ by their case or blanks alone, which mostly are one class."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        same["".join(name.casefold().split())].append(name)
+    return [f"classes {names} differ by case or blanks alone" for names in same.values() if len(names) > 1]
 
 
 def _three(sizes: Ints) -> tuple[Size, Size, Size] | None:

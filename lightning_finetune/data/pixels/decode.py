@@ -8,22 +8,19 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from lightning_finetune.data.pixels.files import ARRAY, UNREADABLE, is_array, open_image, read_array, unreadable
+from lightning_finetune.data.pixels.mask_values import Ids, MaskSource, mask_values
 from lightning_finetune.errors import DataError
 
 Resize: TypeAlias = Literal["crop", "squish"]
 ImageSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor"
-MaskSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
 Size: TypeAlias = tuple[int, int]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 CENTRE = (0.5, 0.5)
-ARRAY = ".npy"
-"""Files of arrays, which may have any number of channels."""
-# Pillow's parsers raise whatever they trip over in a damaged file, by format.
-_UNREADABLE = Exception
 
 
 def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop", channels: int = 3) -> Tensor:
@@ -72,54 +69,35 @@ def visible(image: Tensor) -> Tensor:
     return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
 
 
-def mask_pixels(source: MaskSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Pixels:
-    """Class ids ``[h, w]`` of a mask file, cut like its image and resized by nearest neighbour: ids stay exact."""
-    return np.asarray(_fit(open_mask(source), size, resize, position, Image.Resampling.NEAREST))
+def mask_pixels(source: MaskSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE) -> Ids:
+    """Values ``[h, w]`` of a mask, cut like its image and resized by nearest neighbour: they stay exact."""
+    return np.asarray(_fit(Image.fromarray(mask_values(source)), size, resize, position, Image.Resampling.NEAREST))
 
 
-def decoded_mask(source: MaskSource, size: Size) -> Pixels:
+def decoded_mask(source: MaskSource, size: Size) -> Ids:
     """A mask ``[h, w]`` before it is cropped and scaled; of it :func:`mask_pixels` makes the same."""
-    return np.asarray(open_mask(source))
-
-
-def open_mask(path: MaskSource) -> Image.Image:
-    """A mask, decoded; its values are class ids (of a palette image, the indices).
-
-    Raises:
-        DataError: The file does not hold a readable image of one channel.
-    """
-    if isinstance(path, np.ndarray):
-        return Image.fromarray(path)
-    try:
-        mask = path if isinstance(path, Image.Image) else Image.open(path)
-        mask.load()
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    if mask.mode not in ("L", "P", "1", "I") and not mask.mode.startswith("I;16"):
-        raise DataError(
-            f"{path}: expected a mask of one channel that holds class ids, got mode {mask.mode}. "
-            "Save it as an 8-bit grey or palette PNG."
-        )
-    return ImageOps.exif_transpose(mask)
+    return mask_values(source)
 
 
 def image_size(source: str | Path) -> Size:
-    """Height and width of an image file as it is seen, without decoding its pixels."""
+    """Height and width of an image file as it is seen, without decoding its pixels.
+
+    Raises:
+        DataError: It is no image.
+    """
     if is_array(source):
-        height, width = _read_array(source).shape[:2]
+        height, width = read_array(source).shape[:2]
         return height, width
-    with Image.open(source) as image:
+    with open_image(source) as image:
         width, height = image.size
         return (width, height) if _on_its_side(image) else (height, width)
 
 
-def is_array(path: str | Path) -> bool:
-    """Whether a file holds an array of numpy's."""
-    return Path(path).suffix.lower() == ARRAY
-
-
-def decode_fully(path: str | Path, channels: int = 3) -> None:
+def decode_fully(path: str | Path, channels: int = 3) -> Size:
     """Decode every byte of a file at its smallest scale.
+
+    Returns:
+        Its height and width, as of :func:`image_size`.
 
     Raises:
         DataError: It is empty, truncated, no image, or one that does not give so many channels.
@@ -127,6 +105,7 @@ def decode_fully(path: str | Path, channels: int = 3) -> None:
     image = _open(path, (1, 1))
     if channels not in (1, 3) or not isinstance(image, Image.Image):
         _split(image, channels, path)
+    return image_size(path)
 
 
 def _split(image: Image.Image | Pixels, channels: int, source: ImageSource) -> list[Image.Image]:
@@ -152,23 +131,14 @@ def _open(source: ImageSource, size: Size) -> Image.Image | Pixels:
     if isinstance(source, (np.ndarray, Tensor)):
         return _from_array(source)
     if isinstance(source, (str, Path)) and is_array(source):
-        return _from_array(_read_array(source), source)
+        return _from_array(read_array(source), source)
+    image = source if isinstance(source, Image.Image) else open_image(source)
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
         image.draft(None, size if _on_its_side(image) else size[::-1])
         image.load()
-    except _UNREADABLE as error:
-        raise _unreadable(source, error) from error
+    except UNREADABLE as error:
+        raise unreadable(source, error) from error
     return ImageOps.exif_transpose(image)
-
-
-def _read_array(path: str | Path) -> npt.NDArray[np.uint8]:
-    """An array of a file, in which nothing is executed."""
-    try:
-        array: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    return array
 
 
 def _on_its_side(image: Image.Image) -> bool:
@@ -237,13 +207,3 @@ def _fit(
 def _left_out(full: float, box: float) -> float:
     """Pixels; what rounding alone leaves out is none."""
     return full - box if full - box > 1e-6 else 0.0
-
-
-def _unreadable(source: object, error: Exception) -> DataError:
-    name = source if isinstance(source, (str, Path)) else type(source).__name__
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{name}: no such file.")
-    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
-    if isinstance(source, (str, Path)) and Path(source).stat().st_size == 0:
-        reason = "it is empty"
-    return DataError(f"{name}: expected an image, but {reason}. Remove or replace it.")

@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lightning_finetune.data.block.files import image_files
-from lightning_finetune.data.pixels.decode import ImageSource, Size, decode_fully, image_size, is_array
+from lightning_finetune.data.pixels.decode import ImageSource, Size, decode_fully, image_size
+from lightning_finetune.data.pixels.files import is_array
 from lightning_finetune.errors import DataError, FinetuneError
 
 Sources: TypeAlias = "ImageSource | Sequence[ImageSource]"

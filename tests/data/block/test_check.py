@@ -5,21 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_finetune.data.block.check import check_images
+from lightning_finetune.data.block.check import refuse
+from lightning_finetune.data.block.look import look
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.errors import DataError
 from tests.data.images import fill, picture
 
 
+def check(images: list, masks: list | None = None, rows: np.ndarray | None = None, threads: int = 2) -> list[str]:
+    rows = np.arange(len(images)) if rows is None else rows
+    return look(images, masks, 2, rows=rows, decoded=rows, threads=threads, shared=True).problems
+
+
 def problems(images: list, reports: Path) -> str:
     with pytest.raises(DataError) as caught:
-        check_images(images, None, 2, threads=2, reports=reports)
+        refuse(check(images), reports)
     return str(caught.value)
 
 
 def test_good_images_and_images_in_memory_pass(tmp_path: Path):
-    check_images([*fill(tmp_path, 3), picture(1)], None, 2, threads=2, reports=tmp_path)
-    check_images([], None, 2, threads=0, reports=tmp_path)
+    assert check([*fill(tmp_path, 3), picture(1)]) == []
+    assert check([], threads=0) == []
+    refuse([], tmp_path)
 
 
 def test_ten_problems_are_all_told_and_need_no_file(tmp_path: Path):
@@ -37,19 +44,23 @@ def test_each_of_many_is_read_once_and_others_are_not(tmp_path: Path):
     bad.write_bytes(b"")
     places = [0, 255, 256, 511, 512, 599]
     images = FilePaths(bad if place in places else good for place in range(600))
-    with pytest.raises(DataError, match=f"{len(places)} cannot be used"):
-        check_images(images, None, 2, threads=2, reports=tmp_path)
-    rows = np.setdiff1d(np.arange(600), places[1:])
-    with pytest.raises(DataError, match="1 cannot be used"):
-        check_images(images, None, 2, rows=rows, threads=2, reports=tmp_path)
+    assert len(check(images)) == len(places)
+    assert len(check(images, rows=np.setdiff1d(np.arange(600), places[1:]))) == 1
 
 
 def test_masks_are_held_against_the_images_of_their_rows(tmp_path: Path):
     images = fill(tmp_path, 3)
     masks = [picture(0, size).convert("L").point(lambda _: 1) for size in ((9, 9), (48, 64), (48, 64))]
-    check_images(images, masks, 2, rows=np.array([1, 2]), threads=1, reports=tmp_path)
-    with pytest.raises(DataError, match="48 x 64 pixels"):
-        check_images(images, masks, 2, rows=np.array([0, 2]), threads=1, reports=tmp_path)
+    assert check(images, masks, np.array([1, 2])) == []
+    (problem,) = check(images, masks, np.array([0, 2]))
+    assert "48 x 64 pixels" in problem
+
+
+def test_sizes_are_those_of_files_as_they_are_seen(tmp_path: Path):
+    images = [*fill(tmp_path / "a", 2), *fill(tmp_path / "b", 1, size=(20, 30)), picture(0)]
+    rows = np.arange(4)
+    seen = look(images, None, 2, rows=rows, decoded=rows[:2], threads=2, shared=False)
+    assert seen.sizes.tolist() == [[48, 64], [48, 64], [20, 30], [0, 0]]
 
 
 def test_more_are_counted_and_listed_in_order_in_a_file(tmp_path: Path):

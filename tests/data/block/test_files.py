@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_finetune.data.block.files import check_class_folders, image_files, is_image
+from lightning_finetune.data.block.files import check_class_folders, image_files
 from lightning_finetune.data.block.paths import FilePaths
+from lightning_finetune.data.pixels.files import is_image
 from lightning_finetune.errors import DataError
 from tests.data.images import fill
 

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from lightning_finetune.data import ImageData
 from lightning_finetune.data.block import labels
 from lightning_finetune.data.block.labels import Labels, encode, label_text
 from lightning_finetune.data.block.paths import FilePaths
@@ -66,8 +68,9 @@ def test_lists_are_several_labels():
 
 def test_absent_masks_are_all_named(tmp_path: Path):
     (tmp_path / "1.png").touch()
+    masks = FilePaths(tmp_path / f"{k}.png" for k in (1, 2, 3))
     with pytest.raises(DataError, match=r"2 of 3 are not there") as caught:
-        labels.from_masks([Path("1.jpg"), Path("2.jpg"), Path("3.jpg")], lambda p: tmp_path / f"{p.stem}.png", ["a"])
+        labels.from_masks([Path("1.jpg"), Path("2.jpg"), Path("3.jpg")], masks, ["a", "b"])
     assert "2.png" in str(caught.value)
     assert "3.png" in str(caught.value)
 
@@ -97,3 +100,61 @@ def test_labels_are_written_as_a_person_reads_them():
     assert label_text(torch.tensor([1.0, 0.0, 1.0]), names) == "ant wasp"
     assert label_text(torch.tensor([0.25, 0.75, 0.0]), names) == "ant 25% bee 75%"
     assert label_text(torch.zeros(3), names) == ""
+
+
+@pytest.mark.parametrize("missing", [None, "", " ", float("nan"), np.float64("nan"), pd.NA, pd.NaT])
+def test_whatever_stands_for_nothing_is_no_label(missing: object):
+    with pytest.raises(DataError, match="\n  1"):
+        labels.from_values(["a", missing, "b"])
+    assert labels.from_values(["a b", missing], " ").values == (("a", "b"), ())
+
+
+def test_blanks_and_forms_of_letters_do_not_make_other_classes():
+    assert labels.from_values(["x", " x", "x\t", "caf\u00e9", "cafe\u0301"]).values == ("x",) * 3 + ("caf\u00e9",) * 2
+    assert labels.from_values([["x", " x"]]).values == (("x",),)
+    assert labels.from_re(["x _1", "x_2"], "^(.*)_").values == ("x", "x")
+
+
+def test_tensors_and_arrays_are_what_they_hold():
+    assert labels.from_values([torch.tensor(0), np.int64(1), np.array("a")]).values == ("0", "1", "a")
+    several = labels.from_values([np.array(["a", "b"]), torch.tensor([3, 7]), ["c"]])
+    assert several == Labels("multi", (("a", "b"), ("3", "7"), ("c",)))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([["cat"], "dog"], "\n  1"),
+        (["cat", ["dog"]], "\n  1"),
+        ([["cat"], [["dog"]]], "\n  1"),
+        ([["cat"], ["dog", None]], "\n  1"),
+        ([{"a": 1}, "b"], "\n  0"),
+        ([b"a", "b"], "\n  0"),
+        ([np.array([0, 1]), np.array([1, 1])], "0/1 vectors"),
+        ([0.9563, 0.2, 0.31, 0.77], "measurements|Measurements"),
+        (["0.9563", "0.2", "0.31", "0.77"], "Measurements"),
+        (["1", "2", "inf", "0.5"], "Measurements|numbers"),
+    ],
+)
+def test_what_is_no_label_is_named(values: list, words: str):
+    with pytest.raises(DataError, match=words):
+        labels.from_values(values)
+
+
+@pytest.mark.parametrize("values", [["1.0", "2.0", "3.0"], [1.5, 2.0, 1.5, 2.0], ["007", "1", "2"], [True, False]])
+def test_numbers_may_be_names(values: list):
+    assert labels.from_values(values).values == tuple(map(str, values))
+
+
+def test_nothing_separates_no_labels():
+    with pytest.raises(DataError, match="label_delim"):
+        labels.from_values(["a b"], "")
+    with pytest.raises(DataError, match="\n  0"):
+        labels.from_values([["a"]], " ")
+
+
+def test_class_numbers_of_a_dataset_are_what_they_say():
+    image = np.zeros((8, 8, 3), np.uint8)
+    for targets in ([0, 1, -1, 1], [np.array([0]), np.array([4])], [[0, 2], [1, 1]], [[0, 1], [1, 1, 1]], []):
+        with pytest.raises(DataError, match="Expected"):
+            ImageData.from_dataset([(image, np.array(target)) for target in targets])

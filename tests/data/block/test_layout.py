@@ -3,7 +3,9 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lightning_finetune import ImageData, ImageItems
 from lightning_finetune.data.block.splits import Split, split_named
@@ -154,3 +156,13 @@ def test_hidden_folders_and_a_picture_beside_the_splits_are_no_matter(tmp_path: 
     fill(root, 1, start=90)
     assert counted(ImageData.from_folder(root)) == {"train": 4, "valid": 2, "test": 0}
     assert "1 images lie in none" in caplog.text
+
+
+def test_masks_find_their_splits_too(tmp_path: Path):
+    root = made(tmp_path, "images/train", "images/val")
+    for name in ("train", "val"):
+        for file in (root / "images" / name).iterdir():
+            (root / "Masks" / name).mkdir(parents=True, exist_ok=True)
+            ids = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64) % 2
+            Image.fromarray(ids).save(root / "Masks" / name / f"{file.stem}.png")
+    assert counted(ImageData.from_folder(root, masks="masks", codes=["a", "b"])) == {"train": 2, "valid": 2, "test": 0}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lightning_finetune.data import ImageData
-from lightning_finetune.data.block.masks import mask_finder, mask_problem
+from lightning_finetune.data.block.masks import mask_finder
 from lightning_finetune.errors import DataError
 from tests.data.images import fill
 
@@ -86,16 +86,76 @@ def test_every_mask_that_does_not_fit_is_named_before_training(tmp_path: Path):
     assert str(broken) in text
 
 
-def test_void_is_no_wrong_id(tmp_path: Path):
-    (image,) = fill(tmp_path, 1)
-    mask = save_mask(tmp_path / "m.png")
-    ids = np.asarray(Image.open(mask)).copy()
-    ids[0] = 255
-    Image.fromarray(ids).save(mask)
-    assert mask_problem(image, mask, 3) is None
-
-
 def test_masks_cannot_be_mixed(tmp_path: Path):
     street(tmp_path)
     with pytest.raises(DataError, match="mix"):
         ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"], mix="mixup")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("{}", "{}_mask"),
+        ("{}", "mask_{}"),
+        ("{}_sat", "{}_mask"),
+        ("img_{}", "label_{}"),
+        ("{}_leftImg8bit", "{}_gtFine_labelIds"),
+        ("{}", "{}_L"),
+    ],
+)
+def test_names_of_masks_may_differ_in_one_way(tmp_path: Path, caplog, image: str, mask: str):
+    for number, path in enumerate(fill(tmp_path / "images", 12)):
+        path.rename(path.with_stem(image.format(f"{number:03d}")))
+        save_mask(tmp_path / "masks" / f"{mask.format(f'{number:03d}')}.png")
+    data = ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"])
+    for file, found in zip(data.items.files, data.targets, strict=True):
+        number = "".join(letter for letter in file.stem if letter.isdigit())[:3]
+        assert found.stem == mask.format(number)
+    assert f"{image.format('NAME')} -> {mask.format('NAME')}" in caplog.text
+
+
+def test_masks_of_several_names_are_not_guessed_among(tmp_path: Path):
+    for path in fill(tmp_path / "images", 3):
+        for kind in ("color", "ids"):
+            save_mask(tmp_path / "masks" / f"{path.stem}_{kind}.png")
+    with pytest.raises(DataError, match=r"NAME_color\n.*NAME_ids"):
+        ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"])
+
+
+def test_one_mask_that_is_missing_is_not_covered_by_another_name(tmp_path: Path):
+    for path in fill(tmp_path / "images", 3)[:-1]:
+        save_mask(tmp_path / "masks" / f"{path.stem}_mask.png")
+    save_mask(tmp_path / "masks/other.png")
+    with pytest.raises(DataError, match="are not there"):
+        ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"])
+
+
+def test_masks_beside_their_images_are_no_images(tmp_path: Path):
+    for path in fill(tmp_path, 4):
+        save_mask(path.with_name(f"{path.stem}_mask.png"))
+    data = ImageData.from_folder(
+        tmp_path, masks=lambda path: path.with_name(f"{path.stem}_mask.png"), codes=["a", "b", "c"]
+    )
+    assert len(data.items.files) == len(data.splits) == 4
+    with pytest.raises(DataError, match="file of its own"):
+        ImageData.from_folder(tmp_path, masks=lambda path: path, codes=["a", "b", "c"])
+
+
+def test_a_folder_of_another_name_is_suggested(tmp_path: Path):
+    fill(tmp_path / "images", 2)
+    save_mask(tmp_path / "maskss/000.png")
+    with pytest.raises(DataError, match="Did you mean 'maskss'"):
+        ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("codes", [["a"], ["a", "b", "a"], ["a", "b", " a"]])
+def test_codes_that_cannot_name_classes(tmp_path: Path, codes: list[str]):
+    street(tmp_path)
+    with pytest.raises(DataError, match="codes"):
+        ImageData.from_folder(tmp_path, masks="masks", codes=codes)
+
+
+def test_codes_of_a_windows_editor(tmp_path: Path):
+    street(tmp_path)
+    (tmp_path / "codes.txt").write_bytes("road\r\ncar \r\n\r\nsky\r\n".encode("utf-8-sig"))
+    assert ImageData.from_folder(tmp_path, masks="masks").classes == ["road", "car", "sky"]

@@ -1,0 +1,134 @@
+"""What the files of a data set hold, read once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightning_finetune.data.block.check import Numbers, rank_and_world, refuse
+from lightning_finetune.data.block.dataset_images import Pictures
+from lightning_finetune.data.block.labels import encode
+from lightning_finetune.data.block.look import look
+from lightning_finetune.data.block.mask_ids import MaskIds
+from lightning_finetune.data.block.splits import Split
+from lightning_finetune.data.block.summary import Summary, summarize
+from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.data.pixels.mask_values import MaskSource
+
+if TYPE_CHECKING:
+    from lightning_finetune.data.block.items import ImageItems
+
+log = logging.getLogger(__name__)
+
+_NONE = np.empty(0, np.int64)
+
+
+class Examined:
+    """A data set whose files are read when that is asked for, each once.
+
+    Args:
+        items: Split and labelled.
+        channels: Of an image.
+
+    Attributes:
+        classes: Their names.
+        targets: For all items.
+    """
+
+    def __init__(self, items: ImageItems, channels: int = 3) -> None:
+        self.items, self.channels = items, channels
+        self.splits, self.labels = items.complete()
+        self.classes, self.targets = encode(self.labels, self.splits)
+        self._ignored: int | None = None
+        self._task_known, self._told = False, False
+        self._files = None if isinstance(items.images, Pictures) else items.images
+        self._masks: Sequence[MaskSource] | None = self.labels.values if self.labels.kind == "mask" else None
+        self._sizes = np.zeros((len(self.splits), 2), np.int32)
+        self._values: Numbers | None = None
+        self._decoded = np.zeros(len(self.splits), dtype=bool)
+
+    @property
+    def table(self) -> npt.NDArray[Any] | None:
+        """From the values of masks to ids ``[values]``; None where they are ids."""
+        ids = self._mask_ids()
+        return None if ids is None else ids.table
+
+    def ignores(self, arguments: Mapping[str, Any]) -> None:
+        """Note which id of masks a task leaves out, if its arguments say ``ignore_index``."""
+        self._ignored, self._task_known = arguments.get("ignore_index"), "ignore_index" in arguments
+
+    def read(self, splits: Collection[Split], *, threads: int, reports: Path) -> None:
+        """Decode the images of some splits and, the first time, look at all masks; each process takes its share.
+
+        Args:
+            splits: Those that are read already are not read again.
+            threads: How many read at a time.
+            reports: Folder for a list of bad files.
+
+        Raises:
+            DataError: Some cannot be used; it names all of them. Or nothing could be learned from the masks.
+        """
+        rows = np.flatnonzero(np.isin(self.splits, list(splits)) & ~self._decoded)
+        if self._files is not None and len(rows):
+            log.info("Reading %d images once, to find broken ones before training.", len(rows))
+        problems = self._fill(rows, rows, threads, shared=True)
+        if self._masks is not None and not self._told:
+            problems = [*problems, *self._known_ids().problems(self._masks)]
+        refuse(problems, reports)
+        self._decoded[rows] = True
+        if self._masks is not None and not self._told:
+            self._tell(self._known_ids())
+            self._told = True
+
+    def summary(self, threads: int = 1) -> Summary:
+        """Counts, class balance and sizes, and warnings of what looks wrong.
+
+        Args:
+            threads: How many read at a time.
+
+        Raises:
+            DataError: Some files are no images.
+        """
+        refuse(self._fill(_NONE, np.flatnonzero(self._sizes[:, 0] == 0), threads, shared=False), None)
+        ids = self._mask_ids()
+        shown = None if ids is None else ids.shown()
+        return summarize(self._files, self.splits, self.labels, self.classes, self.targets, self._sizes, shown)
+
+    def _fill(self, decoded: Ints, measured: Ints, threads: int, *, shared: bool) -> list[str]:
+        """Decode and measure images and, the first time, look at all masks; what is wrong with them."""
+        masks = self._masks if self._values is None else None
+        rows = np.arange(len(self.splits)) if masks is not None else np.union1d(decoded, measured)
+        if masks is None and self._files is None:
+            return []
+        count = len(self.classes)
+        seen = look(
+            self._files, masks, count, self.channels, rows=rows, decoded=decoded, threads=threads, shared=shared
+        )
+        self._sizes[rows] = seen.sizes
+        if masks is not None:
+            self._values = seen.values
+        return seen.problems
+
+    def _mask_ids(self) -> MaskIds | None:
+        """What the masks hold, if there are any; they are read if they were not."""
+        if self._masks is None:
+            return None
+        if self._values is None:
+            refuse(self._fill(_NONE, _NONE, threads=1, shared=False), None)
+        return self._known_ids()
+
+    def _known_ids(self) -> MaskIds:
+        assert self._values is not None  # noqa: S101  # callers have read them
+        return MaskIds(self._values, self.classes, self._ignored, task_known=self._task_known)
+
+    def _tell(self, ids: MaskIds) -> None:
+        """Check all masks together; one process says what was found."""
+        warnings = ids.check(self.splits, self._masks or ())
+        if rank_and_world()[0] == 0:
+            for text in filter(None, (ids.note, *warnings)):
+                log.warning(text)

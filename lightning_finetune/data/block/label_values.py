@@ -1,0 +1,98 @@
+"""Labels as people give them: text, numbers, tensors, lists; cleaned, or refused by row."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lightning_finetune.data.block.names import clean
+from lightning_finetune.errors import DataError, first_ten
+
+
+def is_missing(value: Any) -> bool:
+    """None, blanks, and what numpy and pandas put where nothing is."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # by name: pandas takes half a second to load
+        return True
+    if isinstance(value, str):
+        return not value.strip()
+    return isinstance(value, (float, np.floating)) and bool(value != value)
+
+
+def plain(value: Any) -> Any:
+    """A number in place of a tensor or an array that holds only it, a list in place of a longer one, or of a set."""
+    if hasattr(value, "tolist") and hasattr(value, "ndim"):
+        return value.tolist()
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else value  # sets have an order of their own
+
+
+def name_of(value: Any) -> str:
+    """The one object of all labels of this name."""
+    return sys.intern(clean(str(value)))
+
+
+def is_several(value: Any) -> bool:
+    """Whether a value holds labels rather than being one."""
+    return isinstance(value, (list, tuple))
+
+
+def check_values(values: Sequence[Any], *, several: bool) -> None:
+    """Check that all values are one label each, or all hold several.
+
+    Args:
+        values: After :func:`plain`.
+        several: Whether they are to hold several.
+
+    Raises:
+        DataError: Some are neither; it names their rows.
+    """
+    mixed = [row for row, value in enumerate(values) if is_several(value) != several and not is_missing(value)]
+    if mixed:
+        raise DataError(f"Expected one label for each item, or a list for each; other rows:{first_ten(mixed)}")
+    inner = (value if several and is_several(value) else (value,) for value in values)
+    odd = [row for row, names in enumerate(inner) if any(_is_odd(name) for name in names)]
+    if odd:
+        raise DataError(f"Expected labels that are names or whole numbers; other values in rows:{first_ten(odd)}")
+    if several:
+        _check_lists(values)
+
+
+def check_not_measured(values: Sequence[Any]) -> None:
+    """Check that labels are classes and no measurements.
+
+    Raises:
+        DataError: They are numbers with fractions, and half of them are different.
+    """
+    numbers = [_number(value) for value in values]
+    known = {number for number in numbers if number is not None}
+    if None in numbers or all(number.is_integer() for number in known) or 2 * len(known) <= len(numbers):
+        return
+    some = sorted(known)[:3]
+    raise DataError(
+        f"Expected names of classes as labels, got {len(known)} different numbers, such as {some}. Is this the right "
+        "column (label_col)? Measurements are no classes: cut them into ranges."
+    )
+
+
+def _check_lists(values: Sequence[Any]) -> None:
+    gaps = [row for row, names in enumerate(values) if is_several(names) and any(map(is_missing, names))]
+    if gaps:
+        raise DataError(f"Expected lists of labels; rows with an empty one among them:{first_ten(gaps)}")
+    lengths = {len(names) for names in values}
+    if len(lengths) == 1 and min(lengths) > 1 and all(name in (0, 1) for names in values for name in names):
+        raise DataError(
+            "Expected lists of the names of labels, got 0/1 vectors. Give names, or a dataset: ImageData.from_dataset."
+        )
+
+
+def _is_odd(value: Any) -> bool:
+    return is_several(value) or isinstance(value, (Mapping, bytes)) or (isinstance(value, float) and np.isinf(value))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
