@@ -130,7 +130,7 @@ class ImageData(ImageDataModule):
         Raises:
             DataError: The table cannot be read, columns or files are missing, or a name leads out of ``root``.
         """
-        table = read_table(Path(root) / csv)
+        table = _table(Path(root), Path(root) / csv, image_col, folder, suffix)
         return cls.from_df(
             table, root, image_col, label_col, label_delim, valid_col, valid_pct, folder, suffix, **options
         )
@@ -231,6 +231,17 @@ def _function_or_folder(root: Path, masks: Masks) -> Masks:
             f"folder, and {error}."
         ) from error
     return function
+
+
+def _table(root: Path, path: Path, image_col: str | int, folder: str, suffix: str) -> Table:
+    """The table; where its first row names an image, it has no header."""
+    table = read_table(path)
+    names = table.columns[image_col : image_col + 1] if isinstance(image_col, int) else table.columns
+    first = [str(name).strip() for name in names]
+    if not any((root / folder / f"{name}{suffix}").is_file() for name in first if name):
+        return table
+    log.warning("%s: its first row names an image, so it has no header, and the row is read as the others.", path)
+    return read_table(path, header=False)
 
 
 def _split_random(items: ImageItems, valid_pct: float, options: Options) -> ImageItems:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from lightning_finetune import ImageClassifier, ImageData, load
-from lightning_finetune.data.block.check import check_images
+from lightning_finetune.data.block.check import refuse
+from lightning_finetune.data.block.look import look
 from lightning_finetune.data.pixels.decode import load_image, mask_pixels
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 
@@ -84,8 +85,10 @@ def test_damaged_images_are_all_named_before_training(tmp_path: Path):
     for number, path in enumerate(paths):
         path.write_bytes(damaged(whole, random.Random(number)) if number % 3 else whole)
     bad = [path.name for path in paths if not _readable(path)]
+    rows = np.arange(len(paths))
+    problems = look(paths, None, 0, rows=rows, decoded=rows, threads=2, shared=True).problems
     with pytest.raises(DataError, match=f"; {len(bad)} cannot be used"):
-        check_images(paths, None, 0, threads=2, reports=tmp_path)
+        refuse(problems, tmp_path)
     listed = (tmp_path / "bad_images.txt").read_text()
     assert [name for name in bad if f"/{name}:" not in listed] == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -60,7 +61,26 @@ def check_class_folders(files: FilePaths) -> None:
         folder for folder in visible if not any(path.is_dir() or is_image(path) for path in folder.iterdir())
     )
     if empty:
-        raise DataError(f"Expected images in each class folder; remove or fill these:{first_ten(empty)}")
+        held = (f"{folder}{_held(folder)}" for folder in empty)
+        raise DataError(f"Expected images in each class folder; remove or fill these:{first_ten(held)}")
+
+
+def why_no_images(folder: Path) -> str:
+    """What lies under a folder in place of images, and what to do about it."""
+    endings = Counter(Path(path).suffix.lower() or "no ending" for path in _visible(str(folder / "_")[:-1], set()))
+    if not endings:
+        return "It is empty."
+    text = f"Its files have the endings {dict(endings.most_common(5))}."
+    if {".heic", ".heif"} & set(endings):
+        return f"{text} Pillow does not read photos of iPhones: convert them to JPEG."
+    if {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"} & set(endings):
+        return f"{text} Unpack the archive first."
+    return f"{text} Convert them to JPEG or PNG, or give them such an ending if they are that."
+
+
+def _held(folder: Path) -> str:
+    endings = Counter(path.suffix.lower() for path in folder.iterdir() if path.suffix)
+    return f" (holds {', '.join(f'{count} {ending}' for ending, count in endings.most_common(3))})" if endings else ""
 
 
 def _visible(start: str, skipped: AbstractSet[str]) -> Iterator[str]:

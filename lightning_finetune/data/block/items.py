@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from typing_extensions import Unpack
 
 from lightning_finetune.data.block import labels as labelling
 from lightning_finetune.data.block import splits as splitting
-from lightning_finetune.data.block.files import image_files
+from lightning_finetune.data.block.files import image_files, why_no_images
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.masks import mask_finder, read_codes
 from lightning_finetune.data.block.options import Options
@@ -23,6 +25,7 @@ from lightning_finetune.data.block.paths import FilePaths, select
 from lightning_finetune.data.block.splits import RandomSplit, Split, Splits
 from lightning_finetune.data.block.summary import Summary
 from lightning_finetune.data.block.tables import column_of
+from lightning_finetune.data.block.whereabouts import advice_on
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.errors import DataError, first_ten
@@ -69,7 +72,7 @@ class ImageItems:
         root = Path(root)
         files = image_files(root, skip=skip)
         if not files:
-            raise DataError(f"{root}: expected images (such as .jpg or .png), found none.")
+            raise DataError(f"{root}: expected images (such as .jpg or .png), found none. {why_no_images(root)}")
         return cls(files, root)
 
     @classmethod
@@ -88,8 +91,12 @@ class ImageItems:
         Raises:
             DataError: The column or files are missing, or a name leads out of ``root``.
         """
-        names = (Path(folder, f"{name}{suffix}") for name in column_of(table, column))
-        return cls.from_lists(names, root).with_table(table)
+        names = [str(name).strip() for name in column_of(table, column)]
+        try:
+            items = cls.from_lists((Path(folder, f"{name}{suffix}") for name in names), root)
+        except DataError as error:
+            raise DataError(f"{error}{advice_on(Path(root), names, table, folder, suffix)}") from error
+        return items.with_table(table)
 
     @classmethod
     def from_lists(cls, files: Iterable[str | Path], root: str | Path = ".") -> ImageItems:
@@ -179,7 +186,10 @@ class ImageItems:
     def label_from_re(self, pattern: str, name_only: bool = False) -> ImageItems:
         """By the first group of a regular expression, searched in the path (with ``/``) or only the name of a file."""
         names = (file.name if name_only else file.as_posix() for file in self.files)
-        return self._label(labelling.from_re(names, pattern))
+        try:
+            return self._label(labelling.from_re(names, pattern))
+        except DataError as error:
+            raise DataError(f"{error}{_of_paths(pattern, self.files) if name_only else ''}") from error
 
     def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> ImageItems:
         """By a function of the path: one name, or a list of names for several labels."""
@@ -298,6 +308,14 @@ class ImageItems:
         if self.table is None:
             raise DataError(f"{step}: expected items of a table; begin with ImageItems.from_df.")
         return self.table
+
+
+def _of_paths(pattern: str, files: FilePaths) -> str:
+    """Advice for a pattern that is one of paths, where names were searched."""
+    with suppress(re.error):
+        if re.search(pattern, files[0].as_posix()):
+            return "\nIt matches paths: ImageItems.from_folder(root).split_by_pct().label_from_re(pattern).datamodule()"
+    return ""
 
 
 def _no_masks(files: FilePaths, masks: FilePaths) -> Ints:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import logging
+import warnings
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,12 +14,21 @@ from lightning_finetune.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
+_LINES = 20
+"""Of a table that are looked at to see how it is made."""
+
 Table: TypeAlias = "pd.DataFrame"
 """For modules that the command line reads: it would load what stands under TYPE_CHECKING in them."""
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV with all values as text, so that a name like ``007`` or a label like ``NA`` stays what it is.
+def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
+    """A table with all values as text, so that a name like ``007`` or a label like ``NA`` stays what it is.
+
+    Args:
+        path: Columns are separated by commas; by semicolons, tabs, bars or blanks where these alone separate any.
+        header: Whether the first row holds the names of columns, which are else their numbers.
 
     Raises:
         DataError: There is no such file, or it is empty, malformed or not UTF-8.
@@ -24,12 +37,35 @@ def read_table(path: Path) -> pd.DataFrame:
 
     if not path.is_file():
         raise DataError(f"{path}: expected a table, but there is no such file.")
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        separator = _separator(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of a separator at the end of each row
+            table = pd.read_csv(
+                path, sep=separator, encoding="utf-8-sig", header=0 if header else None, engine="c", **options
+            )
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8, but {error}. Save the table as UTF-8.") from error
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise DataError(f"{path}: expected a table with a header and commas; {error}.") from error
+    if separator != ",":
+        log.info("%s: columns are separated by %r.", path, separator)
+    named: pd.DataFrame = table.rename(columns=str)
+    return named
+
+
+def _separator(path: Path) -> str:
+    """What separates the columns: where no comma does, what splits all of the first lines alike."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = [line for line in (text.rstrip("\r\n") for text in islice(file, _LINES)) if line]
+    if any(len(row) > 1 for row in csv.reader(lines[:1])):
+        return ","
+    for separator in (";", "\t", "|", " "):
+        counts = {len(row) for row in csv.reader(lines, delimiter=separator)}
+        if len(counts) == 1 and min(counts) > 1:
+            return separator
+    return ","
 
 
 def column_of(table: pd.DataFrame, column: str | int) -> list[Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_finetune import ImageData
 from lightning_finetune.data.block.files import check_class_folders, image_files
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.data.pixels.files import is_image
@@ -42,3 +43,27 @@ def test_class_folders_without_images_are_named(tmp_path: Path):
     (tmp_path / "train/bee/notes.txt").touch()
     with pytest.raises(DataError, match="train/bee"):
         check_class_folders(files)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.HEIC", "convert them to JPEG"),
+        ("a.zip", "Unpack"),
+        ("photo", "no ending"),
+        ("a.dcm", "'.dcm': 1"),
+        (".hidden.jpg", "empty"),
+    ],
+)
+def test_a_folder_without_images_says_what_it_holds(tmp_path: Path, name: str, words: str):
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=words):
+        ImageData.from_folder(tmp_path)
+
+
+def test_a_class_of_other_files_alone_is_named_with_their_ending(tmp_path: Path):
+    fill(tmp_path / "ant", 2), fill(tmp_path / "bee", 2)
+    (tmp_path / "wasp").mkdir()
+    (tmp_path / "wasp/a.heic").touch()
+    with pytest.raises(DataError, match=r"wasp \(holds 1 \.heic\)"):
+        ImageData.from_folder(tmp_path)

@@ -1,0 +1,89 @@
+"""Where files are that a table or a list names otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning_finetune.data.block.tables import Table, column_of
+from lightning_finetune.data.pixels.files import is_image
+
+_LOOKED_FOR = 100
+"""Names of which each must be found."""
+
+
+class Place(NamedTuple):
+    """What is missing in names: the folder before them, the ending after them."""
+
+    folder: str
+    suffix: str
+
+    def advice(self) -> str:
+        """The arguments that say it."""
+        given = {"folder": self.folder, "suffix": self.suffix}
+        return ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
+
+
+def advice_on(root: Path, names: Sequence[str], table: Table, folder: str, suffix: str) -> str:
+    """What would make the names of a table those of images, in a sentence; empty where nothing would.
+
+    Args:
+        root: Folder of the data set.
+        names: As the table gives them.
+        table: It may have names in another column.
+        folder: That was put before the names.
+        suffix: That was put after them.
+    """
+    missing = [name for name in names if name and not (root / folder / f"{name}{suffix}").is_file()]
+    place = place_of(root, missing)
+    if place is not None:
+        return f"\nThey are there {f'with {place.advice()}' if any(place) else 'without folder and suffix'}."
+    for column in map(str, table.columns):
+        others = [str(name) for name in column_of(table, column)]
+        if others != list(names) and place_of(root, others) is not None:
+            return f"\nThe column {column!r} names images: image_col={column!r}."
+    return ""
+
+
+def place_of(root: Path, names: Sequence[str]) -> Place | None:
+    """The one folder and ending with which the names are those of images under ``root``, if there are any.
+
+    Args:
+        root: Folder of the data set, which is walked through.
+        names: As they are given.
+    """
+    wanted = list(dict.fromkeys(names))[:_LOOKED_FOR]
+    bare = {Path(name).name for name in wanted}
+    found = _paths_by_stem(root, bare | {os.path.splitext(name)[0] for name in bare})  # noqa: PTH122
+    common: set[Place] | None = None
+    for name in wanted:
+        places = set(_places(name, found))
+        common = places if common is None else common & places
+        if not common:
+            return None
+    return min(common or (), key=lambda place: (len(place.folder), place), default=None)
+
+
+def _paths_by_stem(root: Path, stems: set[str]) -> dict[str, list[str]]:
+    """Paths of images from ``root``, by their names without ending."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for at, _, files in os.walk(root):
+        for file in files:
+            stem = os.path.splitext(file)[0]  # noqa: PTH122  # of a million texts
+            if stem in stems and is_image(file):
+                found[stem].append(Path(at, file).relative_to(root).as_posix())
+    return found
+
+
+def _places(name: str, found: dict[str, list[str]]) -> Iterable[Place]:
+    """Where images lie whose paths hold ``name``, cut at a folder."""
+    stem = os.path.splitext(Path(name).name)[0]  # noqa: PTH122
+    for path in {*found.get(stem, ()), *found.get(Path(name).name, ())}:
+        for suffix in ("", Path(path).suffix):
+            if path.endswith(f"{name}{suffix}"):
+                before = path[: len(path) - len(name) - len(suffix)]
+                if not before or before.endswith("/"):
+                    yield Place(before.rstrip("/"), suffix)

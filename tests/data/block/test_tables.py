@@ -1,0 +1,94 @@
+"""Tables as people export them: read, or refused with the option that mends it."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lightning_finetune import ImageData
+from lightning_finetune.errors import DataError
+from tests.data.conftest import fill
+
+ROWS = [("000", "cat"), ("001", "dog"), ("002", "cat"), ("003", "dog")]
+
+
+def written(root: Path, separator: str = ",", header: str | None = "image,label", ending: str = ".jpg") -> Path:
+    lines = [] if header is None else [header.replace(",", separator)]
+    lines += [separator.join((name + ending, label)) for name, label in ROWS]
+    (root / "labels.csv").write_text("\n".join(lines))
+    return root
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
+@pytest.mark.parametrize("header", ["image,label", None])
+def test_columns_may_be_separated_in_any_way_and_need_no_names(tmp_path: Path, caplog, separator, header):
+    fill(tmp_path, 4)
+    data = ImageData.from_csv(written(tmp_path, separator, header))
+    assert data.items.labels.values == ("cat", "dog", "cat", "dog")
+    assert ("no header" in caplog.text) == (header is None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfimage,label\r\n000.jpg,cat\r\n001.jpg,dog\r\n002.jpg,dog\r\n",
+        b'image,label\n"000.jpg","a, b; c"\n001.jpg,dog\n002.jpg,dog\n',
+    ],
+)
+def test_marks_of_an_editor_and_quotes_are_no_matter(tmp_path: Path, content: bytes):
+    fill(tmp_path, 3)
+    (tmp_path / "labels.csv").write_bytes(content)
+    assert ImageData.from_csv(tmp_path, image_col="image", label_col="label").items.labels.values[1:] == ("dog", "dog")
+
+
+def test_a_comma_more_at_the_end_of_each_row_moves_no_column(tmp_path: Path):
+    fill(tmp_path, 3)
+    (tmp_path / "labels.csv").write_text("image,label\n000.jpg,cat,\n001.jpg,dog,\n002.jpg,dog,\n")
+    assert ImageData.from_csv(tmp_path).items.labels.values == ("cat", "dog", "dog")
+
+
+@pytest.mark.parametrize(
+    ("place", "ending", "options"),
+    [
+        ("", "", {"suffix": ".jpg"}),
+        ("images", ".jpg", {"folder": "images"}),
+        ("train/images", "", {"folder": "train/images", "suffix": ".jpg"}),
+    ],
+)
+def test_what_mends_names_is_said_and_mends_them(tmp_path: Path, place: str, ending: str, options: dict):
+    fill(tmp_path / place, 4)
+    written(tmp_path, ending=ending)
+    with pytest.raises(DataError, match="are not there") as caught:
+        ImageData.from_csv(tmp_path)
+    advice = str(caught.value).split("They are there with ")[1].rstrip(".")
+    assert eval(f"dict({advice})") == options
+    assert ImageData.from_csv(tmp_path, **options).classes == ["cat", "dog"]
+
+
+def test_options_that_are_too_much_are_named(tmp_path: Path):
+    fill(tmp_path, 4)
+    with pytest.raises(DataError, match="without folder and suffix"):
+        ImageData.from_csv(written(tmp_path), suffix=".jpg")
+
+
+def test_the_column_of_images_is_found(tmp_path: Path):
+    fill(tmp_path, 4)
+    names, labels = [f"{name}.jpg" for name, _ in ROWS], [label for _, label in ROWS]
+    table = pd.DataFrame({"id": [7, 8, 9, 10], "label": labels, "file": names})
+    with pytest.raises(DataError, match="image_col='file'"):
+        ImageData.from_df(table, tmp_path)
+    assert ImageData.from_df(table, tmp_path, image_col="file").classes == ["cat", "dog"]
+
+
+def test_one_name_that_is_nowhere_gets_no_advice(tmp_path: Path):
+    fill(tmp_path / "images", 3)
+    with pytest.raises(DataError, match="003") as caught:
+        ImageData.from_csv(written(tmp_path))
+    assert "They are there" not in str(caught.value)
+
+
+def test_a_pattern_for_paths_says_so(tmp_path: Path):
+    fill(tmp_path / "cat_1", 2), fill(tmp_path / "dog_1", 2)
+    with pytest.raises(DataError, match="label_from_re") as caught:
+        ImageData.from_name_re(tmp_path, r"/([a-z]+)_\d/")
+    assert "4 of 4" in str(caught.value)
