@@ -168,6 +168,7 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
         raise FinetuneError(f"Expected `data` to be an ImageData, got {type(data).__name__}.")
     known_preprocessing(model.preprocessing)
     model.check_data(data)
+    data.serve(model)
     data.setup("validate")
     images, counts = data.dataset(Split.VALID), model.confusion()
     if counts is not None:

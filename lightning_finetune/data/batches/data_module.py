@@ -228,7 +228,8 @@ class ImageDataModule(LightningDataModule):
             visible(image).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy() for image in batch["image"]
         ]
         titles = [label_text(label, self.classes) for label in batch["label"]] if "label" in batch else None
-        masks = [mask.masked_fill(mask >= self.num_classes, -1).numpy() for mask in batch["mask"]] if "mask" in batch else None
+        ids = batch.get("mask")
+        masks = None if ids is None else [*ids.masked_fill(ids >= self.num_classes, -1).numpy()]
         return batch_figure(pixels, titles, masks, self.classes)
 
     def summary(self) -> Summary:

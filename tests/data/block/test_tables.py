@@ -7,7 +7,7 @@ import pytest
 
 from lightning_finetune import ImageData
 from lightning_finetune.errors import DataError
-from tests.data.conftest import fill
+from tests.data.images import fill
 
 ROWS = [("000", "cat"), ("001", "dog"), ("002", "cat"), ("003", "dog")]
 
