@@ -128,7 +128,8 @@ class _Writer:
         mask.putpalette(_palette())
         _save(mask, self.folder / "masks" / place)
         channels = self.task.arguments["in_channels"]
-        pixels = visible(load_image(path, ids.shape, channels=channels)).permute(1, 2, 0).numpy()
+        white = (self.task.preprocessing or {}).get("white")
+        pixels = visible(load_image(path, ids.shape, channels=channels, white=white)).permute(1, 2, 0).numpy()
         _save(Image.fromarray(overlay(pixels, ids)), self.folder / "overlays" / place)
 
 

@@ -53,6 +53,7 @@ class ImageData(ImageDataModule):
         mix: Mix | None = None,
         stats: Stats | None = None,
         channels: int = 3,
+        white: float | None = None,
     ) -> ImageData:
         """From a folder of class folders, with or without folders for training and validation.
 
@@ -75,6 +76,7 @@ class ImageData(ImageDataModule):
             mix: ``"mixup"``, ``"cutmix"``, or one of their classes.
             stats: Mean and standard deviation of the channels; by default those of the model's backbone.
             channels: 3 for RGB, 1 for grey, or as many as every image has.
+            white: The value that is white in images of more than 8 bits, where their type does not say it.
 
         Raises:
             DataError: The folder does not hold what is described here.
@@ -97,6 +99,7 @@ class ImageData(ImageDataModule):
             seed=seed,
             stats=stats,
             channels=channels,
+            white=white,
         )
 
     @classmethod

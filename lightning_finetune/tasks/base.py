@@ -393,7 +393,7 @@ class BaseTask(LightningModule, ABC):
         height, width = preprocessing["size"]
         try:
             size, channels = self.input_size(source, (height, width)), preprocessing.get("channels", 3)
-            return load_image(source, size, preprocessing["resize"], channels)
+            return load_image(source, size, preprocessing["resize"], channels, preprocessing.get("white"))
         except DataError as error:
             return error
 

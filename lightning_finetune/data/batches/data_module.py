@@ -64,6 +64,8 @@ class ImageDataModule(LightningDataModule):
         stats: Mean and standard deviation of the channels, 0 to 1; by default those of the model's backbone
             (its attribute ``normalization``), else of ImageNet; of other channels than RGB, ImageNet's mean over them.
         channels: 3 for RGB, 1 for grey, or as many as every image has (``.npy`` files, uint8 ``[h, w, channels]``).
+        white: The value that is white in images of more than 8 bits, such as 4095 of 12 bits; by default that of their
+            type (65535 of 16 bits), or what leaves no doubt.
 
     Raises:
         DataError: The items are not split or not labelled, or there are no training or validation images.
@@ -82,6 +84,7 @@ class ImageDataModule(LightningDataModule):
         seed: int = 42,
         stats: Stats | None = None,
         channels: int = 3,
+        white: float | None = None,
     ) -> None:
         super().__init__()
         splits, labels = items.complete()
@@ -93,7 +96,9 @@ class ImageDataModule(LightningDataModule):
             raise DataError(f"channels: expected at least 1, and `stats` for each, got {channels} and stats={stats}.")
         self.items = items
         self.splits = splits
-        self._examined = Examined(items, channels)
+        if white is not None and not 0 < white < float("inf"):
+            raise DataError(f"white: expected a number above 0, got {white}.")
+        self._examined = Examined(items, channels, white)
         for split in (Split.TRAIN, Split.VALID):
             if not self._has(split):
                 raise DataError(
@@ -138,6 +143,7 @@ class ImageDataModule(LightningDataModule):
             "classes": list(self.classes),
             "resize": self.resize,
             "channels": self.channels,
+            "white": self._examined.white,
         }
 
     @property
@@ -207,6 +213,7 @@ class ImageDataModule(LightningDataModule):
             mix=self.mix if split == Split.TRAIN else None,
             channels=self.channels,
             ids=self._examined.table,
+            white=self._examined.white,
         )
 
     def show_batch(self, count: int = 9, split: Literal["train", "valid", "test"] = "train", epoch: int = 0) -> Figure:

@@ -68,6 +68,7 @@ class ImageDataset(Dataset[Batch]):
         mix: Mixing of training images.
         channels: Of an image.
         ids: From the values of masks to class ids, where they differ.
+        white: The value that is white in images of more than 8 bits, where their type does not say it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class ImageDataset(Dataset[Batch]):
         mix: Mixer | None,
         channels: int = 3,
         ids: npt.NDArray[Any] | None = None,
+        white: float | None = None,
     ) -> None:
         self.images = images
         self.targets = targets
@@ -92,7 +94,7 @@ class ImageDataset(Dataset[Batch]):
         self.channels = channels
         self.ids = ids
         moves = augment is not None and augment.is_random
-        decode, fit = (partial(function, channels=channels) for function in (decoded_image, image_pixels))
+        decode, fit = (partial(function, channels=channels, white=white) for function in (decoded_image, image_pixels))
         self._readers = {"image": Reader(images, rows, decode, fit, resize, moves)}
         if not isinstance(targets, (np.ndarray, MultiHot)):
             self._readers["mask"] = Reader(targets, rows, decoded_mask, mask_pixels, resize, moves)

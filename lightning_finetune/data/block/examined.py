@@ -15,10 +15,15 @@ from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.labels import encode
 from lightning_finetune.data.block.look import look
 from lightning_finetune.data.block.mask_ids import MaskIds
+from lightning_finetune.data.block.paths import FilePaths, outside_of
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary, summarize
+from lightning_finetune.data.pixels.decode import file_depth
+from lightning_finetune.data.pixels.depth import Depth, Range, white_of
 from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.data.pixels.files import is_array
 from lightning_finetune.data.pixels.mask_values import MaskSource
+from lightning_finetune.errors import DataError, first_ten
 
 if TYPE_CHECKING:
     from lightning_finetune.data.block.items import ImageItems
@@ -34,14 +39,15 @@ class Examined:
     Args:
         items: Split and labelled.
         channels: Of an image.
+        white: The value that is white in images of more than 8 bits, where the user says it.
 
     Attributes:
         classes: Their names.
         targets: For all items.
     """
 
-    def __init__(self, items: ImageItems, channels: int = 3) -> None:
-        self.items, self.channels = items, channels
+    def __init__(self, items: ImageItems, channels: int = 3, white: float | None = None) -> None:
+        self.items, self.channels, self._given_white = items, channels, white
         self.splits, self.labels = items.complete()
         self.classes, self.targets = encode(self.labels, self.splits)
         self._ignored: int | None = None
@@ -50,7 +56,28 @@ class Examined:
         self._masks: Sequence[MaskSource] | None = self.labels.values if self.labels.kind == "mask" else None
         self._sizes = np.zeros((len(self.splits), 2), np.int32)
         self._values: Numbers | None = None
+        self._ranges: list[Range] = []
+        self._white: float | None = None
         self._decoded = np.zeros(len(self.splits), dtype=bool)
+
+    @property
+    def white(self) -> float | None:
+        """The value that is white in images of more than 8 bits; None where their type says it.
+
+        Raises:
+            DataError: It cannot be known.
+        """
+        if self._given_white is not None:
+            return self._given_white
+        if not self._ranges and self._first_is_deep():
+            rows = np.arange(len(self.splits))
+            refuse(self._fill(rows, rows, threads=1, shared=False), None)
+        return white_of(self._ranges)
+
+    def _first_is_deep(self) -> bool:
+        """By the first file alone: to open all would take minutes of a million."""
+        first = self._files[0] if self._files else None
+        return isinstance(first, Path) and not is_array(first) and file_depth(first) != Depth.EIGHT
 
     @property
     def table(self) -> npt.NDArray[Any] | None:
@@ -75,11 +102,20 @@ class Examined:
         """
         rows = np.flatnonzero(np.isin(self.splits, list(splits)) & ~self._decoded)
         if self._files is not None and len(rows):
+            self._say_outside()
             log.info("Reading %d images once, to find broken ones before training.", len(rows))
         problems = self._fill(rows, rows, threads, shared=True)
         if self._masks is not None and not self._told:
             problems = [*problems, *self._known_ids().problems(self._masks)]
         refuse(problems, reports)
+        white = self.white
+        if self._decoded.any() and white != self._white:
+            before, now = (value or "that of their type" for value in (self._white, white))
+            raise DataError(
+                f"white: expected values as of the images before, whose white is {before}, got others, whose white is "
+                f"{now}. Say it for all: white=…"
+            )
+        self._white = white
         self._decoded[rows] = True
         if self._masks is not None and not self._told:
             self._tell(self._known_ids())
@@ -110,6 +146,7 @@ class Examined:
             self._files, masks, count, self.channels, rows=rows, decoded=decoded, threads=threads, shared=shared
         )
         self._sizes[rows] = seen.sizes
+        self._ranges += seen.ranges
         if masks is not None:
             self._values = seen.values
         return seen.problems
@@ -125,6 +162,15 @@ class Examined:
     def _known_ids(self) -> MaskIds:
         assert self._values is not None  # noqa: S101  # callers have read them
         return MaskIds(self._values, self.classes, self._ignored, task_known=self._task_known)
+
+    def _say_outside(self) -> None:
+        """Files that lie elsewhere are read all the same; one process says so once."""
+        files, root = self.items.images, self.items.root
+        if self._decoded.any() or not isinstance(files, FilePaths) or root == Path() or rank_and_world()[0] > 0:
+            return
+        away = outside_of(root, files)
+        if away:
+            log.warning("%d images lie outside of %s, and are read:%s", len(away), root, first_ten(away))
 
     def _tell(self, ids: MaskIds) -> None:
         """Check all masks together; one process says what was found."""

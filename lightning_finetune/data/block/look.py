@@ -11,6 +11,7 @@ import numpy as np
 from lightning_finetune.data.block.check import Numbers, read_rows
 from lightning_finetune.data.block.mask_ids import values_in, width_of
 from lightning_finetune.data.pixels.decode import ImageSource, Size, decode_fully, image_size
+from lightning_finetune.data.pixels.depth import Depth, Range
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.data.pixels.mask_values import MaskSource, mask_values
 from lightning_finetune.errors import DataError
@@ -22,11 +23,13 @@ class Seen:
 
     Args:
         sizes: Height and width of each image ``[rows, 2]``; noughts for images in memory.
+        ranges: How far the values of those that were decoded go.
         values: Of each mask, see :func:`~lightning_finetune.data.block.mask_ids.values_in`; of no width without masks.
         problems: What is wrong with single files.
     """
 
     sizes: Numbers
+    ranges: list[Range]
     values: Numbers
     problems: list[str]
 
@@ -59,16 +62,26 @@ def look(
     width = 0 if masks is None else width_of(classes) // 32
 
     def read(row: int) -> Numbers:
-        found = np.zeros(2 + width, np.int32)
+        found = np.zeros(4 + width, np.int32)
         image = None if images is None else images[row]
         if isinstance(image, Path):
-            found[:2] = decode_fully(image, channels) if whole[row] else image_size(image)
+            if whole[row]:
+                depth, top = decode_fully(image, channels)
+                found[2], found[3] = depth, np.float32(top).view(np.int32)
+            found[:2] = image_size(image)
         if masks is not None:
-            found[2:] = _values(masks[row], tuple(found[:2].tolist()), 32 * width)
+            found[4:] = _values(masks[row], tuple(found[:2].tolist()), 32 * width)
         return found
 
-    numbers, problems = read_rows(read, rows, 2 + width, threads=threads, shared=shared)
-    return Seen(numbers[:, :2], np.ascontiguousarray(numbers[:, 2:]), problems)
+    numbers, problems = read_rows(read, rows, 4 + width, threads=threads, shared=shared)
+    return Seen(numbers[:, :2], _ranges(numbers), np.ascontiguousarray(numbers[:, 4:]), problems)
+
+
+def _ranges(numbers: Numbers) -> list[Range]:
+    """Those of more than 8 bits, which are few or all."""
+    deep = numbers[numbers[:, 2] != Depth.EIGHT]
+    tops = np.ascontiguousarray(deep[:, 3]).view(np.float32)
+    return [Range(Depth(depth), top) for depth, top in zip(deep[:, 2].tolist(), tops.tolist(), strict=True)]
 
 
 def _values(mask: MaskSource, seen: Size, width: int) -> Numbers:

@@ -26,3 +26,4 @@ class Options(TypedDict, total=False):
     seed: int
     stats: Stats | None
     channels: int
+    white: float | None

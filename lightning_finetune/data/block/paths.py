@@ -73,6 +73,23 @@ class FilePaths(Sequence[Path]):
         return self._text[self._ends[place] : self._ends[place + 1]].decode(*_AS_IS)
 
 
+def outside_of(root: Path, files: FilePaths) -> FilePaths:
+    """Those of ``files`` that lie elsewhere than under ``root``, by links or by their own paths."""
+    top = root.resolve()
+    folders = {folder: Path(folder).resolve() for folder in set(files.folders())}
+    away = {folder: not place.is_relative_to(top) for folder, place in folders.items()}
+    pairs = zip(files.texts(), files.folders(), strict=True)
+    return FilePaths(
+        text
+        for text, folder in pairs
+        if away[folder] or (os.path.islink(text) and _leads_away(text, top))  # noqa: PTH114
+    )
+
+
+def _leads_away(link: str, top: Path) -> bool:
+    return not Path(link).resolve().is_relative_to(top)
+
+
 def select(items: Any, places: Iterable[int]) -> Sequence[Any]:
     """The items of a sequence at some places, compact where they are."""
     return items.take(places) if isinstance(items, FilePaths) else [items[place] for place in places]

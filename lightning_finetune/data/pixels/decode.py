@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from lightning_finetune.data.pixels.depth import Depth, Range, depth_of, is_cut, range_of, to_bytes
 from lightning_finetune.data.pixels.files import ARRAY, UNREADABLE, is_array, open_image, read_array, unreadable
 from lightning_finetune.data.pixels.mask_values import Ids, MaskSource, mask_values
 from lightning_finetune.errors import DataError
@@ -23,7 +24,9 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 CENTRE = (0.5, 0.5)
 
 
-def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop", channels: int = 3) -> Tensor:
+def load_image(
+    source: ImageSource, size: int | Size, resize: Resize = "crop", channels: int = 3, white: float | None = None
+) -> Tensor:
     """Read one image as validation and inference see it.
 
     Args:
@@ -32,6 +35,7 @@ def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop", c
         resize: ``"crop"`` scales the image until it covers ``size`` and keeps the centre; ``"squish"`` keeps all of it
             and gives up its proportions.
         channels: 3 for RGB, 1 for grey, or as many as every image has.
+        white: The value that is white in images of more than 8 bits, where their type does not say it.
 
     Returns:
         uint8 ``[channels, h, w]``.
@@ -40,22 +44,27 @@ def load_image(source: ImageSource, size: int | Size, resize: Resize = "crop", c
         DataError: The file does not hold a readable image, or one of another number of channels.
     """
     wanted = (size, size) if isinstance(size, int) else size
-    pixels = image_pixels(source, wanted, resize, channels=channels)
+    pixels = image_pixels(source, wanted, resize, channels=channels, white=white)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def image_pixels(
-    source: ImageSource, size: Size, resize: Resize, position: tuple[float, float] = CENTRE, channels: int = 3
+    source: ImageSource,
+    size: Size,
+    resize: Resize,
+    position: tuple[float, float] = CENTRE,
+    channels: int = 3,
+    white: float | None = None,
 ) -> Pixels:
     """Pixels ``[h, w, channels]``; ``position`` (x, y in 0..1) says where a crop lies in what it leaves out."""
-    bands = _split(_open(source, size), channels, source)
+    bands = _split(_open(source, size), channels, source, white)
     fitted = [np.asarray(_fit(band, size, resize, position, Image.Resampling.BILINEAR)) for band in bands]
     return fitted[0] if channels == 3 else np.stack(fitted, axis=-1)
 
 
-def decoded_image(source: ImageSource, size: Size, channels: int = 3) -> Pixels:
+def decoded_image(source: ImageSource, size: Size, channels: int = 3, white: float | None = None) -> Pixels:
     """An image before it is cropped and scaled, ``[h, w, channels]``: of it :func:`image_pixels` makes the same."""
-    bands = [np.asarray(band) for band in _split(_open(source, size), channels, source)]
+    bands = [np.asarray(band) for band in _split(_open(source, size), channels, source, white)]
     return bands[0] if channels == 3 else np.stack(bands, axis=-1)
 
 
@@ -93,29 +102,34 @@ def image_size(source: str | Path) -> Size:
         return (width, height) if _on_its_side(image) else (height, width)
 
 
-def decode_fully(path: str | Path, channels: int = 3) -> Size:
+def decode_fully(path: str | Path, channels: int = 3) -> Range:
     """Decode every byte of a file at its smallest scale.
 
     Returns:
-        Its height and width, as of :func:`image_size`.
+        How far its values go.
 
     Raises:
         DataError: It is empty, truncated, no image, or one that does not give so many channels.
     """
     image = _open(path, (1, 1))
     if channels not in (1, 3) or not isinstance(image, Image.Image):
-        _split(image, channels, path)
-    return image_size(path)
+        _split(image, channels, path, 1.0)
+    depth = Depth.EIGHT if is_array(path) else file_depth(path)
+    if depth == Depth.EIGHT or not isinstance(image, Image.Image):
+        return Range(Depth.EIGHT, 255.0)
+    return Range(depth, range_of(image).top)
 
 
-def _split(image: Image.Image | Pixels, channels: int, source: ImageSource) -> list[Image.Image]:
+def _split(image: Image.Image | Pixels, channels: int, source: ImageSource, white: float | None) -> list[Image.Image]:
     """The image as RGB, as grey, or as one grey image for each of its channels."""
     if isinstance(image, Image.Image):
+        if depth_of(image) != Depth.EIGHT:
+            image = to_bytes(image, white, _name(source))
         if channels == 3:
             return [_rgb(image)]
         if channels == 1:
             return [image if image.mode == "L" else _rgb(image).convert("L")]
-        bands = list(image.split()) if image.mode not in ("P", "I", "F") else [image]
+        bands = list(image.split()) if image.mode != "P" else [image]
     else:
         bands = [Image.fromarray(np.ascontiguousarray(band)) for band in image.transpose(2, 0, 1)]
     if len(bands) != channels:
@@ -139,6 +153,12 @@ def _open(source: ImageSource, size: Size) -> Image.Image | Pixels:
     except UNREADABLE as error:
         raise unreadable(source, error) from error
     return ImageOps.exif_transpose(image)
+
+
+def file_depth(path: str | Path) -> Depth:
+    """What the values of an image file may be, by its type alone."""
+    with open_image(path) as image:
+        return Depth.CUT if is_cut(image) else depth_of(image)
 
 
 def _on_its_side(image: Image.Image) -> bool:
@@ -167,23 +187,13 @@ def _name(source: ImageSource) -> str:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """RGB of any mode: transparency laid on white, 16 bits scaled to 8."""
+    """RGB of any mode of 8 bits: transparency laid on white."""
     if image.mode == "RGB":
         return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _deep_to_rgb(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _deep_to_rgb(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits; floats are taken as 0..1 where none is larger."""
-    values = np.asarray(image, dtype=np.float64)
-    top = values.max(initial=0.0)
-    scale = 255.0 if image.mode == "F" and top <= 1 else 255 / 65535 if top > 255 or image.mode[:4] == "I;16" else 1.0
-    return Image.fromarray((values * scale).round().clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _fit(
