@@ -64,7 +64,7 @@ class TrainingDiagnosis(RecordingCallback):
         self.findings = diagnose_run(self.curves, plan_of(trainer), trainer.current_epoch)
         self._tell(0, "the run")
         rows = [
-            [phase or "all", "fault" if finding.fault else "note", finding.name, finding.evidence, finding.advice]
+            [str(phase or "all"), "fault" if finding.fault else "note", finding.name, finding.evidence, finding.advice]
             for phase, found in sorted(self.findings.items())
             for finding in found
         ]
