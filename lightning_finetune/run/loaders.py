@@ -14,9 +14,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
+from lightning_finetune.engine.nested import leaves
 from lightning_finetune.engine.snapshot import random_state, set_random_state
 from lightning_finetune.run.trainer import begins_resumed, data_fetcher, seen_batches
 
@@ -60,7 +60,7 @@ class LoaderOrder:
             trainer: Of a fit that has begun.
             seed: Puts the random generators into the state in which the batch of that number is fetched.
         """
-        seen, loaders = seen_batches(trainer), tree_leaves(trainer.train_dataloader)
+        seen, loaders = seen_batches(trainer), leaves(trainer.train_dataloader)
         if not seen or any(hasattr(loader, "load_state_dict") for loader in loaders):
             return
         self._generators = _own_generators(trainer)
@@ -122,7 +122,7 @@ class _FetchesAsNow:
 def _own_generators(trainer: pl.Trainer) -> list[torch.Generator]:
     """Those that loaders and samplers were given, each once."""
     found: dict[int, torch.Generator] = {}
-    for loader in tree_leaves(trainer.train_dataloader):
+    for loader in leaves(trainer.train_dataloader):
         if isinstance(loader, DataLoader):
             batches = loader.batch_sampler
             for owner in (loader, loader.sampler, batches, getattr(batches, "sampler", None)):

@@ -79,9 +79,10 @@ def test_masks_by_a_function_or_by_a_folder(data_of, tmp_path: Path, masks: str)
         for kind, suffix, mode in (("images", "jpg", "RGB"), ("truth", "png", "L")):
             (tmp_path / split / kind).mkdir(parents=True)
             for number in range(2):
-                Image.new(mode, (96, 96), 1 if mode == "L" else (200, 0, 0)).save(
-                    tmp_path / split / kind / f"{number}.{suffix}"
-                )
+                picture = Image.new(mode, (96, 96), 1 if mode == "L" else (200, 0, 0))
+                if mode == "L":
+                    picture.paste(0, (0, 0, 96, 48))
+                picture.save(tmp_path / split / kind / f"{number}.{suffix}")
     (tmp_path / "codes.txt").write_text("ground\nroof\n")
     data = data_of(
         "lightning_finetune.ImageData.from_folder",
@@ -93,5 +94,5 @@ def test_masks_by_a_function_or_by_a_folder(data_of, tmp_path: Path, masks: str)
         size=64,
         num_workers=0,
     )
-    assert next(iter(data.val_dataloader()))["mask"].unique().tolist() == [1]
+    assert next(iter(data.val_dataloader()))["mask"].unique().tolist() == [0, 1]
     assert data.classes == ["ground", "roof"]

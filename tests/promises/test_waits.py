@@ -198,7 +198,7 @@ def test_pixels_lie_in_pinned_memory_where_a_gpu_trains(streets, device, pinned)
     data = data_of(streets, "classes")
     data.trainer = pl.Trainer(accelerator=Device(), strategy=There(torch.device(device)), logger=False)
     for loader in (data.train_dataloader(), data.train_dataloader().independent(), data.val_dataloader()):
-        assert loader._loader.pin_memory == pinned
+        assert loader.pin_memory == pinned
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch was built without CUDA")

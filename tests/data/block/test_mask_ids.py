@@ -123,7 +123,7 @@ def test_a_class_in_no_mask_is_warned_of_but_the_ignored_one_is_not(tmp_path, ca
     data.serve(task(ignore_index=3))
     with caplog.at_level(logging.WARNING):
         data.setup("fit")
-    assert "no training mask shows ['rare']" in caplog.text
+    assert "No training mask shows ['rare']" in caplog.text
 
 
 def test_an_id_that_the_task_ignores_needs_no_name(tmp_path):
