@@ -15,7 +15,7 @@ notebooks: $(STAMP)
 	PETS=data/satellite/images $(BIN)/python examples/notebooks/build.py
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=25
 
 # The suite with the lowest versions that pyproject.toml allows; ONNX needs a newer torch (docs/after-training.md).
 test-lowest:
