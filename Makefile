@@ -46,6 +46,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/growth.py $(DATA)/satellite/images --out benchmarks/growth.json
 	$(BIN)/python benchmarks/parts.py $(DATA) --out benchmarks/parts.json
 	$(BIN)/python benchmarks/allocator.py --out benchmarks/allocator.json
+	$(BIN)/python benchmarks/range_digits.py run
+	$(BIN)/python benchmarks/range_digits.py table
 	$(BIN)/python benchmarks/rate.py $(DATA) --out benchmarks/rate.json
 	$(BIN)/python benchmarks/resizing.py run $(DATA)
 	$(BIN)/python benchmarks/resizing.py table
