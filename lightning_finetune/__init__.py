@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     )
     from lightning_finetune.data import ImageData, ImageItems
     from lightning_finetune.engine.phases import Phase
-    from lightning_finetune.tasks import ImageClassifier, LinearRegression, MultiLabelClassifier, UNetSegmenter
+    from lightning_finetune.tasks import (
+        ImageClassifier,
+        ImageRegressor,
+        LinearRegression,
+        MultiLabelClassifier,
+        SemanticSegmenter,
+        UNetSegmenter,
+    )
 
 __all__ = [
     "FineTune",
@@ -38,6 +45,7 @@ __all__ = [
     "ImageClassifier",
     "ImageData",
     "ImageItems",
+    "ImageRegressor",
     "LRRangeTest",
     "LinearRegression",
     "LogConfusion",
@@ -48,6 +56,7 @@ __all__ = [
     "PlotRun",
     "ProgressiveResizing",
     "RunReport",
+    "SemanticSegmenter",
     "TrainingDiagnosis",
     "UNetSegmenter",
     "WatchModel",
@@ -74,7 +83,14 @@ _HOMES = {
     "after.loading": ("load",),
     "after.interpretation": ("interpret",),
     "engine.phases": ("Phase",),
-    "tasks": ("ImageClassifier", "LinearRegression", "MultiLabelClassifier", "UNetSegmenter"),
+    "tasks": (
+        "ImageClassifier",
+        "ImageRegressor",
+        "LinearRegression",
+        "MultiLabelClassifier",
+        "SemanticSegmenter",
+        "UNetSegmenter",
+    ),
 }
 
 

@@ -24,19 +24,23 @@ from lightning_finetune.tasks.shared.sources import known_preprocessing, normali
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability between the file and the task; float32 sums in another order stay well below."""
+"""Largest difference of a prediction between the file and the task, as a part of their scale.
+
+Sums of float32 in another order stay well below.
+"""
 
 Runner: TypeAlias = Callable[[Tensor], Tensor]
 _SIZES = (2, 3)  # the dimensions of an image batch that are height and width
 
 
 def export(model: BaseTask | str | Path, path: str | Path) -> Path:
-    """Write a task as one graph from images to probabilities, and check the file against the task.
+    """Write a task as one graph from images to predictions, and check the file against the task.
 
     The graph takes float32 images ``[B, C, H, W]`` in 0..1 (RGB), normalises them itself and gives probabilities
-    ``[B, num_classes]``, of masks ``[B, num_classes, H, W]``. Batch, height and width are free; of a model that takes
-    one size only, such as a plain vision transformer, the batch alone, which is said. A JSON file beside it
-    (``model.json`` for ``model.onnx``) holds class names, thresholds, sizes and statistics.
+    ``[B, num_classes]``, of masks ``[B, num_classes, H, W]``, or a regressor's numbers. Batch, height
+    and width are free; of a model that takes one size only, such as a plain vision transformer, the batch alone, which
+    is said. A JSON file beside it (``model.json`` for ``model.onnx``) holds class names, thresholds, sizes and
+    statistics.
 
     Args:
         model: A trained task, or a checkpoint of one.
@@ -47,7 +51,7 @@ def export(model: BaseTask | str | Path, path: str | Path) -> Path:
 
     Raises:
         FinetuneError: Another ending, a task that never saw data, a model that cannot be exported, or a file that
-            does not give the task's own probabilities. No file is left then.
+            does not give the task's own predictions. No file is left then.
         CheckpointError: ``model`` is a file that is no checkpoint of a task.
     """
     path = Path(path)
@@ -73,7 +77,7 @@ def _export(task: BaseTask, path: Path) -> Path:
         draft = Path(folder, path.name)
         for free in (("batch", "height", "width"), ("batch",)):
             try:
-                run = _FORMATS[path.suffix](_program(graph, free), draft)
+                run = _FORMATS[path.suffix](_program(graph, free), draft, task.output.partition(":")[0])
                 differences = [_difference(run, task, preprocessing, shape) for shape in _shapes(graph, free)]
             except Exception as error:  # torch's exporters raise errors of many classes, with no base in common
                 if isinstance(error, FinetuneError):
@@ -146,8 +150,8 @@ def _program(graph: _Graph, free: Sequence[str]) -> torch.export.ExportedProgram
         return torch.export.export(graph, (example,), dynamic_shapes=shapes, strict=False)
 
 
-def _onnx(program: torch.export.ExportedProgram, path: Path) -> Runner:
-    """Write ONNX; what runs the file."""
+def _onnx(program: torch.export.ExportedProgram, path: Path, output: str) -> Runner:
+    """Write ONNX, with a name for what it gives; what runs the file."""
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  torch's exporter needs it
@@ -156,13 +160,13 @@ def _onnx(program: torch.export.ExportedProgram, path: Path) -> Runner:
             f"ONNX needs {error.name}, which is not installed: pip install 'lightning-finetune[export]'. "
             "A file name that ends in .pt2 needs nothing more."
         ) from error
-    written = torch.onnx.export(program, dynamo=True, output_names=["probabilities"], verbose=False)
+    written = torch.onnx.export(program, dynamo=True, output_names=[output], verbose=False)
     cast("torch.onnx.ONNXProgram", written).save(path)  # None only for the old exporter
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
 
 
-def _pt2(program: torch.export.ExportedProgram, path: Path) -> Runner:
+def _pt2(program: torch.export.ExportedProgram, path: Path, output: str) -> Runner:
     """Write a program of torch.export; what runs the file."""
     torch.export.save(program, path)
     run: Runner = torch.export.load(path).module()
@@ -183,7 +187,7 @@ def _shapes(graph: _Graph, free: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def _difference(run: Runner, task: BaseTask, preprocessing: Mapping[str, Any], shape: Sequence[int]) -> float:
-    """How far the file's probabilities are from the task's, for noise of all brightness.
+    """How far the file's predictions are from the task's, for noise of all brightness.
 
     Raises:
         FinetuneError: Further than :data:`TOLERANCE`.
@@ -194,10 +198,11 @@ def _difference(run: Runner, task: BaseTask, preprocessing: Mapping[str, Any], s
         expected = task.predictions(task(normalize(pixels, preprocessing))).float()
     with torch.no_grad():
         found = run(pixels.float() / 255)
-    difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")
+    same = found.shape == expected.shape
+    difference = float(((found - expected).abs() / task.scale.cpu()).max()) if same else float("inf")
     if not difference <= TOLERANCE:
         raise FinetuneError(
-            f"The exported file was expected to give the task's probabilities within {TOLERANCE:g}, but for images "
+            f"The exported file was expected to give the task's predictions within {TOLERANCE:g}, but for images "
             f"{list(shape)} it differs by {difference:.2g}. Nothing is written. Does the task's `forward` do more "
             "than its `model`?"
         )

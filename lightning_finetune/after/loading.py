@@ -33,7 +33,7 @@ def load(checkpoint: str | Path, *, model: nn.Module | None = None) -> Any:
     content = read_file(checkpoint)
     record = read_record(content, origin)
     cls = _task_class(record["task"], origin)
-    task = _build(cls, accepted_arguments(cls, record), model, origin)
+    task = _build(cls, accepted_arguments(cls, record["arguments"]), model, origin)
     _fill(task, content["state_dict"], origin)
     task.on_load_checkpoint(content)
     return task.eval()
@@ -64,13 +64,13 @@ def _build(cls: type[BaseTask], arguments: dict[str, Any], model: nn.Module | No
 
 
 def _fill(task: BaseTask, state_dict: dict[str, Any], origin: str) -> None:
-    """Load the model's weights; those of a loss that was given as an object have no place to go."""
-    kept = {name: value for name, value in state_dict.items() if name.startswith("model.")}
+    """Load all but the weights of the loss: of one that was given as an object they have no place to go."""
+    kept = {name: value for name, value in state_dict.items() if not name.startswith("criterion.")}
     try:
         missing, extra = task.load_state_dict(kept, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{origin}: weights of other shapes than the model's. {error}") from error
-    missing = [name for name in missing if name.startswith("model.")]
+    missing = [name for name in missing if not name.startswith("criterion.")]
     if missing or extra:
         raise CheckpointError(
             f"{origin}: the weights are not those of the model that the record describes. "

@@ -132,7 +132,8 @@ class FineTuneCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+        for name in ("num_classes", "num_outputs"):  # of modules that have such an argument
+            parser.link_arguments("data.num_classes", f"model.init_args.{name}", apply_on="instantiate")
 
     def _need_checkpoint(self) -> None:
         if isinstance(self.model, BaseTask) and self.config[self.subcommand].get("ckpt_path") is None:

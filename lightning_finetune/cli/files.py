@@ -35,7 +35,7 @@ def export_checkpoint(ckpt_path: str, out: str) -> None:
     from lightning_finetune.after.export import export  # only now, as it loads timm
 
     path = export(ckpt_path, out)
-    print(f"{path} and {path.with_suffix('.json')} are written; the file gives the model's own probabilities.")  # noqa: T201
+    print(f"{path} and {path.with_suffix('.json')} are written; the file gives the model's own predictions.")  # noqa: T201
 
 
 def predict_files(

@@ -22,7 +22,7 @@ from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
 from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument, collect
 from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
-from lightning_finetune.tasks.shared.arguments import check_num_classes, plain
+from lightning_finetune.tasks.shared.arguments import check_count, plain
 from lightning_finetune.tasks.shared.batch import check_data, explained, images_of, target_of
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
 from lightning_finetune.tasks.shared.sources import Sources, known_preprocessing, list_sources, normalize
@@ -67,7 +67,7 @@ class BaseTask(LightningModule, ABC):
     def build(self, arguments: Mapping[str, Any]) -> None:
         """Build model, loss and metrics from the constructor's ``locals()``."""
         self.arguments = {name: arg for name, arg in arguments.items() if name not in ("self", "__class__")}
-        self.num_classes = check_num_classes(self.arguments["num_classes"])
+        self.num_classes = check_count("num_classes", "classes", self.arguments["num_classes"])
         self.classes = _unnamed(self.num_classes)
         self.preprocessing: dict[str, Any] | None = None
         self.model = self.configure_models().to(memory_format=torch.channels_last)
@@ -170,6 +170,11 @@ class BaseTask(LightningModule, ABC):
     def mask(self, prediction: Any) -> Any:
         """Class ids ``[h, w]`` in what :meth:`describe` gave; None where there are none."""
         return None
+
+    @property
+    def scale(self) -> Tensor:
+        """The size of predictions, of which an exported file may differ by a small part."""
+        return torch.ones(())
 
     def input_size(self, source: ImageSource, size: Size) -> Size:
         """At which size the model sees an image, where validation saw ``size``."""
@@ -417,8 +422,10 @@ class BaseTask(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds the task, and keep out what ``torch.load(weights_only=True)`` would refuse."""
-        hyper_parameters = plain(checkpoint.get("hyper_parameters", {}))
-        checkpoint["hyper_parameters"] = {**hyper_parameters, "weights": False}  # the checkpoint has them
+        given = plain(checkpoint.get("hyper_parameters", {}))
+        notes = {name: value for name, value in given.items() if name.startswith("_")}  # of LightningCLI
+        accepted = record.accepted_arguments(type(self), given)
+        checkpoint["hyper_parameters"] = {**notes, **accepted, "weights": False}  # the checkpoint has them
         kept = record.make_record(type(self).__name__, self.hparams, self.learned())
         checkpoint[record.KEY] = {**kept, "kind": self.kind}
 

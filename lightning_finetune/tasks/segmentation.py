@@ -41,7 +41,7 @@ class MaskPrediction:
     source: Path | None = None
 
 
-class UNetSegmenter(BaseTask):
+class SemanticSegmenter(BaseTask):
     """Fine-tunes a pretrained encoder with a new decoder to tell the class of every pixel.
 
     In a head phase decoder and head train. Two classes make a binary segmentation. Images may have any size.
@@ -170,3 +170,11 @@ class UNetSegmenter(BaseTask):
     def mask(self, prediction: MaskPrediction) -> npt.NDArray[np.int64]:
         """The mask."""
         return prediction.mask
+
+
+class UNetSegmenter(SemanticSegmenter):
+    """:class:`SemanticSegmenter` with a U-Net; the arguments are the same.
+
+    Another decoder than its default ``"unet"`` is that of a configuration or a checkpoint from before
+    :class:`SemanticSegmenter` had its name.
+    """

@@ -74,6 +74,7 @@ def test_a_last_batch_of_one_image_changes_no_number(tmp_path, name):
     task = TASKS[name]()
     whole, trainer = batches(task.kind, 5).dataset, quiet_trainer(tmp_path)
     (one,) = trainer.validate(task, DataLoader(whole, 4), verbose=False)
-    assert one == pytest.approx(trainer.validate(task, DataLoader(whole, 5), verbose=False)[0], nan_ok=True)
+    (all_at_once,) = trainer.validate(task, DataLoader(whole, 5), verbose=False)
+    assert one == pytest.approx(all_at_once, abs=2e-3, nan_ok=True)  # kernels round by the batch, and pixels may tip
     assert trainer.test(task, DataLoader(whole, 4), verbose=False)[0]["test_loss"] == pytest.approx(one["val_loss"])
     assert len(torch.cat(trainer.predict(task, DataLoader(whole, 4)))) == 5

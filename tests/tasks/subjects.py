@@ -6,11 +6,21 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_finetune import tasks
 from lightning_finetune.tasks.base import BaseTask
 
+
+def regressor() -> tasks.ImageRegressor:
+    """One that knows the spread of its targets, as data of this package would tell."""
+    task = tasks.ImageRegressor("test_resnet", num_outputs=3, weights=False, loss="huber")
+    task.standard.set([30.0] * 3, [5.0] * 3)
+    return task
+
+
 TASKS = {
     "ImageClassifier": lambda: tasks.ImageClassifier("test_resnet", num_classes=3, weights=False),
     "MultiLabelClassifier": lambda: tasks.MultiLabelClassifier(
         "test_resnet", num_classes=3, weights=False, threshold="tuned"
     ),
+    "ImageRegressor": regressor,
+    "SemanticSegmenter": lambda: tasks.SemanticSegmenter("fpn", backbone="resnet18", num_classes=3, weights=False),
     "UNetSegmenter": lambda: tasks.UNetSegmenter(backbone="resnet18", num_classes=3, weights=False, ignore_index=2),
 }
 BATCH = 4
@@ -23,6 +33,7 @@ def batches(kind: str, count: int, shuffle: bool = False, **options) -> DataLoad
     targets = {
         "single": torch.randint(0, 3, (count,), generator=generator),
         "multi": torch.randint(0, 2, (count, 3), generator=generator).float(),
+        "number": 30 + 5 * torch.randn(count, 3, generator=generator),
         "mask": torch.randint(0, 3, (count, 32, 32), generator=generator),
     }
     return DataLoader(TensorDataset(images, targets[kind]), BATCH, shuffle=shuffle, **options)

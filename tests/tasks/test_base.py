@@ -98,7 +98,7 @@ def test_data_of_another_kind_names_the_task_for_it():
     class Masks:
         kind = "mask"
 
-    with pytest.raises(DataError, match=r"kind 'single', got 'mask'. Train it with UNetSegmenter"):
+    with pytest.raises(DataError, match=r"kind 'single', got 'mask'. Train it with SemanticSegmenter"):
         ImageClassifier(nn.Flatten(), num_classes=2).check_data(Masks())
 
 

@@ -35,18 +35,23 @@ def choose(name: str, value: Choice, choices: Iterable[str]) -> Choice:
     return value
 
 
-def check_num_classes(num_classes: int | None) -> int:
-    """``num_classes``, if it is given.
+def check_count(name: str, what: str, count: int | None) -> int:
+    """``count``, if it is given.
+
+    Args:
+        name: Of the argument.
+        what: Is counted.
+        count: How many.
 
     Raises:
         FinetuneError: It is None or less than 1.
     """
-    if num_classes is None or num_classes < 1:
+    if count is None or count < 1:
         raise FinetuneError(
-            f"Expected `num_classes`, the number of classes, got {num_classes}. Give it to the task, "
-            "num_classes=data.num_classes; the command line takes it from the data."
+            f"Expected `{name}`, the number of {what}, got {count}. Give it to the task, "
+            f"{name}=data.num_classes; the command line takes it from the data."
         )
-    return num_classes
+    return count
 
 
 def check_class_weights(

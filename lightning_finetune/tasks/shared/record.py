@@ -59,13 +59,13 @@ def read_record(content: Any, origin: str) -> dict[str, Any]:
     return dict(record)
 
 
-def accepted_arguments(task: type, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a record's arguments that the constructor of ``task`` takes."""
+def accepted_arguments(task: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``arguments`` that the constructor of ``task`` takes."""
     parameters = inspect.signature(task).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return dict(record["arguments"])
+        return dict(arguments)
     names = {parameter.name for parameter in parameters}
-    return {name: value for name, value in record["arguments"].items() if name in names}
+    return {name: value for name, value in arguments.items() if name in names}
 
 
 def _is_of_command_line(name: str, value: Any) -> bool:

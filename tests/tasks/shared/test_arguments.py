@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_finetune.errors import FinetuneError
-from lightning_finetune.tasks.shared.arguments import check_class_weights, check_num_classes, choose, not_plain, plain
+from lightning_finetune.tasks.shared.arguments import check_class_weights, check_count, choose, not_plain, plain
 
 
 def test_plain_keeps_what_weights_only_reads(tmp_path):
@@ -36,7 +36,7 @@ def test_choices_name_argument_and_nearest():
 @pytest.mark.parametrize("count", [None, 0, -3])
 def test_number_of_classes(count):
     with pytest.raises(FinetuneError, match=r"num_classes=data\.num_classes"):
-        check_num_classes(count)
+        check_count("num_classes", "classes", count)
 
 
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0, -1.0, 1.0], [1.0, float("nan"), 1.0]])

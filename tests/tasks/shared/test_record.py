@@ -39,8 +39,8 @@ def test_only_accepted_arguments_are_passed_on():
         def __init__(self, depth: int, **options: int) -> None: ...
 
     record = {"arguments": {"depth": 2, "num_classes": 3}}
-    assert accepted_arguments(Narrow, record) == {"depth": 2}
-    assert accepted_arguments(Wide, record) == {"depth": 2, "num_classes": 3}
+    assert accepted_arguments(Narrow, record["arguments"]) == {"depth": 2}
+    assert accepted_arguments(Wide, record["arguments"]) == {"depth": 2, "num_classes": 3}
 
 
 def test_a_checkpoint_of_another_task_is_named(trainer, data, tmp_path):
