@@ -20,6 +20,7 @@ from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.figures import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Ints
+from lightning_finetune.tasks.shared.cells import safe
 from lightning_finetune.tasks.shared.sources import known_preprocessing, normalize
 from lightning_finetune.tasks.shared.verdicts import Verdict
 
@@ -128,7 +129,7 @@ class Interpretation:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
-            table.to_csv(target / f"{name}.csv", index=False)
+            table.map(safe).rename(columns=safe).to_csv(target / f"{name}.csv", index=False)
         self.plot_top_losses().savefig(target / "top_losses.png", dpi=100)
         with suppress(FinetuneError):
             self.plot_confusion_matrix().savefig(target / "confusion_matrix.png", dpi=100)

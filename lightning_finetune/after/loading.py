@@ -11,13 +11,14 @@ from lightning_finetune.errors import CheckpointError, did_you_mean, first_ten
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.networks.weights import read_file
 from lightning_finetune.tasks.shared.record import accepted_arguments, read_record
+from lightning_finetune.tasks.shared.record_check import check_local, check_record
 
 
 def load(checkpoint: str | Path, *, model: nn.Module | None = None) -> Any:
     """A task as it was when the checkpoint was written, in eval mode: ``load("best.ckpt").predict("photo.jpg")``.
 
-    The file is read with ``weights_only=True``: nothing in it is executed. Loss, metrics and optimizer that were given
-    as objects are not kept; the task has the defaults in their place.
+    The file is read with ``weights_only=True``: nothing in it is executed, and no network is asked. Loss, metrics and
+    optimizer that were given as objects are not kept; the task has the defaults in their place.
 
     Args:
         checkpoint: A file that Lightning wrote while one of the tasks trained.
@@ -32,6 +33,7 @@ def load(checkpoint: str | Path, *, model: nn.Module | None = None) -> Any:
     origin = str(checkpoint)
     content = read_file(checkpoint)
     record = read_record(content, origin)
+    check_record(record, content["state_dict"], origin)
     cls = _task_class(record["task"], origin)
     task = _build(cls, accepted_arguments(cls, record["arguments"]), model, origin)
     _fill(task, content["state_dict"], origin)
@@ -57,15 +59,16 @@ def _build(cls: type[BaseTask], arguments: dict[str, Any], model: nn.Module | No
         )
     if model is not None:
         arguments = {**arguments, "model": model}
+    check_local(arguments, origin)
     try:
         return cls(**arguments, weights=False)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of arguments that no task wrote, torch and timm raise whatever they trip over
         raise CheckpointError(f"{origin}: {cls.__name__} cannot be rebuilt from its record: {error}") from error
 
 
 def _fill(task: BaseTask, state_dict: dict[str, Any], origin: str) -> None:
     """Load all but the weights of the loss: of one that was given as an object they have no place to go."""
-    kept = {name: value for name, value in state_dict.items() if not name.startswith("criterion.")}
+    kept = {name: value for name, value in state_dict.items() if not str(name).startswith("criterion.")}
     try:
         missing, extra = task.load_state_dict(kept, strict=False)
     except RuntimeError as error:

@@ -21,6 +21,7 @@ from lightning_finetune.engine.diagnosis import diagnose, read_csv
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 from lightning_finetune.show.figures.predictions import overlay
 from lightning_finetune.tasks.base import BaseTask
+from lightning_finetune.tasks.shared.cells import safe
 from lightning_finetune.tasks.shared.sources import list_sources
 from lightning_finetune.tasks.shared.symmetries import TTA
 
@@ -105,7 +106,7 @@ class _Writer:
         """Write what was predicted for one image."""
         row, mask = self.task.row(prediction), self.task.mask(prediction)
         if row:
-            self._add({"file": path.relative_to(self.root), **row})
+            self._add({"file": str(path.relative_to(self.root)), **row})
         if mask is not None:
             self._draw(path, mask)
 
@@ -115,8 +116,8 @@ class _Writer:
             path = self.folder / "predictions.csv"
             file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
             self.table = csv.DictWriter(self.files.enter_context(file), list(row))
-            self.table.writeheader()
-        self.table.writerow(row)
+            self.table.writer.writerow(map(safe, row))
+        self.table.writerow({name: safe(value) for name, value in row.items()})
 
     def _draw(self, path: Path, ids: npt.NDArray[np.int64]) -> None:
         """Masks lie in the folders of the images; two images of one name keep their endings."""

@@ -23,6 +23,7 @@ from lightning_finetune.tasks.measures.thresholds import BestThreshold, LabelAcc
 from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import choose, not_plain
+from lightning_finetune.tasks.shared.cells import joined
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import path_of
 from lightning_finetune.tasks.shared.verdicts import Verdict, columns, of_labels, ranked
@@ -211,8 +212,8 @@ class MultiLabelClassifier(BaseTask):
         return LabelsPrediction(labels, probabilities, path_of(source))
 
     def row(self, prediction: LabelsPrediction) -> dict[str, object]:
-        """The labels, and the probability of every one."""
-        return {"prediction": " ".join(prediction.labels), **columns(prediction.probabilities, self.classes)}
+        """The labels, separated by semicolons, and the probability of every one."""
+        return {"prediction": joined(prediction.labels), **columns(prediction.probabilities, self.classes)}
 
     def _present(self, probabilities: Tensor) -> Tensor:
         """Which labels are over their thresholds ``[B, L]``."""

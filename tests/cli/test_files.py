@@ -50,7 +50,7 @@ def test_a_table_of_probabilities_without_what_is_broken(checkpoint, images, tmp
     assert [row["file"] for row in rows] == ["a.jpg", "a.png", "deep/a.png", "deep/b.jpg"]
     for row in rows:
         found = load(path).predict(images / row["file"])
-        assert row["prediction"] == (found.label if cls is ImageClassifier else " ".join(found.labels))
+        assert row["prediction"] == (found.label if cls is ImageClassifier else ";".join(found.labels))
         given = [float(row[f"p({name})"]) for name in ("ant", "bee", "wasp")]
         assert given == pytest.approx([found.probabilities[name] for name in ("ant", "bee", "wasp")], abs=1e-5)
     assert "broken.jpg" in (tmp_path / "out" / "unreadable.txt").read_text()

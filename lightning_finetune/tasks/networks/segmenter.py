@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import FinetuneError, did_you_mean
-from lightning_finetune.tasks.networks.backbones import IMAGENET, Stats, from_hub, normalization_of, packaged_weights
+from lightning_finetune.tasks.networks.backbones import IMAGENET, Stats, normalization_of, packaged_weights
 from lightning_finetune.tasks.networks.decoders import DECODERS
+from lightning_finetune.tasks.networks.downloads import from_hub
 from lightning_finetune.tasks.networks.weights import load_weights
 from lightning_finetune.tasks.shared.arguments import choose
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,12 +35,22 @@ def read_file(path: str | Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
+        _check_parts(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever they trip over in a damaged file
         raise CheckpointError(
             f"{path}: expected a file that torch.save or safetensors wrote, with tensors and plain values only; "
             f"it cannot be read ({type(error).__name__}). It may be truncated, or hold pickled code, which is refused."
         ) from error
+
+
+def _check_parts(path: Path) -> None:
+    """Torch packs nothing: what unpacks to more than the file holds is made to fill the memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            whole = sum(part.file_size for part in archive.infolist())
+        if whole > 2 * path.stat().st_size:
+            raise ValueError(f"it would unpack to {whole} bytes")
 
 
 def state_dict_of(content: Any, origin: str) -> StateDict:

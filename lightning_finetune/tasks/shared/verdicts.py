@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lightning_finetune.errors import DataError
+from lightning_finetune.tasks.shared.cells import joined
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def of_labels(probabilities: Tensor, present: Tensor, target: Tensor, names: Seq
     least = probabilities.where(true, 1 - probabilities).amin(1).tolist()
     verdicts = []
     for truth, found, share in zip(_chosen(true, names), _chosen(present, names), least, strict=True):
-        row = {"prediction": " ".join(found), "truth": " ".join(truth), "probability": share}
+        row = {"prediction": joined(found), "truth": joined(truth), "probability": share}
         words = [", ".join(some) or "none" for some in (truth, found)]
         verdicts.append(Verdict(words[0], words[1], truth != found, row=row))
     return verdicts

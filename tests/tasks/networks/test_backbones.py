@@ -11,7 +11,6 @@ from lightning_finetune.tasks.networks.backbones import (
     IMAGENET,
     build_backbone,
     feature_shape,
-    from_hub,
     packaged_weights,
 )
 from lightning_finetune.tasks.networks.weights import load_weights
@@ -138,11 +137,3 @@ class Noise(nn.Module):
 class Two(nn.Module):
     def forward(self, images):
         return images, images
-
-
-def test_a_failing_download_says_the_way_out():
-    def offline() -> nn.Module:
-        raise ConnectionError("no route")
-
-    with pytest.raises(FinetuneError, match=r"'convnext_tiny'.*no route.*weights='file.*weights=False"):
-        from_hub(offline, "convnext_tiny")
