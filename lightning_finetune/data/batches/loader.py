@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.pixels.decode import Size
@@ -167,7 +168,7 @@ class ImageLoader:
             batch_size=None,
             sampler=self.sampler,
             num_workers=self.num_workers,
-            collate_fn=None if self.pin_memory else _packed,
+            collate_fn=partial(_packed, small=0 if self.pin_memory else _SMALL),
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator(),  # else each iteration takes a number from the generator that dropout uses
@@ -204,15 +205,33 @@ class ImageLoader:
         self._loader, self._workers = None, iter(())
 
 
-def _packed(batch: Any) -> dict[str, Tensor | npt.NDArray[Any]]:
+def _packed(batch: Any, small: int) -> dict[str, Tensor | npt.NDArray[Any]]:
     """In a worker: what is small as an array, which is part of the message, where a tensor takes a handshake.
 
-    Not where a thread receives and pins them: nobody waits for it, and an array would not be pinned.
+    Args:
+        batch: Of the data set.
+        small: Bytes up to which that is done; none where a thread receives and pins tensors: nobody waits for it, and
+            an array would not be pinned.
     """
-    return {
-        name: value.numpy() if isinstance(value, Tensor) and value.nbytes <= _SMALL and value.is_contiguous() else value
-        for name, value in batch.items()
-    }
+    if get_worker_info() is None:
+        return dict(batch)
+    return {name: _sent(value, small) for name, value in batch.items()}
+
+
+def _sent(value: Any, small: int) -> Any:
+    """A tensor in memory that processes share; an array where that is full, as of a container with 64 MB of it.
+
+    The tensor is shared here, because a failure while it is sent would be nobody's: the run would wait for ever.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if value.nbytes <= small and value.is_contiguous():
+        return value.numpy()
+    try:
+        value.share_memory_()  # type: ignore[no-untyped-call]
+        return value
+    except RuntimeError:
+        return value.numpy()
 
 
 def _unpacked(batch: dict[str, Tensor | npt.NDArray[Any]]) -> Batch:

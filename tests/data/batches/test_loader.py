@@ -1,5 +1,7 @@
 """Order, sharding and resuming, without a Trainer."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,9 @@ import torch
 from lightning_finetune.data import ImageData
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.errors import DataError
+from tests.data.images import fill
+
+ROOT = Path(__file__).parents[3]
 
 
 def samplers(items: int, batch_size: int, world_size: int, train: bool) -> list[BatchSampler]:
@@ -119,3 +124,42 @@ def test_crops_and_augmentation_change_with_the_epoch_only(loader: ImageLoader):
         )
     shared = set(by_item[0]) & set(by_item[1])
     assert any(not torch.equal(by_item[0][item], by_item[1][item]) for item in shared)
+
+
+CODE = """
+import sys, torch
+from lightning_finetune import ImageData
+data = ImageData.from_folder(sys.argv[1], size=448, batch_size=32, num_workers=4, augment="none")
+alone = ImageData.from_folder(sys.argv[1], size=448, batch_size=32, num_workers=0, augment="none")
+for one, other in zip(data.val_dataloader(), alone.val_dataloader(), strict=True):
+    assert all(torch.equal(one[name], other[name]) for name in one)
+print("equal", len(data.val_dataloader()))
+"""
+
+
+@pytest.mark.slow
+def test_shared_memory_of_a_container_is_enough(tmp_path: Path):
+    """Docker gives 64 MB; a batch of 32 images of 448 pixels is 19 MB, and four workers hold eight of them."""
+    for name in ("ant", "bee"):
+        fill(tmp_path / "train" / name, 1), fill(tmp_path / "valid" / name, 160)
+    words = [sys.executable, "-c", CODE, str(tmp_path)]
+    mounted = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"', "sh"]
+    if subprocess.run([*mounted, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    done = subprocess.run([*mounted, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.endswith("equal 10\n"), done.stderr[-2000:]
+
+
+def test_batches_are_the_same_where_no_memory_can_be_shared(insects: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(self: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    batches = [[*loader_of(insects, workers)] for workers in (2, 0)]
+    for one, other in zip(*batches, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def loader_of(insects: Path, workers: int) -> ImageLoader:
+    data = ImageData.from_folder(insects, size=96, batch_size=4, num_workers=workers, augment="none")
+    return data.train_dataloader()
