@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
@@ -22,6 +20,7 @@ from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Ints
 from lightning_finetune.tasks.shared.cells import safe
 from lightning_finetune.tasks.shared.sources import known_preprocessing, normalize
+from lightning_finetune.tasks.shared.tiles import evaluating
 from lightning_finetune.tasks.shared.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class Interpretation:
             of masks ``pixel_accuracy``.
         confusion: How often which class was taken for which; None where the task tells no classes apart, or more than
             1,000.
+        tile: Side of the pieces in which larger images were seen, where it was given.
     """
 
     task: BaseTask
@@ -49,6 +49,7 @@ class Interpretation:
     size: tuple[int, int]
     items: pd.DataFrame
     confusion: Confusion | None
+    tile: int | None = None
 
     @property
     def counts(self) -> Ints:
@@ -129,7 +130,8 @@ class Interpretation:
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
-            table.map(safe).rename(columns=safe).to_csv(target / f"{name}.csv", index=False)
+            cells = table.map(safe).rename(columns=safe)
+            cells.to_csv(target / f"{name}.csv", index=False, encoding="utf-8", errors="backslashreplace")
         self.plot_top_losses().savefig(target / "top_losses.png", dpi=100)
         with suppress(FinetuneError):
             self.plot_confusion_matrix().savefig(target / "confusion_matrix.png", dpi=100)
@@ -145,13 +147,13 @@ class Interpretation:
     def _shown(self, place: int, loss: float) -> Shown:
         batch = self.images[BatchKey(np.array([place]), 0, self.size)]
         pixels = visible(batch["image"][0]).permute(1, 2, 0).numpy()
-        with _evaluating(self.task):
-            (verdict,) = _ask(self.task, batch).verdicts
+        with evaluating(self.task):
+            (verdict,) = _ask(self.task, batch, self.tile).verdicts
         words = f"{verdict.prediction}, loss {loss:.2f}"
         return Shown(pixels, verdict.truth, words, verdict.wrong, verdict.masks)
 
 
-def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
+def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None) -> Interpretation:
     """Run a trained task once over the validation images; kept are numbers of each image, not the images.
 
     Each loss is that of a batch of the one image: weights of classes cancel in it where the criterion is a weighted
@@ -160,6 +162,8 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
     Args:
         model: One that was trained or loaded: ``interpret(load("best.ckpt"), data)``.
         data: An :class:`~lightning_finetune.ImageData` with the classes that the model was trained on.
+        tile: For masks: side in pixels of the pieces in which larger images are seen; see
+            :meth:`~lightning_finetune.UNetSegmenter.predict`.
 
     Raises:
         DataError: The data is of another kind, or has other classes than the model.
@@ -175,9 +179,9 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
     if counts is not None:
         counts.to(model.device)
     rows: list[dict[str, Any]] = []
-    with _evaluating(model):
+    with evaluating(model):
         for batch in data.val_dataloader():
-            answer = _ask(model, batch)
+            answer = _ask(model, batch, tile)
             losses = model.losses(answer.logits, answer.target).tolist()
             rows += [{"loss": loss, **verdict.row} for loss, verdict in zip(losses, answer.verdicts, strict=True)]
             if counts is not None:
@@ -185,7 +189,7 @@ def interpret(model: BaseTask, data: ImageDataModule) -> Interpretation:
     items = _frame(rows)
     items.insert(0, "file", [_name(images.images[row]) for row in images.rows])
     confusion = None if counts is None else counts.confusion(model.classes)
-    return Interpretation(model, images, data.size, items, confusion)
+    return Interpretation(model, images, data.size, items, confusion, tile)
 
 
 @dataclass(frozen=True)
@@ -198,9 +202,10 @@ class _Answer:
     verdicts: list[Verdict]
 
 
-def _ask(model: BaseTask, batch: Batch) -> _Answer:
+def _ask(model: BaseTask, batch: Batch, tile: int | None) -> _Answer:
     """Ask about a batch of the loader, made as the model was trained."""
-    logits = model(normalize(batch["image"].to(model.device), known_preprocessing(model.preprocessing)))
+    images = normalize(batch["image"].to(model.device), known_preprocessing(model.preprocessing))
+    logits = model.logits_of(images, tile)
     target = model.target_of(batch).to(model.device)
     predictions = model.predictions(logits).float()
     return _Answer(logits, predictions, target, model.verdicts(predictions, target))
@@ -212,18 +217,6 @@ def _frame(data: Any, **names: Any) -> pd.DataFrame:
 
     frame: pd.DataFrame = pd.DataFrame(data, **names)
     return frame
-
-
-@contextmanager
-def _evaluating(model: BaseTask) -> Iterator[None]:
-    """Eval mode without gradients; the mode is put back."""
-    mode = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(mode)
 
 
 def _name(source: object) -> str:

@@ -40,7 +40,13 @@ def export_checkpoint(ckpt_path: str, out: str) -> None:
 
 
 def predict_files(
-    ckpt_path: str, images: str, out: str = "predictions", tta: TTA = "none", batch_size: int = 32
+    ckpt_path: str,
+    images: str,
+    out: str = "predictions",
+    tta: TTA = "none",
+    batch_size: int = 32,
+    tile: int | None = None,
+    scale: float | None = None,
 ) -> None:
     """Predict an image or a folder of images, and write what the model says.
 
@@ -54,8 +60,13 @@ def predict_files(
         out: Folder to write to, which is made.
         tta: Mean over symmetries of the image.
         batch_size: Images at once.
+        tile: For masks: side in pixels of the overlapping pieces in which larger images are seen; 1024 by default.
+        scale: For masks: pixels of the model for one of the image; 1 sees a large aerial photo at its own resolution.
     """
     task, folder = load(ckpt_path), Path(out)
+    pieces = {name: value for name, value in (("tile", tile), ("scale", scale)) if value is not None}
+    if pieces and task.kind != "mask":
+        raise FinetuneError(f"{next(iter(pieces))}: expected a task of masks, got {type(task).__name__}. Leave it out.")
     if not Path(images).exists():
         raise DataError(f"--images: expected a folder or an image, got {images!r}, which is not there.")
     sources, many = list_sources(images)
@@ -63,7 +74,7 @@ def predict_files(
     bad: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
     with _Writer(folder, root, task, sources) as writer:
-        pairs = task.predict_each(sources, tta=tta, batch_size=batch_size)
+        pairs = task.predict_each(sources, tta=tta, batch_size=batch_size, **pieces)
         for source, prediction in track(pairs, "Predicting", total=len(sources)):
             if isinstance(prediction, DataError):
                 bad.append(str(prediction))

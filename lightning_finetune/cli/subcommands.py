@@ -110,6 +110,7 @@ class CommandTrainer(Trainer):
         datamodule: LightningDataModule,
         ckpt_path: str | None = None,
         out: str | None = None,
+        tile: int | None = None,
     ) -> Path:
         """Say where a trained model is wrong: tables and figures of the validation images; trains nothing.
 
@@ -118,6 +119,7 @@ class CommandTrainer(Trainer):
             datamodule: An ImageData with the classes of the model.
             ckpt_path: Checkpoint of a task of this package.
             out: Folder to write to; by default within the run's.
+            tile: Side in pixels of the pieces in which larger images are seen; of masks alone.
 
         Raises:
             FinetuneError: No checkpoint of a task, or data that does not fit it.
@@ -128,7 +130,7 @@ class CommandTrainer(Trainer):
             raise FinetuneError(f"interpret needs an ImageData, got {type(datamodule).__name__}.")
         from lightning_finetune.after.interpretation import interpret  # only now, as it loads pandas and matplotlib
 
-        interpretation = interpret(load(ckpt_path), datamodule)
+        interpretation = interpret(load(ckpt_path), datamodule, tile=tile)
         folder = run_dir(self) / "interpretation" if out is None else Path(out)
         interpretation.save(folder)
         tables = interpretation.tables()

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
-from lightning_finetune.errors import CheckpointError, DataError, FinetuneError, first_ten
+from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 from lightning_finetune.tasks.measures.confusion import Confusion, Counts
 from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
 from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument, collect
@@ -25,7 +25,7 @@ from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, plain
 from lightning_finetune.tasks.shared.batch import check_data, explained, images_of, target_of
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
-from lightning_finetune.tasks.shared.sources import Sources, known_preprocessing, list_sources, normalize
+from lightning_finetune.tasks.shared.sources import Sources, all_of, known_preprocessing, list_sources, normalize
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 from lightning_finetune.tasks.shared.verdicts import Verdict, by_shape
 
@@ -369,11 +369,7 @@ class BaseTask(LightningModule, ABC):
             FinetuneError: The task was trained on data that did not say how it makes images.
         """
         sources, many = list_sources(source)
-        pairs = list(self.predict_each(sources, tta=tta, batch_size=batch_size))
-        bad = [str(prediction) for _, prediction in pairs if isinstance(prediction, DataError)]
-        if bad:
-            raise DataError(f"{len(bad)} of {len(sources)} images cannot be read:{first_ten(bad)}")
-        return [prediction for _, prediction in pairs] if many else pairs[0][1]
+        return all_of(self.predict_each(sources, tta=tta, batch_size=batch_size), many)
 
     def predict_each(
         self, sources: Sequence[ImageSource], *, tta: TTA = "none", batch_size: int = 32
@@ -392,6 +388,21 @@ class BaseTask(LightningModule, ABC):
             rows = iter(self._rows([image for image in read if isinstance(image, Tensor)], preprocessing, tta))
             for source, image in zip(batch, read, strict=True):
                 yield source, image if isinstance(image, DataError) else self.describe(next(rows), source)
+
+    def logits_of(self, images: Tensor, tile: int | None = None) -> Tensor:
+        """Logits of normalised images as :meth:`predict` comes to them.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            tile: For tasks of masks, see :meth:`~lightning_finetune.UNetSegmenter.predict`.
+
+        Raises:
+            FinetuneError: ``tile`` is given, and this is none.
+        """
+        if tile is not None:
+            raise FinetuneError(f"tile: expected a task of masks, got {type(self).__name__}. Leave it out.")
+        logits: Tensor = self(images)
+        return logits
 
     def _try_load(self, source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | DataError:
         """The image, or what is wrong with it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from lightning_finetune.data.pixels.decode import ImageSource, Size
+from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts
@@ -22,7 +24,17 @@ from lightning_finetune.tasks.networks.decoders import Decoder
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
-from lightning_finetune.tasks.shared.sources import original_size, path_of
+from lightning_finetune.tasks.shared.sources import (
+    Sources,
+    all_of,
+    known_preprocessing,
+    list_sources,
+    normalize,
+    original_size,
+    path_of,
+)
+from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
+from lightning_finetune.tasks.shared.tiles import check_tile, evaluating, in_tiles, largest, rows_in_tiles, scaled
 from lightning_finetune.tasks.shared.verdicts import Verdict, of_masks
 
 
@@ -137,11 +149,106 @@ class SemanticSegmenter(BaseTask):
                 "Give more classes, or ignore_index for one id that counts for nothing."
             )
 
+    def predict(
+        self,
+        source: Sources,
+        *,
+        tta: TTA = "none",
+        batch_size: int = 32,
+        tile: int | None = None,
+        scale: float | None = None,
+    ) -> Any:
+        """Predict the masks of images, at the size of the images.
+
+        A whole image is seen at the scale at which validation saw its own, as one that covers ``size``. What is then
+        larger than ``tile`` is seen in overlapping pieces, blended at their seams, in the memory of a row of pieces: a
+        network of convolutions gives what it gives for the whole; one that looks at the whole image sees pieces alone.
+
+        Args:
+            source: As of :meth:`~lightning_finetune.tasks.BaseTask.predict`.
+            tta: As of the same.
+            batch_size: Images at once; of those in pieces one.
+            tile: Side of a piece in pixels of the model, a multiple of 64; by default 1,024, or the size of validation
+                if that is larger.
+            scale: Pixels of the model for one of the image, in place of the scale that covers ``size``: 1 sees a large
+                aerial photo at its own resolution.
+
+        Returns:
+            One :class:`~lightning_finetune.tasks.MaskPrediction` for one image, a list for many.
+
+        Raises:
+            DataError: Files that are no images; names all of them.
+            FinetuneError: ``tile`` or ``scale`` are out of range, or the task does not know its images.
+        """
+        sources, many = list_sources(source)
+        return all_of(self.predict_each(sources, tta=tta, batch_size=batch_size, tile=tile, scale=scale), many)
+
+    def predict_each(
+        self,
+        sources: Sequence[ImageSource],
+        *,
+        tta: TTA = "none",
+        batch_size: int = 32,
+        tile: int | None = None,
+        scale: float | None = None,
+    ) -> Iterator[tuple[ImageSource, Any]]:
+        """One image after the other, with its mask or the ``DataError`` of one that is unreadable.
+
+        Args:
+            sources: Image files, PIL images or uint8 arrays.
+            tta: As of :meth:`predict`.
+            batch_size: As of :meth:`predict`.
+            tile: As of :meth:`predict`.
+            scale: As of :meth:`predict`.
+        """
+        size = known_preprocessing(self.preprocessing)["size"]
+        side = check_tile(tile, size)
+        if scale is not None and not 0 < scale < float("inf"):
+            raise FinetuneError(f"scale: expected a number above 0, got {scale}.")
+        for start in range(0, len(sources), batch_size):
+            batch = sources[start : start + batch_size]
+            for alone, group in groupby(batch, lambda source: scale is not None or self._is_larger(source, side)):
+                if alone:
+                    yield from ((source, self._in_tiles(source, side, scale, tta)) for source in group)
+                else:
+                    yield from super().predict_each(list(group), tta=tta, batch_size=batch_size)
+
+    def logits_of(self, images: Tensor, tile: int | None = None) -> Tensor:
+        """Logits of normalised images ``[B, C, H, W]``, in pieces as of :meth:`predict` where they are larger."""
+        size = known_preprocessing(self.preprocessing)["size"]
+        return in_tiles(self, images, check_tile(tile, size))
+
+    def _is_larger(self, source: ImageSource, side: int) -> bool:
+        """Whether the model would see more than a piece; what is unreadable is left to be told later."""
+        height, width = known_preprocessing(self.preprocessing)["size"]
+        try:
+            return max(self.input_size(source, (height, width))) > side
+        except DataError:
+            return False
+
+    def _in_tiles(self, source: ImageSource, side: int, scale: float | None, tta: TTA) -> MaskPrediction | DataError:
+        """The mask of one image that is seen in pieces, or what is wrong with it."""
+        preprocessing = known_preprocessing(self.preprocessing)
+        size, channels = preprocessing["size"], preprocessing.get("channels", 3)
+        try:
+            full = original_size(source)
+            seen = self.input_size(source, size) if scale is None else scaled(full, scale)
+            image = load_image(source, seen, preprocessing["resize"], channels, preprocessing.get("white"))
+        except DataError as error:
+            return error
+
+        def probabilities(part: Tensor) -> Tensor:
+            pixels = normalize(part.to(self.device), preprocessing)
+            return mean_over_symmetries(lambda turned: self.predictions(self(turned)).float(), pixels, tta)
+
+        with evaluating(self):
+            rows = (band[0] for band in rows_in_tiles(probabilities, image[None], side))
+            return MaskPrediction(largest(rows, seen, full), tuple(self.classes), path_of(source))
+
     def input_size(self, source: ImageSource, size: Size) -> Size:
         """The whole image at the scale at which validation saw it, in place of the crop."""
         height, width = original_size(source)
-        scale = max(size[0] / height, size[1] / width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        return scaled((height, width), max(size[0] / height, size[1] / width))
 
     def prepare_target(self, target: Tensor) -> Tensor:
         """Class ids ``[B, H, W]`` as int64."""
@@ -160,8 +267,9 @@ class SemanticSegmenter(BaseTask):
 
     def describe(self, predictions: Tensor, source: ImageSource) -> MaskPrediction:
         """The mask of one image at the size of the image, from its probabilities ``[C, h, w]``."""
-        full = nn.functional.interpolate(predictions[None], original_size(source), mode="bilinear")
-        return MaskPrediction(full[0].argmax(0).numpy(), tuple(self.classes), path_of(source))
+        height, width = predictions.shape[-2:]
+        ids = largest(iter([predictions]), (height, width), original_size(source))
+        return MaskPrediction(ids, tuple(self.classes), path_of(source))
 
     def row(self, prediction: MaskPrediction) -> dict[str, object]:
         """Nothing: masks are pictures."""

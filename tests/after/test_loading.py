@@ -150,7 +150,13 @@ def test_truncated_and_foreign_files(trained, tmp_path):
         (lambda c: c["lightning_finetune"].update(task="ImageClasifier"), "Did you mean 'ImageClassifier'"),
         (lambda c: c["lightning_finetune"].update(arguments=[1]), "damaged"),
         (lambda c: c.update(lightning_finetune="x"), "damaged"),
-        (lambda c: c["lightning_finetune"]["arguments"].update(num_classes=3), "other shapes"),
+        (lambda c: c["lightning_finetune"]["arguments"].update(num_classes=3), "2 names of 3 classes"),
+        (
+            lambda c: c["lightning_finetune"].update(
+                arguments={**c["lightning_finetune"]["arguments"], "num_classes": 3}, classes=["a", "b", "c"]
+            ),
+            "other shapes",
+        ),
         (lambda c: c["lightning_finetune"]["arguments"].update(head="x"), "cannot be rebuilt"),
         (lambda c: c["state_dict"].pop("model.head.1.weight"), "model.head.1.weight"),
         (lambda c: c.update(state_dict=3), "damaged"),

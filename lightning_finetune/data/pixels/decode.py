@@ -98,8 +98,13 @@ def image_size(source: str | Path) -> Size:
         height, width = read_array(source).shape[:2]
         return height, width
     with open_image(source) as image:
-        width, height = image.size
-        return (width, height) if _on_its_side(image) else (height, width)
+        return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> Size:
+    """Height and width of an image as it is seen."""
+    width, height = image.size
+    return (width, height) if _on_its_side(image) else (height, width)
 
 
 def decode_fully(path: str | Path, channels: int = 3) -> Range:

@@ -15,6 +15,9 @@ from matplotlib.figure import Figure
 
 from lightning_finetune.show.figures.shown import Pixels, Shown
 
+_ROWS = 2**22
+"""Values of an image that are mixed at once."""
+
 _PALETTE = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]  # a list of 20 triples
 _RIGHT, _WRONG, _NEUTRAL = "#228833", "#cc3311", "#444444"
 
@@ -64,9 +67,11 @@ def overlay(image: Pixels, mask: npt.NDArray[np.int64], opacity: float = 0.55) -
         mask: Class ids ``[h, w]``.
         opacity: Of the colours.
     """
-    colors = _PALETTE[mask % len(_PALETTE)] * 255
-    share = np.where(mask >= 0, opacity, 0.0)[..., None]
-    mixed: Pixels = (image * (1 - share) + colors * share).astype(np.uint8)
+    mixed = np.empty_like(image)
+    for rows in np.array_split(np.arange(len(image)), 1 + image.size // _ROWS):  # of a large image a part at a time
+        ids = mask[rows]
+        share = np.where(ids >= 0, opacity, 0.0)[..., None]
+        mixed[rows] = image[rows] * (1 - share) + _PALETTE[ids % len(_PALETTE)] * 255 * share
     return mixed
 
 

@@ -16,8 +16,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def joined(labels: Iterable[str]) -> str:
     """Labels in one cell: ``csv.reader([cell], delimiter=";")`` splits them again, whatever they are called."""
     text = io.StringIO()
-    csv.writer(text, delimiter=SEPARATOR, lineterminator="").writerow(list(labels))
-    return text.getvalue()
+    csv.writer(text, delimiter=SEPARATOR, lineterminator="\r\n").writerow(list(labels))
+    return text.getvalue().removesuffix("\r\n")
 
 
 def safe(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from torch import Tensor
@@ -28,7 +29,8 @@ def check_record(record: Mapping[str, Any], state_dict: Mapping[Any, Any], origi
     Raises:
         CheckpointError: It cannot be what a task wrote.
     """
-    for wrong in (*_of_weights(state_dict), *_of_arguments(record, state_dict), *_of_learned(record)):
+    wrong = next(chain(_of_weights(state_dict), _of_arguments(record, state_dict), _of_learned(record)), None)
+    if wrong is not None:
         raise CheckpointError(
             f"{origin}: the checkpoint's record cannot be right: {wrong}. Take another copy of the file."
         )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from lightning_finetune.data.block.files import image_files
-from lightning_finetune.data.pixels.decode import ImageSource, Size, decode_fully, image_size
-from lightning_finetune.data.pixels.files import is_array
-from lightning_finetune.errors import DataError, FinetuneError
+from lightning_finetune.data.pixels.decode import ImageSource, Size, image_size, upright_size
+from lightning_finetune.errors import DataError, FinetuneError, first_ten
 
 Sources: TypeAlias = "ImageSource | Sequence[ImageSource]"
 
@@ -28,6 +27,19 @@ def list_sources(source: Sources) -> tuple[Sequence[ImageSource], bool]:
     if isinstance(source, Sequence) and not isinstance(source, str):
         return source, True
     return [source], False
+
+
+def all_of(pairs: Iterable[tuple[ImageSource, Any]], many: bool) -> Any:
+    """The predictions of all images: one for one image, a list for many.
+
+    Raises:
+        DataError: Some images could not be read; names them.
+    """
+    found = [prediction for _, prediction in pairs]
+    bad = [str(prediction) for prediction in found if isinstance(prediction, DataError)]
+    if bad:
+        raise DataError(f"{len(bad)} of {len(found)} images cannot be read:{first_ten(bad)}")
+    return found if many else found[0]
 
 
 def path_of(source: ImageSource) -> Path | None:
@@ -64,10 +76,5 @@ def original_size(source: ImageSource) -> Size:
     if isinstance(source, Tensor):
         return source.shape[-2], source.shape[-1]
     if isinstance(source, Image.Image):
-        width, height = ImageOps.exif_transpose(source).size
-        return height, width
-    if isinstance(source, (str, Path)):
-        if not is_array(source):
-            decode_fully(source)  # names what is wrong with a file
-        return image_size(source)
-    return source.shape[0], source.shape[1]
+        return upright_size(source)
+    return image_size(source) if isinstance(source, (str, Path)) else (source.shape[0], source.shape[1])

@@ -11,8 +11,6 @@ from lightning_finetune.tasks.shared.cells import joined, safe
     "labels", [[], ["a"], ["a", "b"], ["clear sky", "road; wet"], ['the "old" town', "a"], ["a\nb", "c,d"], ["", "x"]]
 )
 def test_joined_labels_are_split_again(labels):
-    (row,) = csv.reader([joined(labels)], delimiter=";") if labels else [[]]
-    assert row == labels or joined(labels).count("\n")  # of a name with a line break the reader needs all lines
     assert next(csv.reader(joined(labels).splitlines(keepends=True), delimiter=";"), []) == labels
 
 
