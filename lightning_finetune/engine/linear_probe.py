@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS
 
-STRENGTH = 0.01
-"""Inverse strength of the L2 penalty, scikit-learn's ``C``, for standardised features."""
+STRENGTH = 0.02
+"""Inverse strength of the L2 penalty, scikit-learn's ``C``, for features whose variance is 1 in the mean."""
 
 MAX_STEPS = 200
 """Steps of L-BFGS; a few dozen are the rule."""
@@ -26,8 +26,10 @@ def solve_head(
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of the linear layer that minimises ``criterion`` over ``features``, with an L2 penalty.
 
-    With cross-entropy this is scikit-learn's ``LogisticRegression(C=strength)`` over standardised features, with binary
-    cross-entropy one such regression a label, with a squared error ridge regression.
+    With cross-entropy this is scikit-learn's ``LogisticRegression(C=strength)`` over features that are centred and
+    divided by one number, with binary cross-entropy one such regression per label, with a squared error ridge
+    regression. Dividing each feature by its own deviation instead would give features that hardly vary over the
+    images the largest weights, so that the loss explodes as soon as the layers below train.
 
     Args:
         features: ``[N, C]``.
@@ -37,11 +39,11 @@ def solve_head(
         strength: Less is a stronger penalty.
 
     Returns:
-        Weight ``[num_outputs, C]`` and bias ``[num_outputs]`` for the features as they are, not standardised.
+        Weight ``[num_outputs, C]`` and bias ``[num_outputs]`` for the features as they are.
     """
     features = features.detach().float()
-    std, mean = torch.std_mean(features, dim=0, correction=0)
-    scale = 1 / (std + 1e-6)
+    variance, mean = torch.var_mean(features, dim=0, correction=0)
+    scale = 1 / (variance.mean().sqrt() + 1e-6)
     scaled = (features - mean) * scale
     weight = scaled.new_zeros(num_outputs, scaled.shape[1], requires_grad=True)
     bias = scaled.new_zeros(num_outputs, requires_grad=True)

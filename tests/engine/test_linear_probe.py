@@ -12,19 +12,20 @@ from lightning_finetune.engine.linear_probe import STRENGTH, solve_head
 def features(count: int = 120, channels: int = 30) -> torch.Tensor:
     """Features of very different scales, one of them constant."""
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(count, channels, generator=generator) * torch.logspace(-2, 2, channels) + 5
+    values = torch.randn(count, channels, generator=generator) * torch.logspace(-2, 1, channels) + 5
     values[:, 3] = 1.0
     return values
 
 
 def scaled(values: torch.Tensor) -> np.ndarray:
-    return ((values - values.mean(0)) / (values.std(0, correction=0) + 1e-6)).double().numpy()
+    """Centred, and divided by one number."""
+    return ((values - values.mean(0)) / values.var(0, correction=0).mean().sqrt()).double().numpy()
 
 
 @pytest.mark.parametrize("classes", [2, 5])
 def test_classes_are_logistic_regression(classes):
     x = features()
-    y = (torch.from_numpy(scaled(x)[:, 4 : 4 + classes]).float() + torch.rand(len(x), classes)).argmax(1)
+    y = (torch.from_numpy(scaled(x)[:, -classes:]).float() + torch.rand(len(x), classes)).argmax(1)
     weight, bias = solve_head(x, y, nn.CrossEntropyLoss(), classes)
     strength = 2 * STRENGTH if classes == 2 else STRENGTH  # their binary model has one row of weights
     theirs = LogisticRegression(C=strength, tol=1e-8, max_iter=1000).fit(scaled(x), y.numpy()).predict_proba(scaled(x))
@@ -33,7 +34,7 @@ def test_classes_are_logistic_regression(classes):
 
 def test_labels_are_one_logistic_regression_each():
     x = features()
-    y = (torch.from_numpy(scaled(x)[:, 4:8]) > 0.3).float()
+    y = (torch.from_numpy(scaled(x)[:, -4:]) > 0.3).float()
     weight, bias = solve_head(x, y, nn.BCEWithLogitsLoss(), 4)
     for label in range(4):
         theirs = LogisticRegression(C=STRENGTH, tol=1e-8, max_iter=1000).fit(scaled(x), y[:, label].numpy())
@@ -43,10 +44,19 @@ def test_labels_are_one_logistic_regression_each():
 
 def test_numbers_are_ridge_regression():
     x = features()
-    y = torch.from_numpy(scaled(x)[:, :2] @ np.array([[1.0, 0.5], [-2.0, 0.1]])).float()
+    y = torch.from_numpy(scaled(x)[:, -2:] @ np.array([[1.0, 0.5], [-2.0, 0.1]])).float()
     weight, bias = solve_head(x, y, nn.MSELoss(), 2)
     theirs = Ridge(alpha=1 / (2 * STRENGTH)).fit(scaled(x), y.numpy()).predict(scaled(x))
     np.testing.assert_allclose((x @ weight.T + bias).numpy(), theirs, atol=5e-3)
+
+
+def test_a_feature_that_hardly_varies_gets_no_large_weight():
+    """Else the loss explodes when the layers below begin to train, as such features then vary."""
+    x = features()
+    y = (x[:, -1] > x[:, -1].median()).long()
+    x[:, 3] = 1 + 1e-4 * y
+    weight, _ = solve_head(x, y, nn.CrossEntropyLoss(), 2)
+    assert weight[:, 3].abs().max() < weight[:, -1].abs().max()
 
 
 def test_the_loss_of_the_task_decides():
