@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS
 
-STRENGTH = 0.02
-"""Inverse strength of the L2 penalty, scikit-learn's ``C``, for features whose variance is 1 in the mean."""
+STRENGTH = 0.1
+"""Inverse strength of the L2 penalty, scikit-learn's ``C``, for features that are scaled as in :func:`scales`."""
 
 MAX_STEPS = 200
 """Steps of L-BFGS; a few dozen are the rule."""
@@ -27,9 +27,7 @@ def solve_head(
     """Weight and bias of the linear layer that minimises ``criterion`` over ``features``, with an L2 penalty.
 
     With cross-entropy this is scikit-learn's ``LogisticRegression(C=strength)`` over features that are centred and
-    divided by one number, with binary cross-entropy one such regression per label, with a squared error ridge
-    regression. Dividing each feature by its own deviation instead would give features that hardly vary over the
-    images the largest weights, so that the loss explodes as soon as the layers below train.
+    scaled, with binary cross-entropy one such regression per label, with a squared error ridge regression.
 
     Args:
         features: ``[N, C]``.
@@ -42,8 +40,7 @@ def solve_head(
         Weight ``[num_outputs, C]`` and bias ``[num_outputs]`` for the features as they are.
     """
     features = features.detach().float()
-    variance, mean = torch.var_mean(features, dim=0, correction=0)
-    scale = 1 / (variance.mean().sqrt() + 1e-6)
+    mean, scale = features.mean(0), scales(features)
     scaled = (features - mean) * scale
     weight = scaled.new_zeros(num_outputs, scaled.shape[1], requires_grad=True)
     bias = scaled.new_zeros(num_outputs, requires_grad=True)
@@ -60,3 +57,13 @@ def solve_head(
         optimizer.step(closure)  # type: ignore[no-untyped-call]  # likewise
     solved = weight.detach() * scale
     return solved, bias.detach() - solved @ mean
+
+
+def scales(features: Tensor) -> Tensor:
+    """What each feature of ``[N, C]`` is multiplied by: one over the root of its variance and the mean variance.
+
+    By its own deviation alone, as is usual, a feature that hardly varies over these images would get a huge weight, and
+    the loss would explode as soon as the layers below train. By the mean alone, one that varies most would hide others.
+    """
+    variance = features.var(dim=0, correction=0)
+    return (variance + variance.mean() + 1e-12).rsqrt()
