@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lightning_finetune.engine.layer_groups import is_norm
+from lightning_finetune.engine.norms import is_norm
 
 
 def set_trainable(layers: Sequence[Sequence[Parameter]], trained: int, always: Iterable[Parameter] = ()) -> bool:
@@ -62,11 +62,16 @@ def named_parts(module: nn.Module, params: Iterable[Parameter], most: int = 5) -
         params: Some of its parameters.
         most: How many names.
     """
-    ids = {id(param) for param in params}
-    names = list(_outermost(module, "", ids, set()))
+    params = list(params)
+    names = outermost(module, params)
     shown = ", ".join(names[:most])
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{shown}{more} ({len(ids)} tensors)"
+    return f"{shown}{more} ({len(params)} tensors)"
+
+
+def outermost(module: nn.Module, params: Iterable[Parameter]) -> list[str]:
+    """Names of the outermost modules of ``module`` that hold none but ``params``, and of parameters beside them."""
+    return list(_outermost(module, "", {id(param) for param in params}, set()))
 
 
 def _outermost(module: nn.Module, name: str, ids: set[int], said: set[int]) -> Iterator[str]:

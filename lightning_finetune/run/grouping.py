@@ -19,6 +19,8 @@ from lightning_finetune.engine.freezing import (
     release,
     set_trainable,
 )
+from lightning_finetune.engine.head_doubts import CallOrder, doubt_by_size
+from lightning_finetune.engine.known_networks import says_itself
 from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State
@@ -79,6 +81,9 @@ class Grouping:
         self._touched = False
         self.held = learned_norms(module, self.theirs) if held is None else held
 
+        self._said = patterns is not None or says_itself(module)
+        self._calls: CallOrder | None = None
+
     @property
     def num_head(self) -> int:
         """How many groups ``"head"`` means."""
@@ -131,6 +136,23 @@ class Grouping:
             raise PhaseError(what)
         return what
 
+    def doubt_of_head(self) -> str | None:
+        """What is improbable about the size of the head, if something is and nobody said the groups."""
+        return None if self._said or self._calls is None else doubt_by_size(self.groups)
+
+    def watch_calls(self) -> None:
+        """From now to the first step, note in which order layers are called."""
+        self._calls = None if self._said else CallOrder(self.module, self.groups)
+
+    def doubt_of_calls(self) -> str | None:
+        """What is improbable about the place of the head, asked once, before the first step."""
+        if self._calls is None:
+            return None
+        doubt = self._calls.doubt()
+        self._calls.stop()
+        self._calls = None
+        return doubt
+
     def freeze(self, trainer: pl.Trainer, trained: int, train_norm: bool) -> None:
         """Let the last ``trained`` groups train.
 
@@ -158,6 +180,8 @@ class Grouping:
 
     def let_go(self) -> None:
         """Leave gradients and modes of the module as they were when the run began."""
+        if self._calls is not None:
+            self._calls.stop()
         release(self.module)
         if not self._touched:
             return

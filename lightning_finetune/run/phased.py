@@ -154,7 +154,7 @@ class PhasedCallback(Callback):
             keep_freed()
         self._check_world_size(trainer)
         self.current_plan = self._make_plan(trainer)
-        self._say_what_is_left_alone()
+        self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
         self._enter(trainer)
         if self is self._all(trainer)[-1]:
@@ -170,12 +170,18 @@ class PhasedCallback(Callback):
             )
         self._world_size = trainer.world_size
 
-    def _say_what_is_left_alone(self) -> None:
-        if any(phase.train is not None for phase in self.plan_of_run.phases):
-            for sentence in self.grouping.left_alone():
-                rank_zero_info(f"{type(self).__name__}: {sentence}")
-            if idle := self.grouping.check(self.plan_of_run):
-                rank_zero_warn(idle)
+    def _say_what_is_odd(self) -> None:
+        """Name what is left alone, and warn of what is probably not meant."""
+        trained = {self.plan_of_run.trained(phase) for phase in range(len(self.plan_of_run.phases))} - {None}
+        if not trained:
+            return
+        for sentence in self.grouping.left_alone():
+            rank_zero_info(f"{type(self).__name__}: {sentence}")
+        if trained != {self.plan_of_run.num_groups}:
+            self.grouping.watch_calls()
+        for warning in (self.grouping.check(self.plan_of_run), self.grouping.doubt_of_head()):
+            if warning:
+                rank_zero_warn(warning)
 
     def _prepare_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._untried = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
@@ -266,6 +272,11 @@ class PhasedCallback(Callback):
             self._try_sizes(trainer, pl_module, batch)
             self._enter(trainer)
         self._reseed(trainer, batch_idx)
+
+    @override
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
+        if doubt := self.grouping.doubt_of_calls():
+            rank_zero_warn(doubt)
 
     @override
     def on_train_batch_end(

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_finetune.engine.freezing import frozen_norms, norm_params, set_trainable
-from lightning_finetune.engine.layer_groups import is_norm, layer_groups, num_head_groups
+from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
+from lightning_finetune.engine.norms import is_norm
 from tests.foreign import ForeignNet, images
 
 

@@ -5,7 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lightning_finetune.engine.layer_groups import is_norm, layer_groups, num_head_groups
+from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
+from lightning_finetune.engine.norms import is_norm
 from lightning_finetune.errors import LayerGroupError
 from tests.foreign import ForeignNet
 

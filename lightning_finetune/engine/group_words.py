@@ -1,0 +1,97 @@
+"""Layer groups as somebody says them: patterns of the user, and a module's own ``layer_groups()``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn import Parameter
+
+from lightning_finetune.errors import LayerGroupError, did_you_mean, first_ten
+
+
+def by_patterns(
+    named: Mapping[str, Parameter], patterns: Sequence[str], wanted: frozenset[int]
+) -> dict[str, list[Parameter]]:
+    """Parameters by the pattern that their name matches; what none matches is ``"rest"``, before all others.
+
+    Args:
+        named: All parameters of the module.
+        patterns: Regular expressions of whole components of names.
+        wanted: Ids of those to group.
+
+    Raises:
+        LayerGroupError: Patterns that are none, overlap, or match nothing that trains.
+    """
+    if isinstance(patterns, str) or not patterns:
+        raise LayerGroupError(f"Expected `groups` to be a list of name patterns, got {patterns!r}.")
+    parts: dict[str, list[Parameter]] = {"rest": [], **{pattern: [] for pattern in patterns}}
+    for name, param in named.items():
+        hits = [pattern for pattern in patterns if _matches(pattern, name)]
+        if len(hits) > 1:
+            raise LayerGroupError(
+                f"Parameter {name!r} matches several patterns of `groups`: {hits}. Make the patterns disjoint."
+            )
+        parts[hits[0] if hits else "rest"].append(param)
+    for pattern in patterns:
+        if not parts[pattern]:
+            raise _no_match(pattern, named)
+        if not any(id(param) in wanted for param in parts[pattern]):
+            raise LayerGroupError(
+                f"Pattern {pattern!r} of `groups` matches only frozen parameters (requires_grad=False), or those of no "
+                "optimizer. Leave it out, or pass unfreeze_all=True to the callback to train what is frozen."
+            )
+    return parts
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.match(rf"(?:{pattern})(?:\.|$)", name) is not None
+    except re.error as error:
+        raise LayerGroupError(
+            f"Expected every pattern of `groups` to be a regular expression, got {pattern!r}: {error}."
+        ) from error
+
+
+def _no_match(pattern: str, named: Iterable[str]) -> LayerGroupError:
+    modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in named))
+    return LayerGroupError(
+        f"Pattern {pattern!r} of `groups` matches no parameter.{did_you_mean(pattern, modules)} "
+        f"Patterns match from the start of a name, whole components only. The module has:{first_ten(modules)}"
+    )
+
+
+def own_groups(own: Callable[[], Any], module: nn.Module, wanted: frozenset[int]) -> dict[str, list[Parameter]]:
+    """The groups that ``module.layer_groups()`` gives: a mapping or a list of modules, parameters or both.
+
+    Raises:
+        LayerGroupError: A parameter that trains is in none, one is in two, or one is not of the module.
+    """
+    given = own()
+    items = given.items() if isinstance(given, Mapping) else [(f"group_{i}", part) for i, part in enumerate(given)]
+    parts = {str(name): params_of(part) for name, part in items}
+    claimed = [id(param) for params in parts.values() for param in {id(p): p for p in params}.values()]
+    names = {id(param): name for name, param in module.named_parameters()}
+    uses = [id(param) for _, param in module.named_parameters(remove_duplicate=False)]
+    twice = [names[key] for key in names if uses.count(key) == 1 < claimed.count(key)]  # tied ones have several uses
+    missing = [name for key, name in names.items() if key in wanted - set(claimed)]
+    foreign = [key for key in claimed if key not in names]
+    if twice or missing or foreign:
+        raise LayerGroupError(
+            f"Expected {type(module).__name__}.layer_groups() to give every parameter of the module exactly once."
+            + (f" In two groups:{first_ten(twice)}" if twice else "")
+            + (f" In no group:{first_ten(missing)}" if missing else "")
+            + (f" {len(foreign)} parameters are not of this module." if foreign else "")
+        )
+    return parts
+
+
+def params_of(part: Any) -> list[Parameter]:
+    """The parameters of a module, a parameter, something with ``params``, or a collection of these."""
+    if isinstance(part, Parameter):
+        return [part]
+    if isinstance(part, nn.Module):
+        return list(part.parameters())
+    return [param for piece in getattr(part, "params", part) for param in params_of(piece)]
