@@ -1,7 +1,7 @@
 """Your own LightningModule and data, which know nothing of this package: add the callbacks to the Trainer.
 
-The task is like those of torchgeo: batches are dicts, and `configure_optimizers` also returns a schedule. That is the
-one thing to drop, as the phases set the rates; where it is kept, an error says so.
+The task is like those of torchgeo: batches are dicts, and `configure_optimizers` also returns a schedule, whose place
+the phases take, as they set the rates.
 
 python examples/bring_your_own.py FOLDER    # of class folders in train and valid, such as ants and bees
 """
@@ -54,13 +54,6 @@ class ClassificationTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
 
 
-class FineTunedTask(ClassificationTask):
-    """The same without its schedule; of torchgeo's own ClassificationTask it is the same two lines."""
-
-    def configure_optimizers(self):
-        return super().configure_optimizers()["optimizer"]
-
-
 class Samples(ImageFolder):
     """Class folders, each sample a dict."""
 
@@ -77,8 +70,9 @@ def main(root: str) -> None:
         Phase(1, train="head", lr=3e-3),
         Phase(2, train="all", lr=(1e-4, 3e-3)),  # layer groups are found in any model; rates rise towards the head
     ]
-    task = FineTunedTask("test_resnet", num_classes=len(train.classes))
-    trainer = pl.Trainer(callbacks=[LRRangeTest(apply=False), FineTune(phases), LogPredictions(), TrainingDiagnosis()])
+    fine_tune = FineTune(phases, scheduler="replace")
+    task = ClassificationTask("test_resnet", num_classes=len(train.classes))
+    trainer = pl.Trainer(callbacks=[LRRangeTest(apply=False), fine_tune, LogPredictions(), TrainingDiagnosis()])
     trainer.fit(task, DataLoader(train, 32, shuffle=True), DataLoader(valid, 64))
 
 

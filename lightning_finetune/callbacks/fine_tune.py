@@ -20,6 +20,7 @@ from lightning_finetune.run.artifacts import save_table
 from lightning_finetune.run.find import find_lr
 from lightning_finetune.run.head_start import new_head, solve_new_head
 from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.second_hands import Scheduler
 from lightning_finetune.run.trainer import (
     DEFAULT_MAX_EPOCHS,
     is_dev_run,
@@ -59,6 +60,8 @@ class FineTune(PhasedCallback):
         unfreeze_all: Train also what the module's author froze; else it is in no layer group and stays as it is.
         min_size: The smallest side of training images that is not an error; the lessons' rule is 64.
         epochs: Epochs in all, of each round.
+        scheduler: What to do with a scheduler that the module returns beside its optimizer: ``"replace"`` takes its
+            place and says so; ``"refuse"`` is an error.
         recipe: ``"measured"``, or the ``"lessons"``' own: the head for four epochs at 3e-3, then all layers for four up
             to 3e-4, norm layers training throughout; their head is ``head="concat_pool"`` of the task.
 
@@ -85,12 +88,13 @@ class FineTune(PhasedCallback):
         unfreeze_all: bool = False,
         epochs: int | None = None,
         recipe: RecipeName = "measured",
+        scheduler: Scheduler = "refuse",
     ) -> None:
         if recipe not in RECIPES:
             raise PhaseError(f"Expected `recipe` to be one of {list(RECIPES)}, got {recipe!r}.")
         self.recipe = RECIPES[recipe]
         train_norm = self.recipe.train_norm if train_norm is None else train_norm
-        super().__init__(groups, train_norm, min_size, unfreeze_all)
+        super().__init__(groups, train_norm, min_size, unfreeze_all, scheduler)
         epochs = phases if isinstance(phases, int) else epochs
         self.wishes = Wishes(epochs, head_epochs, full_epochs, lr, lr_ratio, sizes, find)
         self.follows_recipe = phases is None or isinstance(phases, int)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+from torch.optim import LBFGS
 from typing_extensions import override
 
 from lightning_finetune.engine.phases import Phase, Train
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased import PhasedCallback, spans
+from lightning_finetune.run.second_hands import rates_of, sets_rates
+from lightning_finetune.run.trainer import the_optimizer
 
 
 class GradualUnfreezing(PhasedCallback):
@@ -69,7 +72,9 @@ class GradualUnfreezing(PhasedCallback):
 
     def _own_rate(self, trainer: pl.Trainer) -> float | None:
         """The optimizer's rate, if it is one for all and nothing else sets it."""
-        lrs = {float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups}
-        others = any("lr" in other.governs(trainer) for other in self._others(trainer))
-        taken = others or bool(trainer.lr_scheduler_configs)
-        return None if taken or self.lr_ratio is None or len(lrs) != 1 else lrs.pop()
+        others = any("lr" in other.governs(trainer) for other in self._others(trainer)) or sets_rates(trainer)
+        optimizer = the_optimizer(trainer, type(self).__name__)
+        if others or trainer.lr_scheduler_configs or self.lr_ratio is None or isinstance(optimizer, LBFGS):
+            return None
+        lrs = rates_of(optimizer)
+        return next(iter(lrs)) if len(lrs) == 1 else None

@@ -16,6 +16,7 @@ from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, swept
 from lightning_finetune.run.phased import PhasedCallback
 from lightning_finetune.run.rates import ratios, scale_rates
+from lightning_finetune.run.second_hands import refuse_without_rate
 from lightning_finetune.run.trainer import callbacks, is_dev_run, max_epochs, refuse_unsupported, the_optimizer
 from lightning_finetune.show.report import RangeTest
 
@@ -75,7 +76,7 @@ class LRRangeTest(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        the_optimizer(trainer, type(self).__name__)
+        refuse_without_rate(the_optimizer(trainer, type(self).__name__), type(self).__name__)
         limit = max_epochs(trainer)
         late = [epoch for epoch in self.at_epochs if limit is not None and epoch >= limit]
         if late and not is_dev_run(trainer):

@@ -11,6 +11,7 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.schedules import Moms
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.second_hands import Scheduler
 from lightning_finetune.run.trainer import is_dev_run
 
 
@@ -32,6 +33,8 @@ class OneCycle(PhasedCallback):
         schedule: ``"one_cycle"``, or ``"flat_cos"``: flat, then half a cosine.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
+        scheduler: What to do with a scheduler that the module returns beside its optimizer: ``"replace"`` takes its
+            place and says so; ``"refuse"`` is an error.
 
     Raises:
         PhaseError: Rates or spans that cannot be followed.
@@ -51,8 +54,9 @@ class OneCycle(PhasedCallback):
         epochs: list[int] | None = None,
         schedule: Literal["one_cycle", "flat_cos"] = "one_cycle",
         groups: list[str] | None = None,
+        scheduler: Scheduler = "refuse",
     ) -> None:
-        super().__init__(groups)
+        super().__init__(groups, scheduler=scheduler)
         self.epochs = epochs
         spans: list[int | None] = list(epochs) if epochs else [None]
         self._phases = [Phase(count, None, max_lr, None, schedule, pct_start, div, div_final, moms) for count in spans]

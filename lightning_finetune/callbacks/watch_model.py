@@ -10,6 +10,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_finetune.run.kinds import is_a
+
 
 class WatchModel(Callback):
     """``wandb.watch`` that follows unfreezing.
@@ -29,7 +31,7 @@ class WatchModel(Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watched = None
-        if not any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        if not any(is_a(logger, WandbLogger) for logger in trainer.loggers):
             rank_zero_warn("WatchModel does nothing: it needs a WandbLogger.")
 
     @override
@@ -41,7 +43,7 @@ class WatchModel(Callback):
         trained = [place for place, param in enumerate(pl_module.parameters()) if param.requires_grad]
         if trained != self._watched and trainer.is_global_zero:
             for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
+                if is_a(logger, WandbLogger):
                     if self._watched is not None:
                         logger.experiment.unwatch(pl_module)
                     # idx: else each call after the first would put another prefix before the names.
@@ -51,5 +53,5 @@ class WatchModel(Callback):
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and trainer.is_global_zero and self._watched is not None:
+            if is_a(logger, WandbLogger) and trainer.is_global_zero and self._watched is not None:
                 logger.experiment.unwatch(pl_module)

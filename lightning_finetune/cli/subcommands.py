@@ -55,7 +55,7 @@ class CommandTrainer(Trainer):
         rule = next((plan.rule(phase) for plan in plans for phase in plan.given if phase.train != "head"), None)
         find = FindOnly(unfrozen, _upper_rate(plans), rule)
         if plans:
-            find.treat_layers_like(plans[0])
+            find.treat_module_like(plans[0])
         self._fit_only(find, 1, model, datamodule)
         if find.found is None:
             raise CheckpointError("The range test did not run: the data gave no training batch.")
@@ -73,7 +73,7 @@ class CommandTrainer(Trainer):
         """
         fine_tune = self._plans()[0]
         show = PlanOnly(fine_tune.phases_for(model))
-        show.treat_layers_like(fine_tune)
+        show.treat_module_like(fine_tune)
         self._fit_only(show, fine_tune.epochs, model, datamodule)
         return show.plan_of_run
 

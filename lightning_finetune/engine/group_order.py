@@ -81,16 +81,18 @@ def _end_of_body(parts: Sequence[Part]) -> int:
 
 
 def _with_embeddings_first(parts: Sequence[Part]) -> list[Part]:
-    """All embeddings where the first of them is; with the first part, if that is behind the last block."""
+    """All embeddings where the first of them is; at the input, if that is behind the last block."""
     found = [part for part in parts if part.role == "embedding"]
-    params = tuple(param for part in found for param in part.params)
     rest = [part for part in parts if part.role != "embedding"]
-    place = next((place for place, part in enumerate(parts) if part.role == "embedding"), 0)
-    if found and rest and place > _last_block(parts) >= 0:
+    if not (found and rest):
+        return list(parts)
+    place, last = parts.index(found[0]), _last_block(parts)
+    params = tuple(param for part in found for param in part.params)
+    if place > last >= 0:
         return [replace(rest[0], params=(*params, *rest[0].params)), *rest[1:]]
-    if len(found) > 1:
-        return [*rest[:place], Part("embeddings", params, "embedding"), *rest[place:]]
-    return list(parts)
+    together = found[0] if len(found) == 1 else Part("embeddings", params, "embedding")
+    place = place if last >= 0 else 0
+    return [*rest[:place], together, *rest[place:]]
 
 
 def _last_block(parts: Sequence[Part]) -> int:

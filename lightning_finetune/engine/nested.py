@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -25,3 +25,24 @@ def leaves(nested: Any) -> list[Any]:
     found: list[Any] = []
     map_nested(found.append, nested)
     return found
+
+
+def placed_leaves(nested: Any, name: str = "", index: int | None = None) -> Iterator[tuple[str, int | None, Any]]:
+    """Each thing with the last key and the place in the innermost list that lead to it, in the order of :func:`leaves`.
+
+    Args:
+        nested: Dicts, lists and tuples in each other.
+        name: The key that leads to it, where it has one.
+        index: Its place in a list, where it has one.
+    """
+    if isinstance(nested, dict):
+        for key, value in nested.items():
+            yield from placed_leaves(value, key if isinstance(key, str) else name, index)
+    elif isinstance(nested, tuple) and hasattr(nested, "_fields"):
+        for key, value in zip(nested._fields, nested, strict=True):
+            yield from placed_leaves(value, key, index)
+    elif type(nested) in (list, tuple):
+        for place, value in enumerate(nested):
+            yield from placed_leaves(value, name, place)
+    else:
+        yield name, index, nested

@@ -10,7 +10,7 @@ _HEADS = frozenset(
 )
 _BEGIN_HEADS = frozenset({"out", "output", "outputs", "last"})
 _SEVERAL_HEADS = frozenset({"aux", "head", "classifier"})
-_EMBEDS = re.compile(r"(^|_)(embed(ding|der)?s?|wte|wpe)(_|$)")
+_EMBEDS = re.compile(r"(^|_)(embed(ding|der)?s?|wte|wpe|prompts?)(_|$)")
 _ENDS = re.compile(r"^(final|post|last)_|_(final|post|last)$|^(ln|norm)_f$")
 _ACCOMPANIES = re.compile(r"embed|downsampl|norm")
 _DECODES = re.compile(r"(^|_)decoder$")

@@ -80,7 +80,8 @@ def split(optimizer: Optimizer, groups: Sequence[LayerGroup]) -> Layout:
         return Layout(tuple(next(iter(owner), None) for owner in owners))
     if isinstance(optimizer, LBFGS):
         raise UnsupportedError(
-            "LBFGS has one parameter group for all, so layer groups cannot differ. Use another optimizer."
+            "LBFGS has one parameter group for all, so the rates of layer groups cannot differ. Use another optimizer, "
+            "or GradualUnfreezing, which leaves its rate alone."
         )
     original = tuple({**group, "params": list(group["params"])} for group in optimizer.param_groups)
     parts = [part for index, group in enumerate(original) for part in _parts(group, index, groups, len(original) > 1)]
@@ -112,11 +113,12 @@ def set_rates(optimizer: Optimizer, layout: Layout, lrs: Sequence[float] | None,
         lrs: One rate for each layer group, from the input to the head; None leaves them alone.
         momentum: SGD's ``momentum`` or Adam's first beta; None leaves it alone, and so do optimizers without either.
     """
+    own_rates(optimizer)
     for group, layer in zip(optimizer.param_groups, layout.layers, strict=True):
         if layer is None:
             continue
         if lrs is not None:
-            _set_rate(group, lrs[layer])
+            set_rate(group, lrs[layer])
         if momentum is not None and "betas" in group:
             group["betas"] = (momentum, *group["betas"][1:])
         elif momentum is not None and "momentum" in group:
@@ -129,10 +131,27 @@ def rate_of(group: Group) -> float | Tensor:
     return lr.detach().clone() if isinstance(lr, Tensor) else lr
 
 
-def _set_rate(group: Group, lr: float) -> None:
+def own_rates(optimizer: Optimizer) -> None:
+    """Give each parameter group a rate of its own: a tensor that was given for all is shared by all."""
+    shared = {id(optimizer.defaults.get("lr"))}
+    for group in optimizer.param_groups:
+        if isinstance(group.get("lr"), Tensor):
+            if id(group["lr"]) in shared:
+                group["lr"] = group["lr"].clone()
+            shared.add(id(group["lr"]))
+
+
+def forget_curvature(optimizer: Optimizer) -> None:
+    """Let LBFGS begin anew, as what it knows of the loss is of other parameters; other optimizers know nothing such."""
+    if isinstance(optimizer, LBFGS):
+        optimizer.state.clear()
+
+
+def set_rate(group: Group, lr: float) -> None:
+    """Set the rate of one parameter group, which may be a tensor; one that has none (it finds its own) keeps none."""
     if isinstance(group["lr"], Tensor):  # capturable optimizers keep it on the device
         group["lr"].fill_(lr)
-    else:
+    elif group["lr"] is not None:
         group["lr"] = lr
 
 

@@ -1,14 +1,7 @@
-"""Images and masks of a batch at another size, whatever the form of the batch."""
+"""Which size training images have: sizes that a model can take, and none so small that it sees nothing."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
-
-from lightning_finetune.engine.nested import leaves, map_nested
 from lightning_finetune.errors import PhaseError
 
 Size = tuple[int, int]
@@ -56,56 +49,3 @@ def check_min_size(size: int | Size, min_size: int) -> None:
             f"Expected training images of at least {min_size} pixels, got {size}: the lessons' rule is not to go below "
             f"64 x 64. If smaller ones are meant, lower `min_size`."
         )
-
-
-def resize_batch(batch: Any, size: Size) -> Any:
-    """The batch with its images and masks at ``size``; everything else in it, and its form, as it was.
-
-    Images are the floating or uint8 tensors ``[B, C, H, W]`` with the most channels (of several with one channel, the
-    first): bilinear with antialiasing. All other tensors of their height and width are masks: nearest, so that ids stay
-    exactly what they were, also where they are floating.
-
-    Args:
-        batch: Tensors in lists, tuples, named tuples and dicts, nested.
-        size: Height and width in pixels.
-
-    Raises:
-        PhaseError: No image in the batch.
-    """
-    things = leaves(batch)
-    images = _images(things)
-    if not images:
-        raise PhaseError("Expected images [B, C, H, W] in the batch to resize, got none.")
-    shapes = {tuple(things[place].shape[-2:]) for place in images} - {size}
-    resized = iter(
-        thing if not _has_shape(thing, shapes) else _smooth(thing, size) if place in images else _nearest(thing, size)
-        for place, thing in enumerate(things)
-    )
-    return map_nested(lambda _: next(resized), batch)
-
-
-def _images(things: list[Any]) -> set[int]:
-    """Which of them are images."""
-    found = {
-        place: thing.shape[1]
-        for place, thing in enumerate(things)
-        if isinstance(thing, Tensor) and thing.ndim == 4 and (thing.is_floating_point() or thing.dtype == torch.uint8)
-    }
-    most = max(found.values(), default=0)
-    places = [place for place, channels in found.items() if channels == most]
-    return set(places if most > 1 else places[:1])
-
-
-def _has_shape(thing: Any, shapes: set[tuple[int, ...]]) -> bool:
-    return isinstance(thing, Tensor) and thing.ndim in (3, 4) and tuple(thing.shape[-2:]) in shapes
-
-
-def _smooth(image: Tensor, size: Size) -> Tensor:
-    resized = interpolate(image.float(), size, mode="bilinear", antialias=True)
-    return resized.round().clamp(0, 255).to(image.dtype) if image.dtype == torch.uint8 else resized.to(image.dtype)
-
-
-def _nearest(mask: Tensor, size: Size) -> Tensor:
-    planes = mask if mask.ndim == 4 else mask[:, None]
-    resized = interpolate(planes.double(), size, mode="nearest-exact").to(mask.dtype)  # doubles hold every id
-    return resized if mask.ndim == 4 else resized[:, 0]

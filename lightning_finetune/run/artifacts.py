@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from lightning_finetune.run.folder import run_dir
+from lightning_finetune.run.kinds import is_a
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed
@@ -30,9 +31,9 @@ def save_figure(trainer: pl.Trainer, name: str, figure: Figure, dpi: int = 110) 
     path = run_dir(trainer) / f"{name}.png"
     figure.savefig(path, dpi=dpi)
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
+        if is_a(logger, WandbLogger):
             logger.log_image(name, [str(path)], step=trainer.global_step)
-        elif isinstance(logger, TensorBoardLogger):
+        elif is_a(logger, TensorBoardLogger):
             logger.experiment.add_figure(name, figure, trainer.global_step)
 
 
@@ -48,9 +49,9 @@ def save_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Seq
     with (run_dir(trainer) / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([columns, *rows])
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
+        if is_a(logger, WandbLogger):
             logger.log_table(name, list(columns), [list(row) for row in rows], step=trainer.global_step)
-        elif isinstance(logger, TensorBoardLogger):
+        elif is_a(logger, TensorBoardLogger):
             lines = [columns, ["---"] * len(columns), *rows]
             text = "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
             logger.experiment.add_text(name, text, trainer.global_step)
@@ -66,7 +67,7 @@ def save_samples(trainer: pl.Trainer, name: str, shown: Sequence[Shown], classes
         classes: Names of the ids in masks.
     """
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
+        if is_a(logger, WandbLogger):
             rows = [[_wandb_image(item, classes), item.truth, item.prediction, item.wrong] for item in shown]
             logger.log_table(name, ["image", "truth", "prediction", "wrong"], rows, step=trainer.global_step)
 

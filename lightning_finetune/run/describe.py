@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -40,10 +41,16 @@ def describe(
         said, names = module.predictions(logits).float().cpu(), list(module.classes)
         verdicts = module.verdicts(said, module.prepare_target(targets).cpu())
     else:
-        verdicts, names = foreign_verdicts(module, logits, targets, partial(class_names, trainer, module))
+        verdicts, names = foreign_verdicts(module, _logits(logits), targets, partial(class_names, trainer, module))
     pixels = to_pixels(images, *_statistics(trainer, module))
     pairs = zip(pixels, verdicts, strict=True)
     return [Shown(image, one.truth, one.prediction, one.wrong, one.masks) for image, one in pairs], names
+
+
+def _logits(output: Any) -> Any:
+    """What models of transformers and torchvision's segmenters wrap."""
+    found = output if isinstance(output, Mapping) else {}
+    return found.get("logits", found.get("out", output))
 
 
 def class_names(trainer: pl.Trainer, module: nn.Module, count: int) -> list[str]:

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan
+from lightning_finetune.run.kinds import is_a
 from lightning_finetune.run.trainer import callbacks, is_dev_run
 
 
@@ -19,7 +20,7 @@ def warn_of_early_stopping(trainer: pl.Trainer, phases: Sequence[Phase]) -> None
     if is_dev_run(trainer) or (trainer.min_epochs or 0) > last:
         return
     for callback in callbacks(trainer):
-        if isinstance(callback, EarlyStopping) and callback.patience < last:
+        if is_a(callback, EarlyStopping) and callback.patience < last:
             rank_zero_warn(
                 f"EarlyStopping(patience={callback.patience}) can end the run before the last phase "
                 f"begins at epoch {last}. Raise `patience`, or set Trainer(min_epochs={last + 1})."

@@ -83,6 +83,7 @@ class Grouping:
 
         self._said = patterns is not None or says_itself(module)
         self._calls: CallOrder | None = None
+        self._rates: list[float | None] = []
 
     @property
     def num_head(self) -> int:
@@ -196,6 +197,15 @@ class Grouping:
         """Set the rates and the momentum of ``state``, where it has them."""
         if state.lrs is not None:
             param_groups.set_rates(self.optimizer, self.layout, state.lrs, state.momentum)
+            self._rates = self._known_rates()
+
+    def changed_rate(self) -> tuple[float, float] | None:
+        """The first rate that is not the one set last, and that one; tensors are not read, as it would cost time."""
+        pairs = zip(self._known_rates(), self._rates, strict=False)
+        return next(((now, own) for now, own in pairs if now is not None and own is not None and now != own), None)
+
+    def _known_rates(self) -> list[float | None]:
+        return [group["lr"] if isinstance(group["lr"], float) else None for group in self.optimizer.param_groups]
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Bring the optimizer's state into the groups that the module made, so that it also loads without us."""

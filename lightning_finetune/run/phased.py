@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_finetune.engine.allocator import keep_freed
 from lightning_finetune.engine.freezing import all_trainable
+from lightning_finetune.engine.param_groups import forget_curvature
 from lightning_finetune.engine.phases import LR, Phase, scaled
 from lightning_finetune.engine.plan import Plan, State, make_plan
 from lightning_finetune.engine.resize import MIN_SIZE, Size
@@ -22,6 +23,7 @@ from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_st
 from lightning_finetune.run.grouping import Grouping
 from lightning_finetune.run.loaders import LoaderOrder
 from lightning_finetune.run.range_test_loop import lends_batches
+from lightning_finetune.run.second_hands import Scheduler, be_the_only_hand, check_scheduler, refuse_finetuning
 from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.run.trainer import (
     begin_epoch_as_usual,
@@ -29,7 +31,6 @@ from lightning_finetune.run.trainer import (
     is_dev_run,
     max_epochs,
     max_steps,
-    refuse_schedulers,
     refuse_unsupported,
     register_trainable,
     reseed,
@@ -53,11 +54,13 @@ class PhasedCallback(Callback):
         train_norm: bool = False,
         min_size: int = MIN_SIZE,
         unfreeze_all: bool = False,
+        scheduler: Scheduler = "refuse",
     ) -> None:
         self.groups = groups
         self.train_norm = train_norm
         self.min_size = min_size
         self.unfreeze_all = unfreeze_all
+        self.scheduler = check_scheduler(scheduler)
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -72,12 +75,14 @@ class PhasedCallback(Callback):
         self.resizer: Resizer | None = None
         self._untried: set[int | Size] = set()
         self._order = LoaderOrder()
+        self._warned = False
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 
-    def treat_layers_like(self, other: PhasedCallback) -> None:
-        """Group, freeze and hold the layers as ``other`` would."""
+    def treat_module_like(self, other: PhasedCallback) -> None:
+        """Group, freeze and hold the layers, and treat a scheduler, as ``other`` would."""
         self.groups, self.train_norm, self.unfreeze_all = other.groups, other.train_norm, other.unfreeze_all
+        self.scheduler = other.scheduler
 
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
         """The phases of this run; the last may be open."""
@@ -99,6 +104,8 @@ class PhasedCallback(Callback):
         if stage == "fit":
             self._start_afresh()
             refuse_unsupported(trainer, pl_module, type(self).__name__)
+            if self.governs(trainer) & {"train", "lr"}:
+                refuse_finetuning(trainer, type(self).__name__)
             warn_of_early_stopping(trainer, self.phases(trainer))
 
     @override
@@ -108,7 +115,7 @@ class PhasedCallback(Callback):
         self._check_conflicts(trainer)
         sets_rates = "lr" in self.governs(trainer)
         if sets_rates:
-            refuse_schedulers(trainer, name)
+            be_the_only_hand(trainer, optimizer, name, self.scheduler)
         self.current_grouping = Grouping(
             pl_module,
             optimizer,
@@ -261,6 +268,8 @@ class PhasedCallback(Callback):
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._enter(trainer)
+        if trainer.current_epoch == self.plan_of_run.first_epoch(self._state(trainer).phase) > 0:
+            forget_curvature(self.grouping.optimizer)
         self._reseed(trainer, -1)
         self._order.begin(trainer)
 
@@ -282,6 +291,13 @@ class PhasedCallback(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not self._warned and (changed := self.grouping.changed_rate()):
+            self._warned = True
+            rank_zero_warn(
+                f"{type(self).__name__} set a learning rate of {changed[1]:.3g}, and somebody changed it to "
+                f"{changed[0]:.3g}: a hook of {type(pl_module).__name__}, such as `optimizer_step`, or another "
+                "callback. Let one of them set it."
+            )
         # The next step's rates are set here, so that a monitor that runs before this callback logs the right ones.
         self.grouping.set_rates(self._state(trainer))
         self._seed_fetch(trainer, batch_idx + 1)

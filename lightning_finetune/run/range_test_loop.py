@@ -16,7 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
-from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.optim import Optimizer
@@ -24,9 +24,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_finetune.data.batches.loader import ImageLoader
 from lightning_finetune.engine.nested import leaves, map_nested
+from lightning_finetune.engine.param_groups import own_rates, set_rate
 from lightning_finetune.engine.range_test import Curve, sweep
 from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
+from lightning_finetune.run.kinds import is_a
 from lightning_finetune.run.rates import ratios
 from lightning_finetune.run.trainer import reseed, to_device
 
@@ -110,12 +112,13 @@ class _Stepper:
     ) -> None:
         self.trainer, self.module, self.scales, self.batches = trainer, module, scales, batches
         self.optimizer = trainer.optimizers[0]
+        own_rates(self.optimizer)
         self.accumulate = trainer.accumulate_grad_batches
 
     def step(self, lr: float) -> float:
         """One optimizer step at ``lr``; the loss before it, averaged over micro-batches and ranks."""
         for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
-            group["lr"] = group["lr"].fill_(lr * scale) if isinstance(group["lr"], Tensor) else lr * scale
+            set_rate(group, lr * scale)
         losses: list[Tensor] = []
 
         def closure() -> Tensor | None:
@@ -133,7 +136,7 @@ class _Stepper:
 
     def _sync(self, last: bool) -> Any:
         strategy = self.trainer.strategy
-        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) and not last else nullcontext()
+        return strategy.block_backward_sync() if is_a(strategy, DDPStrategy) and not last else nullcontext()
 
     def _micro_step(self, index: int) -> list[Tensor]:
         strategy = self.trainer.strategy

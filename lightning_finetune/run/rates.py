@@ -7,14 +7,15 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.optim import Optimizer
 
+from lightning_finetune.engine.param_groups import own_rates
 from lightning_finetune.run.trainer import chained
 
 _PEAKS = ("initial_lr", "max_lr", "min_lr")
 
 
 def ratios(optimizer: Optimizer) -> list[float]:
-    """Each parameter group's rate over the highest."""
-    lrs = [float(group["lr"]) for group in optimizer.param_groups]
+    """Each parameter group's rate over the highest; all alike where the optimizer finds its own."""
+    lrs = [float(group["lr"] or 0.0) for group in optimizer.param_groups]
     top = max(lrs)
     return [lr / top for lr in lrs] if top > 0 else [1.0] * len(lrs)
 
@@ -27,6 +28,7 @@ def scale_rates(trainer: pl.Trainer, lr: float) -> None:
         lr: For the peak of the schedule, or without one for the rate itself.
     """
     optimizer = trainer.optimizers[0]
+    own_rates(optimizer)
     groups: list[dict[str, Any]] = optimizer.param_groups
     peak = max(max(float(group.get(key, 0.0)) for key in ("lr", *_PEAKS)) for group in groups)
     factor = lr / peak if peak > 0 else 1.0

@@ -19,6 +19,7 @@ from lightning_finetune.engine.freezing import norm_params
 from lightning_finetune.engine.history import LIMIT, History, planned
 from lightning_finetune.engine.phase_diagnosis import OF_THE_RUN, diagnose_run
 from lightning_finetune.run.folder import resume_command, run_dir, shown
+from lightning_finetune.run.kinds import is_a
 from lightning_finetune.run.phase_ends import bands_of, layers_of, plan_of, plans_of, seed_of
 from lightning_finetune.run.trainer import callbacks, max_epochs, max_steps
 from lightning_finetune.show.report import Outcome, RangeTest, Report
@@ -183,7 +184,7 @@ def resume(trainer: pl.Trainer, outcome: Outcome) -> tuple[str, str]:
         return "The run is complete: there is nothing to continue.", ""
     if not saved:
         return "No checkpoint was saved to continue from.", ""
-    cli = next((found for found in callbacks(trainer) if isinstance(found, SaveConfigCallback)), None)
+    cli = next((found for found in callbacks(trainer) if is_a(found, SaveConfigCallback)), None)
     if type(cli).__module__ == "lightning_finetune.cli.command_line":  # and not another LightningCLI
         return "To continue", resume_command(trainer, saved[0])
     if cli is not None:
@@ -194,6 +195,6 @@ def resume(trainer: pl.Trainer, outcome: Outcome) -> tuple[str, str]:
 def configuration(trainer: pl.Trainer, module: pl.LightningModule) -> str:
     """That of the command, else the module's hyper-parameters; without what looks like a secret."""
     for callback in callbacks(trainer):
-        if isinstance(callback, SaveConfigCallback):
+        if is_a(callback, SaveConfigCallback):
             return hide_secrets(callback.parser.dump(callback.config, skip_none=False))
     return hide_secrets("\n".join(f"{name}: {value!r}" for name, value in module.hparams.items()))

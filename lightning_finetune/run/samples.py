@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_finetune.errors import DataError
 from lightning_finetune.run.describe import describe
 from lightning_finetune.show.figures import Shown
-from lightning_finetune.tasks.shared.batch import images_of, target_of
+from lightning_finetune.tasks.shared.batch import TARGETS, images_of, target_of
 
 
 class Sample:
@@ -94,7 +94,8 @@ class ValidationSample:
         if self._complete or self._sample is None or dataloader_idx or not trainer.is_global_zero:
             return
         try:
-            self._sample.offer(images_of(batch), target_of(batch, getattr(module, "target_key", "label")))
+            own = getattr(module, "target_key", None)
+            self._sample.offer(images_of(batch), target_of(batch, *(TARGETS if own is None else (own,))))
         except DataError as error:
             self._give_up(str(error))
             raise

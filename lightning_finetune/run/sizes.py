@@ -10,7 +10,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
-from lightning_finetune.engine.resize import Size, check_min_size, resize_batch, target_size
+from lightning_finetune.engine.resize import Size, check_min_size, target_size
+from lightning_finetune.engine.resize_batch import resize_batch
 from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.run.range_test_loop import try_step
 

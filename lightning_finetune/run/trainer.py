@@ -18,7 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, LearningRateMonitor
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_finetune.errors import UnsupportedError
+from lightning_finetune.run.kinds import is_a
 
 DEFAULT_MAX_EPOCHS = 1000
 """What Lightning sets when the user gives no end of the run."""
@@ -38,8 +39,8 @@ def refuse_unsupported(trainer: pl.Trainer, module: pl.LightningModule, name: st
         UnsupportedError: Names the strategy and the way out.
     """
     strategy = trainer.strategy
-    is_ddp = isinstance(strategy, DDPStrategy) and not isinstance(strategy, DeepSpeedStrategy)
-    if not (is_ddp or isinstance(strategy, SingleDeviceStrategy)):
+    is_ddp = is_a(strategy, DDPStrategy) and not is_a(strategy, DeepSpeedStrategy)
+    if not (is_ddp or is_a(strategy, SingleDeviceStrategy)):
         raise UnsupportedError(
             f"{name} does not support {type(strategy).__name__}: it shards or wraps parameters in a way that does not "
             'follow layers being frozen and unfrozen. Use strategy="ddp", or one device.'
@@ -65,20 +66,6 @@ def the_optimizer(trainer: pl.Trainer, name: str) -> Optimizer:
     return optimizers[0]
 
 
-def refuse_schedulers(trainer: pl.Trainer, name: str) -> None:
-    """Refuse a module that also returns a learning rate scheduler: two hands on one rate.
-
-    Raises:
-        UnsupportedError: Names the scheduler and the module.
-    """
-    found = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
-    if found:
-        raise UnsupportedError(
-            f"{name} sets the learning rates, and `configure_optimizers` of {type(trainer.lightning_module).__name__} "
-            f"also returns {', '.join(found)}. Return the optimizer alone, or drop {name}."
-        )
-
-
 def steps_per_epoch(trainer: pl.Trainer, epochs: int) -> list[int] | None:
     """Optimizer steps of each of the first ``epochs`` epochs; None where the data has no length.
 
@@ -88,7 +75,7 @@ def steps_per_epoch(trainer: pl.Trainer, epochs: int) -> list[int] | None:
     batches = trainer.num_training_batches
     if batches == math.inf:
         return None
-    schedulers = [callback for callback in callbacks(trainer) if isinstance(callback, GradientAccumulationScheduler)]
+    schedulers = [callback for callback in callbacks(trainer) if is_a(callback, GradientAccumulationScheduler)]
     if not schedulers:
         return [math.ceil(batches / trainer.accumulate_grad_batches)] * epochs
     return [math.ceil(batches / schedulers[0].get_accumulate_grad_batches(epoch)) for epoch in range(epochs)]
@@ -123,7 +110,7 @@ def register_trainable(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     ``find_unused_parameters``, and does not send what is frozen.
     """
     strategy = trainer.strategy
-    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+    if is_a(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
         strategy.model = module
         strategy.configure_ddp()
 
@@ -213,6 +200,9 @@ def gather(trainer: pl.Trainer, tensor: Tensor) -> Tensor:
 
 
 def scalar_metrics(trainer: pl.Trainer) -> dict[str, float]:
-    """What has been logged last, as plain numbers, without the per-step copies of epoch values."""
+    """What has been logged last, as plain numbers: no copies by step of what is logged by epoch, no learning rates."""
     found: dict[str, Any] = dict(trainer.callback_metrics)
-    return {name: float(value) for name, value in found.items() if not name.endswith("_step")}
+    monitors = [callback for callback in callbacks(trainer) if is_a(callback, LearningRateMonitor)]
+    left_out = tuple(name for monitor in monitors for name in monitor.lrs)
+    names = [name for name in found if not (name.endswith("_step") or name.startswith(left_out))]
+    return {name: float(found[name]) for name in names}

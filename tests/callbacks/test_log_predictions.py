@@ -199,3 +199,41 @@ def test_any_number_of_channels_can_be_shown(channels: int, shown: int) -> None:
 def test_num_must_be_positive() -> None:
     with pytest.raises(FinetuneError, match="`num`"):
         LogPredictions(num=0)
+
+
+@pytest.mark.parametrize("key", ["label", "labels", "target"])
+@pytest.mark.parametrize("images", ["image", "pixel_values"])
+def test_batches_of_torchgeo_and_transformers_are_known_by_their_keys(tmp_path, images, key) -> None:
+    class Module(ForeignNet):
+        def forward(self, x):
+            return {"logits": super().forward(x), "loss": None}
+
+        def validation_step(self, batch, batch_idx): ...
+
+    rows = [{images: image, key: label} for image, label in loader(8).dataset]
+    recorder = Recorder(4)
+    trainer = quiet_trainer(tmp_path, callbacks=[recorder])
+    trainer.validate(Module(), DataLoader(rows, 4), verbose=False)
+    assert [len(shown) for _, shown in recorder.shown] == [4]
+
+
+def test_a_mask_of_one_logit_is_of_two_classes(tmp_path) -> None:
+    class Segmenter(ForeignNet):
+        def forward(self, x):
+            return {"out": x[:, :1]}
+
+    images = torch.tensor([[[1.0, -1.0], [2.0, -2.0]]]).expand(1, 3, 2, 2)
+    for masks in (torch.tensor([[[1, 0], [1, 1]]]), torch.tensor([[[[1.0, 0], [1, 1]]]])):
+        [shown], names = describe(quiet_trainer(tmp_path), Segmenter(), images, masks)
+        assert shown.prediction == "truth | prediction, 75% equal"
+        assert shown.masks[1].tolist() == [[1, 0], [1, 0]]
+        assert names == ["0", "1"]
+
+
+def test_labels_of_whole_numbers_are_judged_each_for_itself(tmp_path) -> None:
+    class Tagger(ForeignNet):
+        def forward(self, x):
+            return torch.tensor([[2.0, 1.5, -1.0, -2.0]])
+
+    [shown], _ = describe(quiet_trainer(tmp_path), Tagger(), torch.randn(1, 3, 8, 8), torch.tensor([[1, 1, 0, 0]]))
+    assert (shown.truth, shown.prediction, shown.wrong) == ("0, 1", "0, 1", False)

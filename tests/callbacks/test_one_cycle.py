@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_finetune.callbacks import OneCycle
@@ -225,3 +225,17 @@ def test_it_has_no_part_in_evaluation(tmp_path, stage):
 def test_fast_dev_run_needs_no_care(tmp_path):
     probe = fit(tmp_path, fast_dev_run=2)
     assert len(probe.lrs) == 2
+
+
+def test_a_tensor_as_rate_has_one_value_for_each_layer_group(tmp_path):
+    module = ForeignNet()
+    module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=torch.tensor(1e-2), foreach=False)
+    highest = [0.0] * 4
+
+    class Highest(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            highest[:] = map(max, highest, [float(group["lr"]) for group in optimizer.param_groups])
+
+    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[OneCycle((1e-4, 1e-1)), Highest()])
+    trainer.fit(module, loader())
+    assert highest == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])

@@ -34,7 +34,7 @@ def test_it_ends_before_the_first_step_with_its_findings_on_disk(tmp_path, capsy
 def test_it_sweeps_as_the_run_would(tmp_path, train_norm):
     curves, run = [], FineTune([Phase(1, "head", "find")], train_norm=train_norm)
     alone = FindOnly()
-    alone.treat_layers_like(run)
+    alone.treat_module_like(run)
     for callback in (alone, run):
         pl.seed_everything(3, verbose=False)
         quiet_trainer(tmp_path, max_epochs=1, callbacks=[callback]).fit(ForeignNet(), loader())

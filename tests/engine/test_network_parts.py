@@ -92,6 +92,15 @@ def test_embeddings_act_at_the_input_wherever_they_are_declared():
     assert head_of(late) == {"head.weight", "head.bias"}
 
 
+def test_prompts_act_at_the_input_of_a_network_that_is_frozen():
+    """As peft's prompt tuning has it: the prompts are declared last, and nothing else but the classifier trains."""
+    module = Made(base=text(), prompt_encoder=Made(embedding=nn.Embedding(3, 4)))
+    module.base.requires_grad_(False)
+    module.base.classifier = nn.Linear(4, 2)
+    assert list(groups_of(module)) == ["prompt_encoder", "base"]
+    assert head_of(module) == {"base.classifier.weight", "base.classifier.bias"}
+
+
 def test_prototypes_of_classes_are_a_head_though_they_are_an_embedding():
     net = Made(net=text(), prototypes=nn.Embedding(7, 4))
     assert "prototypes.weight" in head_of(net)

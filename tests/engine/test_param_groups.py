@@ -259,3 +259,26 @@ def test_a_rate_that_the_device_holds_is_copied_there():
     group["lr"].fill_(0.25)
     assert (float(before), float(rate_of(group)), rate_of({"lr": 0.125})) == (0.5, 0.25, 0.125)
     assert rate_of({"lr": torch.tensor(0.5, device="meta")}).is_meta
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_tensor_as_rate_is_not_shared_by_the_groups(flat):
+    """torch gives every parameter group the tensor that it was given; each must have its own rate all the same."""
+    net = ForeignNet()
+    given = torch.tensor(1e-2)
+    params = (
+        net.parameters()
+        if flat
+        else [{"params": [*part.parameters()]} for part in (net.stem, net.body, net.neck, net.head)]
+    )
+    optimizer = torch.optim.AdamW(params, lr=given)
+    layout = split(optimizer, layer_groups(net))
+    set_rates(optimizer, layout, [1e-4, 1e-3, 5e-3, 1e-2], None)
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([1e-4, 1e-3, 5e-3, 1e-2])
+    assert float(given) == pytest.approx(1e-2)
+    optimizer.load_state_dict(
+        {**optimizer.state_dict(), "param_groups": [{**g, "lr": given} for g in optimizer.state_dict()["param_groups"]]}
+    )
+    set_rates(optimizer, layout, [1e-4, 1e-3, 5e-3, 2e-2], None)
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([1e-4, 1e-3, 5e-3, 2e-2])
+    assert all(isinstance(group["lr"], torch.Tensor) for group in optimizer.param_groups)

@@ -5,7 +5,8 @@ from collections import namedtuple
 import pytest
 import torch
 
-from lightning_finetune.engine.resize import check_min_size, resize_batch, snap, target_size
+from lightning_finetune.engine.resize import check_min_size, snap, target_size
+from lightning_finetune.engine.resize_batch import resize_batch
 from lightning_finetune.errors import PhaseError
 
 Pair = namedtuple("Pair", ["image", "mask"])

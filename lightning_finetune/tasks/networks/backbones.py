@@ -25,6 +25,10 @@ Stats: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 TORCHVISION = "torchvision/"
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
+_ASKS_FOR_INIT = ("googlenet", "inception_v3")
+"""They warn where nobody says how to draw their first weights."""
+
 _HEADS = ("fc", "classifier", "heads", "head")
 _SIDES = (32, 64, 128, 224, 256, 384, 512)
 
@@ -175,10 +179,15 @@ def _torchvision(model: str, in_channels: int, pretrained: bool) -> nn.Module:
         raise FinetuneError(f"Expected a torchvision model, got {model!r}.{did_you_mean(name, known)}")
 
     def build() -> nn.Module:
-        network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+        options = {"init_weights": True} if name in _ASKS_FOR_INIT and not pretrained else {}
+        network: nn.Module = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
         return network
 
     network = from_hub(build, model) if pretrained else build()
+    for auxiliary in _AUXILIARY:  # they give further outputs in training, which only their authors' loss can use
+        if hasattr(network, auxiliary):
+            setattr(network, auxiliary, None)
+            setattr(network, "aux_logits", False)  # noqa: B010  # to a type checker, modules hold modules
     if in_channels != 3:
         _adapt_first_conv(network, in_channels)
     body = _body(network)

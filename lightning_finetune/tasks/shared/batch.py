@@ -10,16 +10,22 @@ from torch import Tensor
 
 from lightning_finetune.errors import DataError
 
+IMAGES = ("image", "pixel_values", "images", "img")
+"""Keys of a batch's images: of this package and torchgeo, of transformers, and of many a project."""
+
+TARGETS = ("label", "labels", "mask", "masks", "target", "targets")
+"""Keys of a batch's targets, where the module does not say its own."""
+
 
 def images_of(batch: Any) -> Tensor:
-    """The images ``[B, C, H, W]`` of a batch: a dict with ``"image"``, a tuple that begins with them, or they alone.
+    """The images ``[B, C, H, W]`` of a batch: under one of :data:`IMAGES` of a dict, first in a tuple, or they alone.
 
     Raises:
         DataError: It holds none.
     """
     images = batch
     if isinstance(batch, Mapping):
-        images = batch.get("image")
+        images = _first_of(batch, IMAGES)
     elif isinstance(batch, Sequence) and batch:
         images = batch[0]
     if not isinstance(images, Tensor) or images.ndim != 4:
@@ -27,20 +33,25 @@ def images_of(batch: Any) -> Tensor:
     return images
 
 
-def target_of(batch: Any, key: str) -> Tensor:
-    """The targets of a batch: under ``key`` of a dict, or second in a tuple.
+def target_of(batch: Any, *keys: str) -> Tensor:
+    """The targets of a batch: under the first of ``keys`` that a dict has, or second in a tuple.
 
     Raises:
         DataError: It holds none.
     """
     target = None
     if isinstance(batch, Mapping):
-        target = batch.get(key)
+        target = _first_of(batch, keys)
     elif isinstance(batch, Sequence) and len(batch) > 1:
         target = batch[1]
     if not isinstance(target, Tensor):
-        raise DataError(f"Expected a batch with a tensor under {key!r} or second, got {_outline(batch)}.")
+        under = " or ".join(map(repr, keys))
+        raise DataError(f"Expected a batch with a tensor under {under} or second, got {_outline(batch)}.")
     return target
+
+
+def _first_of(batch: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((batch[key] for key in keys if isinstance(batch.get(key), Tensor)), None)
 
 
 @contextmanager

@@ -29,12 +29,17 @@ def foreign_verdicts(
     if not isinstance(logits, Tensor) or logits.ndim not in (1, 2, 4):
         raise DataError("expected logits [B, C] or [B, C, H, W] from the module's `forward`.")
     logits = logits.reshape(len(logits), -1) if logits.ndim == 1 else logits
-    if logits.shape == (len(target), 1) and not target.is_floating_point():
-        logits, target = torch.cat([torch.zeros_like(logits), logits], 1), target.flatten()  # of two classes
+    target = target.squeeze(1) if target.ndim == logits.ndim and target.shape[1] == 1 else target
+    if logits.shape[1] == 1 and not are_numbers(target):
+        logits, target = torch.cat([torch.zeros_like(logits), logits], 1), target.long()  # of two classes
     ignored = getattr(module, "hparams", {}).get("ignore_index")  # as torchgeo's tasks name it
     target = target if ignored is None else target.masked_fill(target == ignored, -1)
     own = getattr(module, "probabilities", None)
-    to_probabilities = own if callable(own) else lambda logits: logits.softmax(1)
+    to_probabilities = own if callable(own) else torch.sigmoid if target.shape == logits.shape else _softmax
     predictions = logits if are_numbers(target) else to_probabilities(logits)
     names, thresholds = names_of(logits.shape[1]), torch.as_tensor(getattr(module, "thresholds", 0.5)).cpu()
     return by_shape(predictions.float().cpu(), target.cpu(), names, thresholds), names
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(1)

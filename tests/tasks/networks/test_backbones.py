@@ -34,12 +34,14 @@ def build(model, *, in_channels=3, weights=False, pooled=False):
         ("torchvision/resnet18", 512, True),
         ("torchvision/mobilenet_v3_small", 576, True),
         ("torchvision/swin_t", 768, True),
+        ("torchvision/googlenet", 1024, True),
+        ("torchvision/inception_v3", 2048, True),
     ],
 )
 def test_features_of_known_models(name, channels, is_map):
     backbone = build(name)
     assert (backbone.channels, backbone.is_map) == (channels, is_map)
-    side = 224 if "swin_tiny" in name else 64
+    side = 224 if "swin_tiny" in name else 96 if "inception" in name else 64
     features = backbone.module(torch.rand(2, 3, side, side))
     assert features.shape[:2] == (2, channels)
     features.sum().backward()
@@ -137,3 +139,12 @@ class Noise(nn.Module):
 class Two(nn.Module):
     def forward(self, images):
         return images, images
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_left_out(name):
+    """They give a second and a third output in training, of which a task's loss knows nothing."""
+    backbone = build(f"torchvision/{name}")
+    images = torch.randn(2, 3, 96, 96)
+    assert backbone.module.train()(images).shape[1] == {"googlenet": 1024, "inception_v3": 2048}[name]
+    assert not [part for part in dict(backbone.module.named_modules()) if "aux" in part.lower()]

@@ -1,0 +1,102 @@
+"""Who else would freeze layers or set the learning rates of a run: named and refused, or taken over on request."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal, cast, get_args
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.utilities import rank_zero_info
+from torch.optim import Optimizer
+
+from lightning_finetune.errors import PhaseError, UnsupportedError
+from lightning_finetune.run.kinds import is_a
+from lightning_finetune.run.trainer import callbacks
+
+Scheduler = Literal["refuse", "replace"]
+"""What a callback that sets the rates does with a scheduler that the module returns."""
+
+
+def check_scheduler(scheduler: str) -> Scheduler:
+    """``scheduler``, if it is one of the two words.
+
+    Raises:
+        PhaseError: It is not.
+    """
+    if scheduler not in get_args(Scheduler):
+        raise PhaseError(f'Expected `scheduler` to be "refuse" or "replace", got {scheduler!r}.')
+    return cast(Scheduler, scheduler)
+
+
+def refuse_finetuning(trainer: pl.Trainer, name: str) -> None:
+    """Refuse Lightning's own way to freeze, which adds parameter groups as it goes.
+
+    Raises:
+        PhaseError: Names the callback.
+    """
+    for other in callbacks(trainer):
+        if is_a(other, BaseFinetuning):
+            raise PhaseError(
+                f"{name} and {type(other).__name__} both freeze layers, or set their learning rates. Drop one of them."
+            )
+
+
+def sets_rates(trainer: pl.Trainer) -> str | None:
+    """The name of a callback of Lightning's that sets the learning rates, if the run has one."""
+    kinds = (StochasticWeightAveraging, LearningRateFinder)
+    return next((type(one).__name__ for one in callbacks(trainer) if any(is_a(one, kind) for kind in kinds)), None)
+
+
+def be_the_only_hand(trainer: pl.Trainer, optimizer: Optimizer, name: str, scheduler: Scheduler) -> None:
+    """See to it that nothing but the callback ``name`` sets the learning rates of ``optimizer``.
+
+    Args:
+        trainer: Of a fit that has begun.
+        optimizer: Of the run.
+        name: Of the callback.
+        scheduler: ``"replace"`` takes the place of a scheduler that the module returns.
+
+    Raises:
+        PhaseError: Another callback sets them.
+        UnsupportedError: The module returns a scheduler, which is not to be replaced; or the optimizer has no rate.
+    """
+    if other := sets_rates(trainer):
+        raise PhaseError(f"{name} and {other} both set the learning rates. Drop one of them.")
+    _take_schedulers(trainer, optimizer, name, scheduler)
+    refuse_without_rate(optimizer, name)
+
+
+def refuse_without_rate(optimizer: Optimizer, name: str) -> None:
+    """Refuse an optimizer that finds its rate itself.
+
+    Raises:
+        UnsupportedError: Names it.
+    """
+    if any(group.get("lr") is None for group in optimizer.param_groups):
+        raise UnsupportedError(
+            f"{name} sets the learning rates, but {type(optimizer).__name__} has none (lr=None): it finds its own. "
+            f"Give it a rate (transformers' Adafactor also relative_step=False), or drop {name}."
+        )
+
+
+def _take_schedulers(trainer: pl.Trainer, optimizer: Optimizer, name: str, scheduler: Scheduler) -> None:
+    found = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
+    if not found:
+        return
+    where = f"`configure_optimizers` of {type(trainer.lightning_module).__name__}"
+    if scheduler != "replace":
+        raise UnsupportedError(
+            f"{name} sets the learning rates, and {where} also returns {found}. Take its place by "
+            f'{name}(scheduler="replace"), return the optimizer alone, or drop {name}.'
+        )
+    trainer.strategy.lr_scheduler_configs = []
+    for group in optimizer.param_groups:  # a scheduler that warms up has already changed them
+        group["lr"] = group.get("initial_lr", group.get("lr"))
+    rank_zero_info(f"{name} takes the place of {found}, which {where} returns.")
+
+
+def rates_of(optimizer: Optimizer) -> Collection[float | None]:
+    """The different rates that the groups of ``optimizer`` have; None where one finds its own."""
+    lrs = [group.get("lr") for group in optimizer.param_groups]
+    return {None if lr is None else float(lr) for lr in lrs}
