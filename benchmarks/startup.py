@@ -13,17 +13,20 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 LIGHTNING = ["-c", "import lightning.pytorch"]
 COMMAND = ["-m", "lightning_finetune"]
 WRONG = "--fine_tune.lrr=1"
+METRICS = str(Path(tempfile.gettempdir()) / "startup_metrics.csv")
 CONTENDERS = {
     "lightning-finetune --help": [*COMMAND, "--help"],
     "lightning-finetune fit --help": [*COMMAND, "fit", "--help"],
     "lightning-finetune fit with a wrong option": [*COMMAND, "fit", WRONG],
-    "lightning-finetune diagnose --help": [*COMMAND, "diagnose", "--help"],
+    "lightning-finetune fit --help-all": [*COMMAND, "fit", "--help-all"],
+    "lightning-finetune diagnose metrics.csv": [*COMMAND, "diagnose", METRICS],
     "from lightning_finetune import FineTune": ["-c", "from lightning_finetune import FineTune"],
     "from lightning_finetune import ImageData": ["-c", "from lightning_finetune import ImageData"],
     "from lightning_finetune import ImageClassifier": ["-c", "from lightning_finetune import ImageClassifier"],
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows = []
+    Path(METRICS).write_text("\n".join(["step,train_loss", *(f"{step},{1 / (step + 1)}" for step in range(1000))]))
     print("| command | seconds | beside Lightning alone |\n|---|---|---|")
     for name, words in CONTENDERS.items():
         turns = [(seconds(words), seconds(LIGHTNING)) for _ in range(options.pairs + 1)][1:]

@@ -31,6 +31,11 @@ class CheckpointError(FinetuneError):
     """A file that is not a checkpoint of this package, or of another task."""
 
 
+def no_folder(folder: object) -> DataError:
+    """The error of a folder of images that does not exist."""
+    return DataError(f"{folder}: expected a folder of images, but there is none.")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names the closest of ``known``, or an empty string where none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)

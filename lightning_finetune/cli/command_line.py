@@ -7,13 +7,11 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import auto_cli
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
@@ -25,7 +23,7 @@ from lightning_finetune.__about__ import __version__
 from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, RunReport, TrainingDiagnosis
 from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
-from lightning_finetune.cli.loggers import stay_offline_without_key
+from lightning_finetune.cli.loggers import HERE, RunLogger, stay_offline_without_key, through_latest
 from lightning_finetune.cli.old_configurations import take_old_configurations
 from lightning_finetune.cli.parser import ShortErrorsParser
 from lightning_finetune.cli.subcommands import CommandTrainer
@@ -56,14 +54,6 @@ SUBJECTS = {
 RESUME = ("ckpt_path", "weights_only")
 """Arguments that not every subcommand has: where they say nothing, a saved configuration leaves them out."""
 
-OWN = {
-    "export": "lightning_finetune.cli.files.export_checkpoint",
-    "diagnose": "lightning_finetune.cli.files.diagnose_file",
-    "predict": "lightning_finetune.cli.files.predict_files",
-    "sweep": "lightning_finetune.cli.sweep.sweep",
-}
-"""Commands that need no Trainer."""
-
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
     r"The dirpath has changed",  # of a run that resumes: every run has a directory of its own
@@ -90,6 +80,8 @@ class SaveConfig(SaveConfigCallback):
         rank_zero_info(f"The files of this run go to {shown(folder)}")
         whole = yaml.safe_load((folder / self.config_filename).read_text())
         for logger in trainer.loggers:
+            if isinstance(logger, RunLogger) and stage == "fit":
+                logger.is_latest()
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"cli": whole}, allow_val_change=True)
                 _say_where(logger)
@@ -135,6 +127,15 @@ class FineTuneCLI(LightningCLI):
         for name in ("num_classes", "num_outputs"):  # of modules that have such an argument
             parser.link_arguments("data.num_classes", f"model.init_args.{name}", apply_on="instantiate")
 
+    @override
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if path := config.get("ckpt_path"):
+            config["ckpt_path"] = through_latest(path)
+        logger, root = config["trainer"]["logger"], config["trainer"]["default_root_dir"]
+        if root is not None and isinstance(logger, Namespace) and logger["init_args"].get("save_dir") == HERE:
+            logger["init_args"]["save_dir"] = root  # ours, as Lightning's own logger does
+
     def _need_checkpoint(self) -> None:
         if isinstance(self.model, BaseTask) and self.config[self.subcommand].get("ckpt_path") is None:
             raise FinetuneError(
@@ -175,37 +176,14 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
     )
 
 
-def bare_flags(words: list[str]) -> Iterator[str]:
-    """``--unfrozen`` as it is typed; jsonargparse wants a value."""
-    for word, after in zip(words, [*words[1:], "--"], strict=True):
-        yield "--unfrozen=true" if word == "--unfrozen" and after.startswith("--") else word
-
-
-def own_command(words: list[str]) -> Callable[..., None] | None:
-    """The function behind a command that needs no Trainer; what it needs is loaded only where it is asked for."""
-    name = words[0] if words else ""
-    if name not in OWN or (name == "predict" and not any(word.startswith("--images") for word in words)):
-        return None
-    module, _, function = OWN[name].rpartition(".")
-    command: Callable[..., None] = getattr(import_module(module), function)
-    return command
-
-
 def main() -> None:
-    """Entry of the console script; an error of this package ends it with its message alone."""
+    """Run the command of the process; an error of this package ends it with its message alone."""
     for words in _NOISE:
         warnings.filterwarnings("ignore", words)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
     stay_offline_without_key()
-    sys.path.append(str(Path.cwd()))  # where a configuration's own functions and modules lie, as for `python -m`
-    if sys.argv[1:] and not sys.argv[1].startswith("-"):
-        sys.argv[1] = sys.argv[1].replace("-", "_")  # `lr-find`, as a command is typed
-    given = sys.argv[1:] = list(bare_flags(sys.argv[1:]))
     try:
-        if command := own_command(given):
-            auto_cli(command, args=given[1:], as_positional=given[0] == "diagnose")
-        else:
-            run()
+        run()
     except FinetuneError as error:
         sys.exit(f"lightning-finetune: error: {error}")
     except SIGTERMException:

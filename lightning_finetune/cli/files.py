@@ -1,4 +1,4 @@
-"""What the command does with one file alone: a checkpoint to predict with or export, the log of a run."""
+"""What the command does with a checkpoint and files: predict images, export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rich.progress import track
 
 from lightning_finetune.after.loading import load
 from lightning_finetune.data.pixels.decode import load_image, visible
-from lightning_finetune.engine.diagnosis import diagnose, read_csv
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 from lightning_finetune.show.figures.predictions import overlay
 from lightning_finetune.tasks.base import BaseTask
@@ -86,16 +85,6 @@ def predict_files(
     if bad:
         listing.write_text("\n".join(bad), encoding="utf-8", errors="backslashreplace")
         print(f"{len(bad)} cannot be read; all are in {listing}:{first_ten(bad)}")  # noqa: T201
-
-
-def diagnose_file(metrics: str) -> None:
-    """Say what the curves of a run tell about its learning rate and its length.
-
-    Args:
-        metrics: The ``metrics.csv`` that Lightning's CSVLogger wrote for any run.
-    """
-    found = diagnose(read_csv(metrics))
-    print("\n".join(map(str, found)) or "Nothing to look out for.")  # noqa: T201
 
 
 class _Writer:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
+
+HERE = "."
+"""Where runs go if nothing else is said."""
+
+LATEST = "latest"
+"""The link beside the directories of runs that leads to the one that was started last."""
 
 
 class RunLogger(CSVLogger):
@@ -22,7 +29,7 @@ class RunLogger(CSVLogger):
 
     def __init__(
         self,
-        save_dir: str = ".",
+        save_dir: str = HERE,
         name: str = "lightning_logs",
         version: int | str | None = None,
         flush_logs_every_n_steps: int = 100,
@@ -41,6 +48,14 @@ class RunLogger(CSVLogger):
             self._own = version
         return self._own
 
+    def is_latest(self) -> None:
+        """Let ``latest`` lead to this run, if the file system has links."""
+        link = Path(self.root_dir, LATEST)
+        made = link.with_name(f"{LATEST}.{os.getpid()}")
+        with suppress(OSError):
+            made.symlink_to(Path(self.log_dir).name, target_is_directory=True)
+            made.replace(link)
+
 
 def _claimed(folder: Path) -> bool:
     """Make ``folder``; False where another run was first."""
@@ -49,6 +64,13 @@ def _claimed(folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def through_latest(path: str | Path) -> str:
+    """A path in which ``latest`` is the run that it leads to now: a new run takes the link over."""
+    parts = [*Path(path).parents, Path(path)]
+    link = next((part for part in parts if part.name == LATEST and part.is_symlink()), None)
+    return str(path) if link is None else str(link.parent / link.readlink() / Path(path).relative_to(link))
 
 
 def stay_offline_without_key() -> None:

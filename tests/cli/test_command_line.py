@@ -248,6 +248,17 @@ def test_without_a_logger_the_files_lie_in_the_root_directory(here: Path, photos
     } | pictures | tables
 
 
+def test_runs_go_where_the_trainer_says_and_latest_leads_to_the_last(here: Path, photos: Path) -> None:
+    words = ["fit", "--data.root", str(photos), *SMALL, *QUIET, "--fine_tune.epochs", "1"]
+    words += ["--trainer.default_root_dir", "out"]
+    command_line.run(words)
+    made = command_line.run([*words, "--ckpt_path", "out/lightning_logs/latest/checkpoints/last.ckpt"])
+    assert [path.name for path in here.iterdir()] == ["out"]
+    assert made.config["fit"]["ckpt_path"] == "out/lightning_logs/version_0/checkpoints/last.ckpt"
+    assert Path("out/lightning_logs/latest").resolve().name == "version_1"
+    assert Path("out/lightning_logs/latest/config.yaml").is_file()
+
+
 def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-m", "lightning_finetune", "--version"],
@@ -266,12 +277,6 @@ def test_the_plan_is_shown_without_a_step(here: Path, photos: Path, capfd) -> No
     assert {path.name for path in Path("lightning_logs/version_0").iterdir()} >= {"plan.png", "config.yaml"}
     assert not Path("lightning_logs/version_0/checkpoints").exists()
     assert not Path("lightning_logs/version_0/report.html").exists()
-
-
-def test_a_flag_may_be_bare_or_have_its_value() -> None:
-    assert list(command_line.bare_flags(["lr_find", "--unfrozen"])) == ["lr_find", "--unfrozen=true"]
-    assert list(command_line.bare_flags(["--unfrozen", "--data.root", "x"])) == ["--unfrozen=true", "--data.root", "x"]
-    assert list(command_line.bare_flags(["--unfrozen", "false"])) == ["--unfrozen", "false"]
 
 
 def test_a_batch_can_be_looked_at(here: Path, photos: Path) -> None:

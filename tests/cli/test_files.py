@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lightning_finetune import load
-from lightning_finetune.cli import command_line
+from lightning_finetune.cli import front
 from lightning_finetune.cli.files import predict_files
 from lightning_finetune.errors import DataError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
@@ -71,7 +71,7 @@ def test_the_command_predicts_files(checkpoint, images, tmp_path, monkeypatch):
     path = checkpoint(ImageClassifier("test_resnet", **SMALL))
     arguments = ["predict", "--ckpt_path", path, "--images", images / "a.jpg", "--out", tmp_path / "one"]
     monkeypatch.setattr("sys.argv", ["lightning-finetune", *map(str, arguments)])
-    command_line.main()
+    front.main()
     assert (tmp_path / "one" / "predictions.csv").read_text().count("\n") == 2
 
 

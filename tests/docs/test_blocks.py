@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from lightning_finetune.cli import command_line
+from lightning_finetune.cli import front
 from tests.docs.pages import PAGES, ROOT, blocks, name_of
 
 QUICK = "docs/callbacks/fine-tune.md"
@@ -68,7 +68,7 @@ def own_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def status() -> object:
     """What the command ends with."""
     try:
-        command_line.main()
+        front.main()
     except SystemExit as end:
         return end.code or 0
     return 0

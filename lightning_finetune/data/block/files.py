@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.data.pixels.files import is_image
-from lightning_finetune.errors import DataError, first_ten
+from lightning_finetune.errors import DataError, first_ten, no_folder
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def check_folder(folder: Path) -> None:
         DataError: There is none.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder of images, but there is none.")
+        raise no_folder(folder)
 
 
 def check_class_folders(files: FilePaths) -> None:

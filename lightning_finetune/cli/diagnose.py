@@ -1,0 +1,15 @@
+"""``lightning-finetune diagnose``: what the curves of a run tell; this loads neither torch nor Lightning."""
+
+from __future__ import annotations
+
+from lightning_finetune.engine.diagnosis import diagnose, read_csv
+
+
+def diagnose_file(metrics: str) -> None:
+    """Say what the curves of a run tell about its learning rate and its length.
+
+    Args:
+        metrics: The ``metrics.csv`` that Lightning's CSVLogger wrote for any run.
+    """
+    found = diagnose(read_csv(metrics))
+    print("\n".join(map(str, found)) or "Nothing to look out for.")  # noqa: T201
