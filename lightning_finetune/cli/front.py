@@ -52,7 +52,7 @@ def _run(command: Callable[..., None], words: Sequence[str]) -> None:
     from jsonargparse import auto_cli
 
     try:
-        auto_cli(command, args=words[1:], as_positional=words[0] == "diagnose")
+        auto_cli(command, args=[*words[1:]], as_positional=words[0] == "diagnose")
     except FinetuneError as error:
         sys.exit(f"lightning-finetune: error: {error}")
 
