@@ -246,6 +246,7 @@ class FineTune(PhasedCallback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
         unknown: list[dict[str, float]] = [{}] * phase  # a run that resumes past the end of an epoch has not seen it
         self.results = [*[*self.results, *unknown][:phase], scalar_metrics(trainer)]

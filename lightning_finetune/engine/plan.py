@@ -1,6 +1,7 @@
-"""The plan of a run: what holds at each step, as a pure function of the phases and of progress.
+"""The plan of a run: what holds at each place of it, as a pure function of the phases and of progress.
 
-Nothing here is stepped or stored, so resuming, distributed ranks, logging and plotting all read the same function.
+A place is an epoch and the part of it that is done, so that the plan holds however many steps an epoch has. Nothing is
+stepped or stored here, so resuming, distributed ranks, logging and plotting all read the same function.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cached_property
 from typing import overload
 
 from lightning_finetune.engine import schedules
+from lightning_finetune.engine.epochs import Epoch, expected
 from lightning_finetune.engine.phases import LR, Phase
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.errors import PhaseError
@@ -42,15 +44,19 @@ class Plan(Sequence[State]):
     """The resolved schedule: a sequence with one :class:`State` for each optimizer step of the run.
 
     Attributes:
-        phases: In order; all with a number of epochs, but the last may be open when the run is counted in steps.
-        steps: Optimizer steps of each phase.
+        phases: In order; all with a number of epochs, but the last may be open.
+        epochs: Those of all phases that have a number of epochs: as they were, then as they are expected to be.
+        weights: What each of ``epochs`` counts in its phase: the steps it would have with the data of now.
+        max_steps: Optimizer steps after which the run ends at the latest; None: no such end.
         num_groups: Layer groups of the model.
         num_head: How many of them ``"head"`` means.
         train_norm: Whether norm layers of frozen groups train, and so need a rate.
     """
 
     phases: tuple[Phase, ...]
-    steps: tuple[int, ...]
+    epochs: tuple[Epoch, ...]
+    weights: tuple[int, ...]
+    max_steps: int | None = None
     num_groups: int = 3
     num_head: int = 1
     train_norm: bool = False
@@ -78,15 +84,23 @@ class Plan(Sequence[State]):
         return self.state(phase, index - self.start(phase))
 
     def at(self, epoch: int, step: int) -> State:
-        """What holds in ``epoch`` before optimizer step ``step``; a run that overruns its plan stays at its end."""
+        """What holds in ``epoch`` before optimizer step ``step`` of the run; one that overruns stays at its end."""
         phase = self.phase_of(epoch)
-        return self.state(phase, step - self.start(phase))
+        if self._by_step[phase]:
+            return self._state(phase, self._by_steps(phase, step - self.start(phase)))
+        return self._state(phase, self._by_epochs(phase, epoch, step))
 
     def state(self, phase: int, step: int) -> State:
         """What holds at ``step`` within ``phase``."""
-        spec, total = self.phases[phase], max(self.steps[phase], 1)
-        progress = min(max(step, 0), total - 1) / total
-        trained, peaks = self.trained(phase), self._peaks[phase]
+        if self._by_step[phase]:
+            return self._state(phase, self._by_steps(phase, step))
+        step += self.start(phase)
+        first = self.first_epoch(phase)
+        epoch = max(bisect.bisect_right(self._starts, step) - 1, first)
+        return self._state(phase, self._by_epochs(phase, epoch, step))
+
+    def _state(self, phase: int, progress: float) -> State:
+        spec, trained, peaks = self.phases[phase], self.trained(phase), self._peaks[phase]
         if peaks is None:
             return State(phase, trained, None, None, spec.size)
         part = schedules.rate(
@@ -95,23 +109,76 @@ class Plan(Sequence[State]):
         momentum = schedules.momentum(spec.schedule, spec.moms, progress, spec.pct_start)
         return State(phase, trained, tuple(peak * part for peak in peaks), momentum, spec.size)
 
+    def _by_steps(self, phase: int, step: int) -> float:
+        """Progress in a phase whose end is a number of steps."""
+        total = max(self.steps[phase], 1)
+        return min(max(step, 0), total - 1) / total
+
+    def _by_epochs(self, phase: int, epoch: int, step: int) -> float:
+        """Progress in a phase before ``step`` of the run, which is in ``epoch``; its own end is not reached."""
+        first = self.first_epoch(phase)
+        last = first + (self.phases[phase].epochs or 1) - 1
+        if epoch > last:
+            epoch, step = last, self._starts[last + 1]
+        most = self.epochs[epoch].count - (epoch == last)
+        part = self.epochs[epoch].behind(min(step - self._starts[epoch], most))
+        return float(
+            (sum(self.weights[first:epoch]) + part * self.weights[epoch]) / sum(self.weights[first : last + 1])
+        )
+
     def start(self, phase: int) -> int:
         """First optimizer step of ``phase``."""
-        return sum(self.steps[:phase])
+        return self._ends[phase - 1] if phase else 0
 
     def first_epoch(self, phase: int) -> int:
         """First epoch of ``phase``."""
-        return sum(spec.epochs or 0 for spec in self.phases[:phase])
+        return self._first_epochs[phase]
 
     def phase_of(self, epoch: int) -> int:
         """Index of the phase that ``epoch`` (from 0) lies in."""
         return bisect.bisect_right(self._first_epochs, epoch) - 1
 
+    def is_estimate(self, phase: int) -> bool:
+        """Whether the steps of ``phase`` are not all known."""
+        first = self.first_epoch(phase)
+        count = self.phases[phase].epochs
+        return (
+            self.max_steps is None
+            if count is None
+            else any(epoch.is_estimate or epoch.steps is None for epoch in self.epochs[first : first + count])
+        )
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """Optimizer steps of each phase."""
+        steps: list[int] = []
+        for phase in range(len(self.phases)):
+            ends = (self._steps_of_epochs(phase), self._steps_left(phase, steps))
+            steps.append(min((end for end in ends if end is not None), default=1))
+        return tuple(steps)
+
+    def _steps_of_epochs(self, phase: int) -> int | None:
+        first, count = self.first_epoch(phase), self.phases[phase].epochs
+        return None if count is None else sum(epoch.count for epoch in self.epochs[first : first + count])
+
+    def _steps_left(self, phase: int, before: Sequence[int]) -> int | None:
+        return None if self.max_steps is None else self.max_steps - sum(before[:phase])
+
     # What every step asks, worked out once.
 
     @cached_property
+    def _by_step(self) -> list[bool]:
+        """Whether the run ends, by its number of steps, before the epochs of each phase do."""
+        own = [self._steps_of_epochs(phase) for phase in range(len(self.phases))]
+        return [count is None or count > steps for count, steps in zip(own, self.steps, strict=True)]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return list(itertools.accumulate((epoch.count for epoch in self.epochs), initial=0))
+
+    @cached_property
     def _first_epochs(self) -> list[int]:
-        return [self.first_epoch(phase) for phase in range(len(self.phases))]
+        return list(itertools.accumulate((spec.epochs or 0 for spec in self.phases[:-1]), initial=0))
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -160,33 +227,53 @@ def make_plan(
     num_groups: int = 3,
     num_head: int = 1,
     train_norm: bool = False,
+    past: Sequence[Epoch] = (),
 ) -> Plan:
     """Lay ``phases`` over a run.
 
     Args:
         phases: In order; the last may be open (``epochs=None``).
-        steps_per_epoch: Optimizer steps, the same each epoch or one number an epoch; None where it cannot be known,
-            which only an open phase with ``max_steps`` can do without.
+        steps_per_epoch: Optimizer steps, the same each epoch or one number an epoch; None where the data has no length,
+            so that they are known only after an epoch.
         max_epochs: Where an open phase ends.
         max_steps: Where the run ends at the latest.
         num_groups: Layer groups of the model.
         num_head: How many of them ``"head"`` means.
         train_norm: Whether norm layers of frozen groups train.
+        past: The first epochs as they were.
 
     Raises:
-        PhaseError: No phases, an open phase that is not the last or has no end, a phase that begins after the end.
+        PhaseError: No phases, an open phase that is not the last or has no end, a phase that begins after the end, or
+            a rate that would follow the steps of an epoch of unknown length.
     """
     phases = _closed(phases, max_epochs)
-    if steps_per_epoch is None:
-        if len(phases) > 1 or max_steps is None:
+    total = sum(phase.epochs or 0 for phase in phases)
+    said = [None if steps_per_epoch is None else _of_epoch(steps_per_epoch, number) for number in range(total)]
+    epochs = list(past[:total])
+    for number in range(len(epochs), total):
+        epochs.append(expected(said[number], epochs[-1] if epochs else None))
+    weights = tuple(1 if steps is None else steps for steps in said)
+    plan = Plan(tuple(phases), tuple(epochs), weights, max_steps, num_groups, num_head, train_norm)
+    _check_ends(plan)
+    return plan
+
+
+def _check_ends(plan: Plan) -> None:
+    """Refuse a plan that has no end where it needs one, or ends before it has begun."""
+    for phase, (spec, steps) in enumerate(zip(plan.phases, plan.steps, strict=True)):
+        if steps <= 0:
+            raise PhaseError(f"Phase {phase + 1} would never be reached: the run ends at step {plan.start(phase)}.")
+        needs_end = spec.lr is not None and spec.schedule != "constant"
+        if needs_end and spec.epochs is None and plan.max_steps is None:
+            raise PhaseError("The last phase is open, and neither `max_epochs` nor `max_steps` ends the run.")
+        if phase or not needs_end or spec.epochs is None or plan.epochs[0].steps is not None:
+            continue
+        if spec.epochs * schedules.warm_up(spec.schedule, spec.pct_start) < 1:
             raise PhaseError(
-                "The training data has no length, so the epochs' steps are not known. Set `limit_train_batches` to a "
-                "whole number (several phases), or `max_steps` (one phase)."
+                "The training data has no length, so that the rates of phase 1 cannot follow its first epoch. Set "
+                "`limit_train_batches` to the most batches that an epoch can have, or `max_steps` alone; or let the "
+                'first epoch be part of the rise (pct_start), or use schedule="constant".'
             )
-        steps = [max_steps]
-    else:
-        steps = _steps(phases, steps_per_epoch, max_steps)
-    return Plan(tuple(phases), tuple(steps), num_groups, num_head, train_norm)
 
 
 def _closed(phases: Sequence[Phase], max_epochs: int | None) -> list[Phase]:
@@ -205,24 +292,6 @@ def _closed(phases: Sequence[Phase], max_epochs: int | None) -> list[Phase]:
             f"(max_epochs={max_epochs}): it would never be reached. Train longer or begin it earlier."
         )
     return [*phases[:-1], replace(last, epochs=max_epochs - before)]
-
-
-def _steps(phases: Sequence[Phase], per_epoch: int | Sequence[int], max_steps: int | None) -> list[int]:
-    steps: list[int] = []
-    epoch = 0
-    for phase in phases:
-        left = None if max_steps is None else max_steps - sum(steps)
-        if phase.epochs is None:
-            if left is None:
-                raise PhaseError("The last phase is open, and neither `max_epochs` nor `max_steps` ends the run.")
-            steps.append(left)
-        else:
-            planned = sum(_of_epoch(per_epoch, number) for number in range(epoch, epoch + phase.epochs))
-            steps.append(planned if left is None else min(planned, left))
-            epoch += phase.epochs
-        if steps[-1] <= 0:
-            raise PhaseError(f"Phase {len(steps)} would never be reached: the run ends at step {sum(steps[:-1])}.")
-    return steps
 
 
 def _of_epoch(per_epoch: int | Sequence[int], epoch: int) -> int:

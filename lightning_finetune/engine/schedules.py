@@ -61,6 +61,11 @@ def momentum(schedule: Schedule, moms: Moms | None, progress: float, pct_start: 
     return rise_and_fall(*moms, progress, PCT_START[schedule] if pct_start is None else pct_start)
 
 
+def warm_up(schedule: Schedule, pct_start: float | None) -> float:
+    """Which share of a phase lies before its fall, where a place that is not known does little harm."""
+    return PCT_START[schedule] if pct_start is None else pct_start
+
+
 def spread(lr: float | Sequence[float | None], num_groups: int) -> list[float]:
     """One rate for each group, from the input to the head (fastai's ``slice`` rules).
 

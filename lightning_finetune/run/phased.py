@@ -22,6 +22,7 @@ from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.run.grouping import Grouping
 from lightning_finetune.run.loaders import LoaderOrder
+from lightning_finetune.run.progress import Progress
 from lightning_finetune.run.range_test_loop import lends_batches
 from lightning_finetune.run.second_hands import Scheduler, be_the_only_hand, check_scheduler, refuse_finetuning
 from lightning_finetune.run.sizes import Resizer
@@ -68,6 +69,7 @@ class PhasedCallback(Callback):
         self.seed: int | None = None
         self._world_size: int | None = None
         self._lrs: dict[int, LR] = {}
+        self._progress = Progress()
         self._held_norms: list[str] | None = None
         self._checkpoint: dict[str, Any] | None = None
         self.current_plan: Plan | None = None
@@ -160,6 +162,8 @@ class PhasedCallback(Callback):
         if trainer.strategy.root_device.type == "cpu":
             keep_freed()
         self._check_world_size(trainer)
+        for change in self._progress.go_on(trainer, moves=self is self._all(trainer)[0]):
+            rank_zero_info(f"{type(self).__name__}: {change}")
         self.current_plan = self._make_plan(trainer)
         self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
@@ -223,6 +227,7 @@ class PhasedCallback(Callback):
             num_groups=len(self.grouping.groups),
             num_head=self.grouping.num_head,
             train_norm=self.train_norm,
+            past=self._progress.epochs,
         )
         for phase, lr in self._lrs.items():
             plan = plan.with_lr(phase, lr)
@@ -267,6 +272,8 @@ class PhasedCallback(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._progress.begin_epoch(trainer)
+        self.current_plan = self._make_plan(trainer)
         self._enter(trainer)
         if trainer.current_epoch == self.plan_of_run.first_epoch(self._state(trainer).phase) > 0:
             forget_curvature(self.grouping.optimizer)
@@ -298,6 +305,8 @@ class PhasedCallback(Callback):
                 f"{changed[0]:.3g}: a hook of {type(pl_module).__name__}, such as `optimizer_step`, or another "
                 "callback. Let one of them set it."
             )
+        if trainer.is_last_batch:
+            self._end_epoch(trainer)
         # The next step's rates are set here, so that a monitor that runs before this callback logs the right ones.
         self.grouping.set_rates(self._state(trainer))
         self._seed_fetch(trainer, batch_idx + 1)
@@ -306,6 +315,14 @@ class PhasedCallback(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.current_plan is not None and trainer.state.fn == TrainerFn.FITTING:
             self._seed_fetch(trainer, trainer.fit_loop.batch_idx + 1)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._end_epoch(trainer)  # a hook of the module may have ended it before its last batch
+
+    def _end_epoch(self, trainer: pl.Trainer) -> None:
+        if self._progress.end_epoch(trainer):
+            self.current_plan = self._make_plan(trainer)
 
     def _state(self, trainer: pl.Trainer) -> State:
         return self.plan_of_run.at(trainer.current_epoch, trainer.global_step)
@@ -358,6 +375,7 @@ class PhasedCallback(Callback):
             "seed": self.seed,
             "world_size": self._world_size,
             "lrs": dict(self._lrs),
+            "progress": self._progress.state_dict(),
             "norms": self._held_norms,
             "order": self._order.state_dict(),
         }
@@ -367,6 +385,7 @@ class PhasedCallback(Callback):
         self.seed = state_dict["seed"]
         self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
         self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
+        self._progress.load_state_dict(state_dict.get("progress", {}))
         self._held_norms = state_dict.get("norms", [])  # older runs held none once they were unfrozen
         self._order.load_state_dict(state_dict.get("order", {}))
 

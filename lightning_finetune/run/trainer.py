@@ -13,7 +13,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -25,6 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_finetune.data.batches.loader import ImageLoader
+from lightning_finetune.engine import nested
+from lightning_finetune.engine.epochs import same_part
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.run.kinds import is_a
 
@@ -75,10 +78,13 @@ def steps_per_epoch(trainer: pl.Trainer, epochs: int) -> list[int] | None:
     batches = trainer.num_training_batches
     if batches == math.inf:
         return None
+    return [math.ceil(batches / accumulation(trainer, epoch)) for epoch in range(epochs)]
+
+
+def accumulation(trainer: pl.Trainer, epoch: int) -> int:
+    """How many batches of ``epoch`` make an optimizer step."""
     schedulers = [callback for callback in callbacks(trainer) if is_a(callback, GradientAccumulationScheduler)]
-    if not schedulers:
-        return [math.ceil(batches / trainer.accumulate_grad_batches)] * epochs
-    return [math.ceil(batches / schedulers[0].get_accumulate_grad_batches(epoch)) for epoch in range(epochs)]
+    return schedulers[0].get_accumulate_grad_batches(epoch) if schedulers else trainer.accumulate_grad_batches
 
 
 def callbacks(trainer: pl.Trainer) -> list[Callback]:
@@ -125,21 +131,50 @@ def begins_resumed(trainer: pl.Trainer) -> bool:
     return trainer.fit_loop.is_resuming or trainer.fit_loop.restarting
 
 
+def resumed_place(trainer: pl.Trainer) -> Literal["within", "after"] | None:
+    """Whether the run goes on within its current epoch, or after the last batch of it; at ``on_train_start``."""
+    loop = trainer.fit_loop
+    if not loop.restarted_mid_epoch:
+        return None
+    return "after" if loop.epoch_loop.batch_progress.is_last_batch else "within"
+
+
 def seen_batches(trainer: pl.Trainer) -> int:
     """How many batches of its epoch a run that was resumed within one has seen; at ``on_train_start``."""
-    loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    if not loop.restarted_mid_epoch or steps.batch_progress.is_last_batch:
+    steps = trainer.fit_loop.epoch_loop
+    if resumed_place(trainer) != "within":
         return 0
     return steps.batch_progress.current.completed + int(steps.restarted_on_train_batch_end)
 
 
-def begin_epoch_as_usual(trainer: pl.Trainer) -> None:
-    """Have the hooks of an epoch's start called after a resume from a checkpoint of the last batch of the epoch before.
+def move_within_epoch(trainer: pl.Trainer, before: int) -> None:
+    """Let a run that was resumed go on at the same part of its epoch, which had other batches; at ``on_train_start``.
 
-    Lightning then goes on to the next epoch, but takes it for one that had begun and leaves them out.
+    Args:
+        trainer: Of the run.
+        before: How many batches the epoch had in the run that was stopped.
+    """
+    steps, now = trainer.fit_loop.epoch_loop, int(trainer.num_training_batches)
+    seen = now if steps.batch_progress.is_last_batch else same_part(seen_batches(trainer), before, now)
+    done = seen - int(steps.restarted_on_train_batch_end)  # which Lightning adds when it goes on
+    steps.batch_progress.current.load_state_dict({"ready": seen, "started": seen, "processed": seen, "completed": done})
+    for loader in nested.leaves(trainer.train_dataloader):
+        if isinstance(loader, ImageLoader):
+            loader.load_state_dict({"epoch": trainer.current_epoch, "batch": seen})
+
+
+def begin_epoch_as_usual(trainer: pl.Trainer) -> None:
+    """Have the hooks of an epoch's start called after a resume from a checkpoint of the end of the epoch before.
+
+    From one of its last batch, and where ``max_steps`` ends the run also from one of its very end, Lightning goes on to
+    the next epoch, but takes it for one that had begun and leaves them out; or it ends the epoch once more.
     """
     loop, steps = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    if loop.restarted_mid_epoch and steps.restarted_on_train_batch_end and steps.batch_progress.is_last_batch:
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.reset_restart_stage()
+        steps.restarting = False
+    elif loop.restarted_mid_epoch and steps.restarted_on_train_batch_end and steps.batch_progress.is_last_batch:
         loop.reset_restart_stage()
 
 

@@ -25,7 +25,20 @@ def show_plan(plan: Plan, groups: Sequence[LayerGroup]) -> None:
     table = _table("Plan of the run", *columns)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for note in plan_notes(plan):
+        console.print(note, highlight=False)
+
+
+def plan_notes(plan: Plan) -> list[str]:
+    """What of a plan is not certain, in sentences."""
+    notes = []
+    if any(epoch.steps is None for epoch in plan.epochs):
+        notes.append("?: the data say no length, so that steps are known after the first epoch, and rates follow them.")
+    elif any(map(plan.is_estimate, range(len(plan.phases)))):
+        notes.append("~: an estimate, as the epoch before had other steps than its data said; rates follow what comes.")
+    return notes
 
 
 def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list[list[str]]]:
@@ -35,7 +48,7 @@ def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list
     rows = []
     for index, phase in enumerate(plan.phases):
         size = [f"{phase.size} px" if phase.size else "as is"] if sized else []
-        row = [str(index + 1), _epochs(plan, index), str(plan.steps[index]), _trains(plan, index, groups)]
+        row = [str(index + 1), _epochs(plan, index), _steps(plan, index), _trains(plan, index, groups)]
         rows.append([*row, rates(plan, index), phase.schedule.replace("_", "-"), *size])
     return columns, rows
 
@@ -78,6 +91,13 @@ def _table(title: str, *columns: str) -> Table:
     table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.pad_edge = False
     return table
+
+
+def _steps(plan: Plan, phase: int) -> str:
+    first, count = plan.first_epoch(phase), plan.phases[phase].epochs
+    if any(epoch.steps is None for epoch in plan.epochs[first : None if count is None else first + count]):
+        return "?"
+    return f"~{plan.steps[phase]}" if plan.is_estimate(phase) else str(plan.steps[phase])
 
 
 def _epochs(plan: Plan, phase: int) -> str:
