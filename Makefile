@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo notebooks test test-all test-lowest lint docs bench clean
+.PHONY: demo notebooks test test-all test-lowest test-modules lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -24,6 +24,13 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pip install --quiet --editable ".[wandb,tensorboard,demo,sweep]" --constraint tests/lowest.txt
 	$(VENV)-lowest/bin/python -m pip install --quiet "pytest>=8.2" "hypothesis>=6.100" "psutil>=5.9" "scikit-learn>=1.4"
 	$(VENV)-lowest/bin/python -m pytest
+
+# Modules of other projects (transformers, peft, torchgeo, lightly), in an environment of their own.
+test-modules:
+	$(PYTHON) -m venv $(VENV)-modules
+	$(VENV)-modules/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-modules/bin/python -m pip install --quiet --editable . --group modules
+	$(VENV)-modules/bin/python -m pytest tests/modules
 
 test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow" --durations=25
