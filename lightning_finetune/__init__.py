@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_finetune.after.interpretation import interpret
     from lightning_finetune.after.loading import load
     from lightning_finetune.callbacks import (
+        EpochTable,
         FineTune,
         GradualUnfreezing,
         LogConfusion,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     )
     from lightning_finetune.data import ImageData, ImageItems
     from lightning_finetune.engine.phases import Phase
+    from lightning_finetune.notebook import fine_tune, lr_find, show_results
     from lightning_finetune.tasks import (
         ImageClassifier,
         ImageRegressor,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "EpochTable",
     "FineTune",
     "GradualUnfreezing",
     "ImageClassifier",
@@ -61,12 +64,16 @@ __all__ = [
     "UNetSegmenter",
     "WatchModel",
     "__version__",
+    "fine_tune",
     "interpret",
     "load",
+    "lr_find",
+    "show_results",
 ]
 
 _HOMES = {
     "callbacks": (
+        "EpochTable",
         "FineTune",
         "GradualUnfreezing",
         "LRRangeTest",
@@ -83,6 +90,7 @@ _HOMES = {
     "after.loading": ("load",),
     "after.interpretation": ("interpret",),
     "engine.phases": ("Phase",),
+    "notebook": ("fine_tune", "lr_find", "show_results"),
     "tasks": (
         "ImageClassifier",
         "ImageRegressor",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Interpretation:
     """What a task says about a validation set.
 
@@ -50,6 +50,11 @@ class Interpretation:
     items: pd.DataFrame
     confusion: Confusion | None
     tile: int | None = None
+
+    def __repr__(self) -> str:
+        """The three worst images; a notebook would else print every row."""
+        seen = f"{len(self.items):,} images at {self.size[0]} x {self.size[1]} pixels, the worst:"
+        return f"Interpretation of a {type(self.task).__name__}: {seen}\n{self.top_losses(3).to_string(index=False)}"
 
     @property
     def counts(self) -> Ints:

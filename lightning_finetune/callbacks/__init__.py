@@ -1,6 +1,7 @@
 """Callbacks for anybody's Trainer: thin adapters between Lightning and the engines."""
 
 from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint as BestCheckpoint
+from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.callbacks.gradual_unfreezing import GradualUnfreezing
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint as LastCheckpoint
@@ -15,6 +16,7 @@ from lightning_finetune.callbacks.training_diagnosis import TrainingDiagnosis
 from lightning_finetune.callbacks.watch_model import WatchModel
 
 __all__ = [
+    "EpochTable",
     "FineTune",
     "GradualUnfreezing",
     "LRRangeTest",

@@ -18,6 +18,7 @@ from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.artifacts import save_table
 from lightning_finetune.run.find import find_lr
+from lightning_finetune.run.folder import keeps_files
 from lightning_finetune.run.head_start import new_head, solve_new_head
 from lightning_finetune.run.phased import PhasedCallback
 from lightning_finetune.run.second_hands import Scheduler
@@ -99,8 +100,13 @@ class FineTune(PhasedCallback):
         self.wishes = Wishes(epochs, head_epochs, full_epochs, lr, lr_ratio, sizes, find)
         self.follows_recipe = phases is None or isinstance(phases, int)
         self._phases = make_phases(self.recipe, self.wishes, False) if isinstance(phases, int | None) else phases
+        if odd := [phase for phase in self._phases if not isinstance(phase, Phase)]:
+            raise PhaseError(f"Expected `phases` to hold phases such as Phase(4, 'head', 3e-3), got {odd[0]!r}.")
         if not self._phases or any(phase.epochs is None for phase in self._phases):
             raise PhaseError(f"Expected every phase of FineTune to say its number of epochs, got {self._phases}.")
+
+    def __repr__(self) -> str:
+        return "\n  ".join(["FineTune:", *map(str, self._phases)])
 
     @override
     def _start_afresh(self) -> None:
@@ -200,7 +206,8 @@ class FineTune(PhasedCallback):
             self._solve_head(trainer, pl_module)
         if trainer.is_global_zero:
             tables.show_plan(self.plan_of_run, self.grouping.groups)
-            save_table(trainer, "plan", *tables.plan_rows(self.plan_of_run, self.grouping.groups))
+            if keeps_files(trainer):
+                save_table(trainer, "plan", *tables.plan_rows(self.plan_of_run, self.grouping.groups))
 
     @override
     def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -22,6 +22,7 @@ from typing_extensions import override
 from lightning_finetune.__about__ import __version__
 from lightning_finetune.callbacks import FineTune, LogConfusion, LogPredictions, PlotRun, RunReport, TrainingDiagnosis
 from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
+from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.cli.loggers import HERE, RunLogger, stay_offline_without_key, through_latest
 from lightning_finetune.cli.old_configurations import take_old_configurations
@@ -35,6 +36,7 @@ from lightning_finetune.tasks import BaseTask
 
 CALLBACKS = {
     "fine_tune": FineTune,
+    "epoch_table": EpochTable,
     "log_predictions": LogPredictions,
     "log_confusion": LogConfusion,
     "plot_run": PlotRun,

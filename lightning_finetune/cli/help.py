@@ -68,7 +68,7 @@ Recipe:
   --fine_tune.sizes null         image sizes one after the other: [64,128,224]
   --fine_tune.phases null        your own list of phases
   also: --fine_tune.head_epochs, full_epochs, lr_ratio, train_norm, groups,
-        min_size, unfreeze_all
+        min_size, unfreeze_all, scheduler
 """
 
 _RUN = """
@@ -80,8 +80,8 @@ Run:
   --trainer.devices auto         how many of them
   --trainer.precision null       bf16-mixed is faster on a GPU
   --trainer.logger LOGGER        WandbLogger, TensorBoardLogger, …
-  also: --log_predictions.num, seed; --report.enabled; --best.monitor, mode;
-        --last.every_n_train_steps
+  also: --log_predictions.num, seed; --epoch_table.monitor, mode;
+        --report.enabled; --best.monitor, mode; --last.every_n_train_steps
 
 --help-all lists every option, those of the Trainer and of callbacks included.
 """
@@ -160,7 +160,7 @@ masks as pictures.
   --out predictions    folder to write to
   --tta none           mean over mirrored (flip) or all turned images (dihedral)
   --batch_size 32
-  --tile null          masks: side of the pieces of larger images, in pixels: 1024
+  --tile null          masks: side in pixels of pieces of larger images
   --scale null         masks: pixels of the model per pixel of the image
 """,
     "export": """\

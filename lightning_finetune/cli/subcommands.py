@@ -13,13 +13,13 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.after.loading import load
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, RunReport
-from lightning_finetune.cli.find_only import FindOnly
 from lightning_finetune.cli.plan_only import PlanOnly
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.engine.phases import DEFAULT_LR
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Found, known_high
 from lightning_finetune.errors import CheckpointError, FinetuneError
+from lightning_finetune.run.find_only import FindOnly
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.trainer import callbacks
 from lightning_finetune.show.tables import show_table

@@ -15,6 +15,7 @@ from lightning_finetune.engine.phases import DEFAULT_LR, LR
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Curve, Found, choose, suggest, sweep_rates, sweep_steps
 from lightning_finetune.run.artifacts import save_figure, save_table
+from lightning_finetune.run.folder import keeps_files
 from lightning_finetune.run.range_test_loop import run_sweep
 from lightning_finetune.run.trainer import steps_per_epoch
 
@@ -92,7 +93,7 @@ def swept(
 
 def show_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) -> None:
     """Draw the curve into the run's directory, and log it as a picture and as a table; on rank zero."""
-    if not trainer.is_global_zero:
+    if not (trainer.is_global_zero and keeps_files(trainer)):
         return
     from lightning_finetune.show.figures.range_test import draw_curve  # only now, as it loads matplotlib
 

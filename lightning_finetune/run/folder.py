@@ -23,6 +23,12 @@ def run_dir(trainer: pl.Trainer) -> Path:
     return folder
 
 
+def keeps_files(trainer: pl.Trainer) -> bool:
+    """Whether the run was asked to leave files: it has a logger, saves checkpoints, or was given a folder."""
+    elsewhere = Path(trainer.default_root_dir) != Path.cwd()
+    return bool(trainer.loggers or trainer.checkpoint_callbacks) or elsewhere
+
+
 def shown(path: Path) -> str:
     """A path as short as it can be typed: relative to the working directory where it lies inside."""
     relative = os.path.relpath(path)

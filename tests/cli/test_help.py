@@ -14,7 +14,7 @@ from lightning_finetune.cli.files import export_checkpoint, predict_files
 from lightning_finetune.cli.help import COMMANDS, OVERVIEW, options
 from lightning_finetune.cli.sweep import sweep
 
-GROUPS = ("data", "model", "fine_tune", "log_predictions", "report", "best", "last")
+GROUPS = ("data", "model", "fine_tune", "log_predictions", "epoch_table", "report", "best", "last")
 """Of our own options; the text lists a few of the Trainer's too."""
 
 

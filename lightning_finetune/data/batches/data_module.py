@@ -41,6 +41,9 @@ STEPS = 12
 
 IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
+_FEW = 5
+"""Names of classes that are shown of many."""
+
 
 class ImageDataModule(LightningDataModule):
     """Images, split and labelled, as a Lightning data module.
@@ -118,6 +121,17 @@ class ImageDataModule(LightningDataModule):
         self.channels = channels
         self._train_size = self.size
         self._loaders: list[weakref.ref[ImageLoader]] = []  # weak: what Lightning drops ends its workers
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{(self.splits == split).sum():,} {split.name.lower()}" for split in Split if self._has(split)
+        )
+        names = ", ".join(self.classes[:_FEW]) + (", …" if len(self.classes) > _FEW else "")
+        height, width = self.size
+        said = f"{counts} images, {self.num_classes} classes ({names}), {height} x {width} pixels, "
+        return f"{type(self).__name__}: {said}batches of {self.batch_size}"
+
+    __str__ = __repr__  # Lightning's lists the loaders' sizes, and makes them for it
 
     @property
     def num_classes(self) -> int:

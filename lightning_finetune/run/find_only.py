@@ -1,4 +1,4 @@
-"""The range test by itself: what the command ``lightning-finetune lr-find`` runs instead of training."""
+"""The range test by itself, in place of training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import override
 from lightning_finetune.engine.phases import DEFAULT_LR, Phase
 from lightning_finetune.engine.range_test import Found
 from lightning_finetune.run.find import find_lr
-from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.folder import keeps_files, run_dir, shown
 from lightning_finetune.run.phased import PhasedCallback
 from lightning_finetune.show import tables
 
@@ -20,7 +20,7 @@ from lightning_finetune.show import tables
 class FindOnly(PhasedCallback):
     """Sweep once before training would begin, show what it suggests, and end the run without a step.
 
-    Writes ``lr_range_phase_1.png`` and ``lr_find.json`` into the run's directory.
+    Writes ``lr_range_phase_1.png`` and ``lr_find.json`` into the run's directory, if it keeps files.
 
     Args:
         unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
@@ -50,7 +50,7 @@ class FindOnly(PhasedCallback):
         super().on_train_start(trainer, pl_module)
         self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self.seed or 0, self.rule)
         trainer.should_stop = True
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and keeps_files(trainer):
             path = run_dir(trainer) / "lr_find.json"
             path.write_text(json.dumps({"unfrozen": self.unfrozen, **asdict(self.found)}, indent=1))
             tables.show_suggestions(self.found)

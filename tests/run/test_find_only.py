@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lightning_finetune import FineTune, Phase
-from lightning_finetune.cli.find_only import FindOnly
+from lightning_finetune.run.find_only import FindOnly
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.resuming import assert_same_bits
 

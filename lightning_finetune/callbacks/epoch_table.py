@@ -1,0 +1,92 @@
+"""One line per epoch: losses, metrics, seconds, the best marked."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from lightning_finetune.run.trainer import scalar_metrics
+from lightning_finetune.show.epochs import epoch_html, epoch_lines
+
+
+class EpochTable(Callback):
+    """Show each epoch as a row when it ends: losses, metrics, minutes and seconds; the best so far is marked.
+
+    In a notebook it is one table that grows, elsewhere one line per epoch, also if the output is piped. Epochs count
+    from 1. A resumed run goes on with the rows that it had.
+
+    Args:
+        monitor: What decides which epoch is the best, as for ``best.ckpt``; without such a metric none is marked.
+        mode: ``"min"`` if less of it is better, else ``"max"``.
+
+    Attributes:
+        rows: The epochs so far: ``epoch``, each metric by name, ``seconds``.
+    """
+
+    def __init__(self, monitor: str = "val_loss", mode: str = "min") -> None:
+        self.monitor, self.better = monitor, max if mode == "max" else min
+        self.rows: list[dict[str, float]] = []
+        self._begin = 0.0
+        self._display: Any = None
+
+    @property
+    def best(self) -> int | None:
+        """The place of the best row; None if no row has the metric."""
+        values = [(row[self.monitor], -place) for place, row in enumerate(self.rows) if self.monitor in row]
+        if not values:
+            return None
+        best = self.better(value for value, _ in values)
+        return next(-place for value, place in values if value == best)
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 0:  # else a resumed run, or a second `fit` that goes on
+            self.rows = []
+        self._display = None
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin = time.monotonic()
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = time.monotonic() - self._begin
+        self.rows.append({"epoch": trainer.current_epoch + 1, **scalar_metrics(trainer), "seconds": seconds})
+        if trainer.is_global_zero:
+            self._show(trainer)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    @override
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        if "ipykernel" in sys.modules:
+            self._show_in_cell()
+            return
+        head, *lines = epoch_lines(self.rows, self.best)
+        said = lines[-1] if len(lines) > 1 and self._display else f"{head}\n{lines[-1]}"
+        self._display = True
+        bar = trainer.progress_bar_callback
+        print(said, flush=True) if bar is None else bar.print(said)  # noqa: T201
+
+    def _show_in_cell(self) -> None:
+        from IPython.display import HTML, display
+
+        table = HTML(epoch_html(self.rows, self.best))  # type: ignore[no-untyped-call]  # IPython leaves them untyped
+        if self._display is None:
+            self._display = display(table, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._display.update(table)
+
+    def _repr_html_(self) -> str:
+        return epoch_html(self.rows, self.best)

@@ -1,0 +1,82 @@
+"""What the calls for notebooks give back, as a cell shows it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import lightning.pytorch as pl
+
+from lightning_finetune.callbacks.epoch_table import EpochTable
+from lightning_finetune.engine.history import History
+from lightning_finetune.engine.range_test import Found
+from lightning_finetune.run.phase_ends import bands_of, plan_of
+from lightning_finetune.show.epochs import epoch_lines
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # heavy, and only its name is needed
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run that has ended.
+
+    Attributes:
+        trainer: That ran it, with the module as ``trainer.lightning_module``.
+        history: Rates, losses and metrics by optimizer step.
+        table: A row per epoch.
+    """
+
+    trainer: pl.Trainer
+    history: History
+    table: EpochTable
+
+    def plot(self) -> Figure:
+        """Learning rates, losses and metrics over the steps of the run, its phases behind them."""
+        from lightning_finetune.show.figures import draw_run  # only now, as it loads matplotlib
+
+        return draw_run(self.history, bands_of(plan_of(self.trainer)))
+
+    def __repr__(self) -> str:
+        return "\n".join(epoch_lines(self.table.rows, self.table.best))
+
+    def _repr_html_(self) -> None:
+        """Nothing: the cell has shown the table while it grew."""
+
+
+@dataclass(frozen=True, repr=False)
+class RangeTestResult:
+    """What a learning rate range test says.
+
+    Attributes:
+        lr: The rate to take, or the rates of the input and of the head.
+        reason: Why, in a sentence.
+        suggestions: Rates by the name of the rule, fastai's among them.
+    """
+
+    lr: float | tuple[float, float]
+    reason: str
+    suggestions: Mapping[str, float]
+    found: Found
+
+    def plot(self) -> Figure:
+        """The loss over the rates, with what is taken."""
+        from lightning_finetune.show.figures.range_test import draw_curve  # only now, as it loads matplotlib
+
+        return draw_curve(self.found.curve, self.lr if isinstance(self.lr, tuple) else (self.lr,))
+
+    def __repr__(self) -> str:
+        rates = self.lr if isinstance(self.lr, tuple) else (self.lr,)
+        suggested = ", ".join(f"{name} {lr:.1e}" for name, lr in self.suggestions.items())
+        return f"Take {' to '.join(f'{lr:.1e}' for lr in rates)}: {self.reason}.\nSuggestions: {suggested}"
+
+    def _repr_html_(self) -> str:
+        """The curve with the words under it."""
+        picture = io.BytesIO()
+        self.plot().savefig(picture, format="png", dpi=80)
+        encoded = base64.b64encode(picture.getvalue()).decode()
+        words = repr(self).replace("\n", "<br>")
+        return f"<img src='data:image/png;base64,{encoded}' alt='learning rate range test'><p>{words}</p>"
