@@ -10,10 +10,15 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
-from lightning_finetune.engine.resize import Size, check_min_size, target_size
+from lightning_finetune.engine.resize import Size, check_min_size, snap, target_size
 from lightning_finetune.engine.resize_batch import resize_batch
 from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.run.range_test_loop import try_step
+
+_ONE_IMAGE = (
+    "Batch norm learns from several values per channel, and here it gets one, of one image: take batches of at least 2 "
+    "(with drop_last=True if the last is smaller), or larger images."
+)
 
 
 class Resizer:
@@ -64,19 +69,37 @@ class Resizer:
         """
         for size in sorted({self.resolve(size) for size in sizes}, reverse=True):
             self._use(size)
-            try:
-                try_step(trainer, self.module, batch)
-            except FinetuneError:
-                raise  # says itself what is wrong, and it is not the size
-            except Exception as error:
-                if "DataLoader worker" in str(error):
-                    raise
-                reason = str(error).strip().partition("\n")[0]
-                raise PhaseError(
-                    f"{type(self.module).__name__} cannot train at {size[0]} x {size[1]} pixels: "
-                    f"{type(error).__name__}: {reason} Use a model that takes any size, or leave that size out; where "
-                    "memory ran out, a smaller batch."
-                ) from error
+            if (error := self._failure(trainer, batch)) is not None:
+                raise PhaseError(self._cause(trainer, size, error, batch)) from error
+
+    def _failure(self, trainer: pl.Trainer, batch: Any) -> Exception | None:
+        """What a step at the present size fails with, if that can have to do with the size."""
+        try:
+            try_step(trainer, self.module, batch)
+        except FinetuneError:
+            raise  # says itself what is wrong
+        except Exception as error:
+            if "DataLoader worker" in str(error):
+                raise
+            return error
+        return None
+
+    def _cause(self, trainer: pl.Trainer, size: Size, error: Exception, batch: Any) -> str:
+        """The error at ``size``, and what it takes: other batches, other images, or another model."""
+        said = str(error).strip().partition("\n")[0]
+        what = f"{type(self.module).__name__} cannot train at {_words(size)} pixels: {type(error).__name__}: {said} "
+        if "more than 1 value per channel" in said:
+            return what + _ONE_IMAGE
+        if "memory" in said.lower():
+            return f"{what}Take smaller batches, or leave that size out."
+        own = None if self.data is None else self.data.size
+        self.size = None
+        if own is not None:
+            self._use(own)
+        if own == size or self._failure(trainer, batch) is not None:
+            hint = "" if own is None or snap(own) == own else f", such as {_words(snap(own))}"
+            return f"{what}It cannot at the data's own size either: give one that the model takes{hint}, or mend that."
+        return f"{what}It can at the data's own size: leave that size out, or use a model that takes any."
 
     def release(self) -> None:
         """Leave module and data as they were found."""
@@ -97,3 +120,7 @@ class Resizer:
             return step(batch if self.size is None else resize_batch(batch, self.size), *args, **kwargs)
 
         vars(self.module)["training_step"] = training_step
+
+
+def _words(size: Size) -> str:
+    return f"{size[0]} x {size[1]}"

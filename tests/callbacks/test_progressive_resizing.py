@@ -228,3 +228,50 @@ def test_masks_of_anybodys_data_keep_their_ids(tmp_path):
     trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
     trainer.fit(module, DataLoader(items, 2))
     assert module.ids == {0, 5, 11, 255}
+
+
+class Pooled(Sized):
+    """Batch norm after pooling, as in the decoders of DeepLab and PSPNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
+
+
+class Strided(Sized):
+    """A decoder that needs images of multiples of 32, whatever their size."""
+
+    def forward(self, x):
+        if x.shape[-1] % 32:
+            raise RuntimeError(f"Wrong input shape {x.shape[-1]}. Expected height and width divisible by 32.")
+        return super().forward(x)
+
+
+class WrongLabels(Sized):
+    def training_step(self, batch, batch_idx):
+        return super().training_step([batch[0], batch[1] + 9], batch_idx)
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "batch_size", "cause"),
+    [
+        (Pooled, 96, 1, r"Expected more than 1.*of one image: take batches of at least 2"),
+        (FixedSize, 96, 8, r"doesn't match.*can at the data's own size: leave that size out"),
+        (FixedSize, 128, 8, r"doesn't match.*cannot at the data's own size either: give one that the model takes"),
+        (WrongLabels, 96, 8, r"IndexError: Target \d+ is out of bounds.*cannot at the data's own size either"),
+    ],
+)
+def test_the_cause_is_named_be_it_the_size_or_not(tmp_path, make, size, batch_size, cause):
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
+    with pytest.raises(PhaseError, match=rf"cannot train at 64 x 64 pixels: .*({cause})"):
+        trainer.fit(make(), DataLoader(images(16, size=size), batch_size))
+
+
+def test_a_size_of_the_data_that_no_decoder_takes_is_named_with_the_nearest(tmp_path, folder):
+    data = ImageData.from_folder(folder, size=100, batch_size=8, num_workers=0)
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 100})])
+    with pytest.raises(PhaseError, match=r"(?s)at 100 x 100 pixels: .*divisible by 32.*data's own.*such as 96 x 96"):
+        trainer.fit(Strided(), data)
