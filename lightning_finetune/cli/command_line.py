@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from typing_extensions import override
 
 from lightning_finetune.__about__ import __version__
@@ -186,7 +186,7 @@ def main() -> None:
     stay_offline_without_key()
     try:
         run()
-    except FinetuneError as error:
+    except (FinetuneError, MisconfigurationException) as error:
         sys.exit(f"lightning-finetune: error: {error}")
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0, for which a scheduler would take the job as done

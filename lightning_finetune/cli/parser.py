@@ -21,6 +21,25 @@ _OPTION = re.compile(r"(?:[oO]ption '|arguments: --)([\w.]+)")
 _NAME = re.compile(r"dot import path string: (\w+)$", re.MULTILINE)
 
 
+_KEY = re.compile(r'Parser key "([\w.]+)"')
+_GIVEN = re.compile(r"(?:Given|Got) value: (.+?)\.?$", re.MULTILINE)
+_KINDS = re.compile(r"(?:Subtypes: \[(.+)\]|Expected a (.+?)\.)\s", re.MULTILINE)
+_PLAIN = (
+    (r"<class '([\w.]+)'>", r"\1"),
+    (r"(?:[a-z_]+\.)+(?=[A-Z])", ""),
+    (r"NoneType", "null"),
+    (r"Callable\[\.\.\., Any\]", "a function"),
+    (r"\bLiteral\[(.+?)\](?=$|,)", r"\1"),
+)
+"""Python's words for types, and what is read more easily."""
+
+_WRITTEN = {
+    "fine_tune.sizes": '"[64, 128]"',
+    "fine_tune.phases": '"[{epochs: 1, train: head}, {epochs: 3, train: all}]"',
+}
+"""How an option is written whose value is easily mistyped."""
+
+
 class ShortErrorsParser(LightningArgumentParser):
     """Lightning's parser, but a wrong word does not print all options before it says which word was wrong."""
 
@@ -29,9 +48,25 @@ class ShortErrorsParser(LightningArgumentParser):
         if not self.exit_on_error:  # one that jsonargparse tries a class with
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
-        text = re.sub(r"\n\s*\n", "\n", message).strip()
-        sys.stderr.write(f"{parser.prog.replace(' [options]', '')}: error: {text.rstrip('.')}.{hint(text, parser)}\n")
+        text = in_one_line(re.sub(r"\n\s*\n", "\n", message).strip())
+        sys.stderr.write(
+            f"{parser.prog.replace(' [options]', '')}: error: {text.rstrip('.')}.{hint(message, parser)}\n"
+        )
         self.exit(2)
+
+
+def in_one_line(message: str) -> str:
+    """A value that fits none of its types, without the search through all of them."""
+    keys, given, kinds = _KEY.findall(message), _GIVEN.findall(message), _KINDS.search(message)
+    if not (keys and given and kinds):
+        return message
+    name, kind = ".".join(keys), kinds[1] or kinds[2]
+    for pattern, plain in _PLAIN:
+        kind = re.sub(pattern, plain, kind)
+    if "[" not in kind:
+        kind = " or ".join(part for part in kind.rpartition(", ") if part not in ("", ", "))
+    written = f" Write it as --{name} {_WRITTEN[name]}" if name in _WRITTEN else ""
+    return f"--{name}: expected {kind.replace(', null', ' or null')}, got {given[-1]}.{written}"
 
 
 def hint(message: str, parser: Any) -> str:
