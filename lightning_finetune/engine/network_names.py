@@ -6,7 +6,7 @@ import re
 
 _HEADS = frozenset(
     {"head", "heads", "classifier", "classifiers", "fc", "logits", "score", "scores", "predictor", "predictors", "cls"}
-    | {"prediction", "predictions", "outc", "aux", "rpn", "fpn", "extra", "pooler"}
+    | {"prediction", "predictions", "outputs", "outc", "aux", "rpn", "fpn", "extra", "pooler"}
 )
 _BEGIN_HEADS = frozenset({"out", "output", "outputs", "last"})
 _SEVERAL_HEADS = frozenset({"aux", "head", "classifier"})

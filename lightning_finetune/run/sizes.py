@@ -70,7 +70,11 @@ class Resizer:
         for size in sorted({self.resolve(size) for size in sizes}, reverse=True):
             self._use(size)
             if (error := self._failure(trainer, batch)) is not None:
-                raise PhaseError(self._cause(trainer, size, error, batch)) from error
+                said = str(error).strip().partition("\n")[0]
+                raise PhaseError(
+                    f"{type(self.module).__name__} cannot train at {size[0]} x {size[1]} pixels: "
+                    f"{type(error).__name__}: {said} {self._way_out(trainer, size, said, batch)}"
+                ) from error
 
     def _failure(self, trainer: pl.Trainer, batch: Any) -> Exception | None:
         """What a step at the present size fails with, if that can have to do with the size."""
@@ -84,22 +88,20 @@ class Resizer:
             return error
         return None
 
-    def _cause(self, trainer: pl.Trainer, size: Size, error: Exception, batch: Any) -> str:
-        """The error at ``size``, and what it takes: other batches, other images, or another model."""
-        said = str(error).strip().partition("\n")[0]
-        what = f"{type(self.module).__name__} cannot train at {_words(size)} pixels: {type(error).__name__}: {said} "
+    def _way_out(self, trainer: pl.Trainer, size: Size, said: str, batch: Any) -> str:
+        """What it takes after a failure at ``size``: other batches, other images, or another model."""
         if "more than 1 value per channel" in said:
-            return what + _ONE_IMAGE
+            return _ONE_IMAGE
         if "memory" in said.lower():
-            return f"{what}Take smaller batches, or leave that size out."
+            return "Take smaller batches, or leave that size out."
         own = None if self.data is None else self.data.size
         self.size = None
         if own is not None:
             self._use(own)
         if own == size or self._failure(trainer, batch) is not None:
-            hint = "" if own is None or snap(own) == own else f", such as {_words(snap(own))}"
-            return f"{what}It cannot at the data's own size either: give one that the model takes{hint}, or mend that."
-        return f"{what}It can at the data's own size: leave that size out, or use a model that takes any."
+            hint = "" if own is None or snap(own) == own else ", such as {} x {}".format(*snap(own))
+            return f"It cannot at the data's own size either: give one that the model takes{hint}, or mend that."
+        return "It can at the data's own size: leave that size out, or use a model that takes any."
 
     def release(self) -> None:
         """Leave module and data as they were found."""
@@ -120,7 +122,3 @@ class Resizer:
             return step(batch if self.size is None else resize_batch(batch, self.size), *args, **kwargs)
 
         vars(self.module)["training_step"] = training_step
-
-
-def _words(size: Size) -> str:
-    return f"{size[0]} x {size[1]}"
