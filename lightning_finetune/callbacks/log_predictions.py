@@ -70,7 +70,7 @@ class LogPredictions(Callback):
         if shown:
             from lightning_finetune.show.figures import draw_predictions  # only now, as it loads matplotlib
 
-            figure = draw_predictions(shown, f"after epoch {trainer.current_epoch}")
+            figure = draw_predictions(shown, f"after epoch {trainer.current_epoch + 1}")
             save_figure(trainer, "predictions", figure, dpi=90)
             save_samples(trainer, "samples", shown, classes)
 

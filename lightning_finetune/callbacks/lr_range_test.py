@@ -116,7 +116,7 @@ class LRRangeTest(Callback):
             taken = self.apply and fault(curve, self.suggest) is None
             reason = f"the rate was set to {self.suggest}" if taken else "the rate was left as it was"
             chosen = [curve.suggestions[self.suggest]] if taken else []
-            yield epoch, RangeTest(f"Before epoch {epoch}", curve, chosen, reason)
+            yield epoch, RangeTest(f"Before epoch {epoch + 1}", curve, chosen, reason)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -288,7 +288,7 @@ def _closed(phases: Sequence[Phase], max_epochs: int | None) -> list[Phase]:
     before = sum(phase.epochs or 0 for phase in phases[:-1])
     if before >= max_epochs:
         raise PhaseError(
-            f"The last phase begins at epoch {before}, but the run ends after epoch {max_epochs - 1} "
+            f"The last phase begins at epoch {before + 1}, but the run ends after epoch {max_epochs} "
             f"(max_epochs={max_epochs}): it would never be reached. Train longer or begin it earlier."
         )
     return [*phases[:-1], replace(last, epochs=max_epochs - before)]

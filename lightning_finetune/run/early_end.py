@@ -23,7 +23,7 @@ def warn_of_early_stopping(trainer: pl.Trainer, phases: Sequence[Phase]) -> None
         if is_a(callback, EarlyStopping) and callback.patience < last:
             rank_zero_warn(
                 f"EarlyStopping(patience={callback.patience}) can end the run before the last phase "
-                f"begins at epoch {last}. Raise `patience`, or set Trainer(min_epochs={last + 1})."
+                f"begins at epoch {last + 1}. Raise `patience`, or set Trainer(min_epochs={last + 1})."
             )
 
 
@@ -33,6 +33,6 @@ def warn_of_early_end(trainer: pl.Trainer, plan: Plan) -> None:
     is_cut = phase < len(plan.phases) - 1 or plan.phases[phase].schedule != "constant"
     if trainer.should_stop and is_cut and trainer.global_step < len(plan):
         rank_zero_warn(
-            f"The run was stopped after epoch {trainer.current_epoch - 1}, in phase {phase + 1} of "
+            f"The run was stopped after epoch {trainer.current_epoch}, in phase {phase + 1} of "
             f"{len(plan.phases)}: {len(plan) - trainer.global_step} of {len(plan)} planned steps were not made."
         )

@@ -66,7 +66,7 @@ class Galleries:
         self._sample.end()
         worst = [] if self._worst is None else self._worst.gather(trainer)
         if trainer.is_global_zero and ends_phase(trainer):
-            when = f"after epoch {trainer.current_epoch}"
+            when = f"after epoch {trainer.current_epoch + 1}"
             self.predictions = _asked(
                 lambda: self._sampled(trainer, module),
                 f"The same validation images each time, as the model saw them {when}.",

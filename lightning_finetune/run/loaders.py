@@ -71,7 +71,7 @@ class LoaderOrder:
             self._set("begun")
             self._begun = self._states()
             iter(data_fetcher(trainer))
-        rank_zero_info(f"Loading the {seen} batches of epoch {trainer.current_epoch} again that the run has seen.")
+        rank_zero_info(f"Loading the {seen} batches of epoch {trainer.current_epoch + 1} again that the run has seen.")
         warnings.filterwarnings("ignore", _UNTRUE)
         fetcher = data_fetcher(trainer)
         for batch in range(seen):

@@ -101,7 +101,7 @@ def _steps(plan: Plan, phase: int) -> str:
 
 
 def _epochs(plan: Plan, phase: int) -> str:
-    first = plan.first_epoch(phase)
+    first = plan.first_epoch(phase) + 1
     count = plan.phases[phase].epochs
     return f"{first}+" if count is None else f"{first}" if count == 1 else f"{first}-{first + count - 1}"
 

@@ -347,7 +347,7 @@ class BaseTask(LightningModule, ABC):
         plans = [callback.plan_of_run for callback in callbacks if hasattr(type(callback), "plan_of_run")]
         plan = max(plans, key=lambda plan: len(plan.phases), default=None)
         phase = "" if plan is None else f"phase {plan.phase_of(self.current_epoch) + 1} of {len(plan.phases)}, "
-        return f"epoch {self.current_epoch} ({phase}layer groups {trained[0]} to {trained[-1]} train)"
+        return f"epoch {self.current_epoch + 1} ({phase}layer groups {trained[0]} to {trained[-1]} train)"
 
     # -- predictions of files ------------------------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ class Worse(ForeignNet):
 
 def test_a_run_that_early_stopping_cut_says_so(tmp_path):
     stopping = EarlyStopping("worse", patience=1)
-    with pytest.warns(UserWarning, match="last phase begins at epoch 3") as said:
+    with pytest.warns(UserWarning, match="last phase begins at epoch 4") as said:
         fit(tmp_path, FineTune(PHASES), stopping, module=Worse())
     assert any("in phase 2 of 3: 12 of 24 planned steps" in str(warning.message) for warning in said)
 
@@ -245,5 +245,5 @@ def test_a_loss_that_is_not_finite_names_phase_rate_and_batch(tmp_path):
     batches = [(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]))] * 3
     task = Bad("test_resnet", num_classes=2, weights=False)
     trainer = quiet_trainer(tmp_path, callbacks=[FineTune([Phase(1, "head", 1e-3), Phase(2, "all", (1e-4, 1e-3))])])
-    with pytest.raises(FinetuneError, match=r"batch 1 of epoch 2 \(phase 2 of 2, layer groups .* at learning rate"):
+    with pytest.raises(FinetuneError, match=r"batch 1 of epoch 3 \(phase 2 of 2, layer groups .* at learning rate"):
         trainer.fit(task, DataLoader(batches, batch_size=None))

@@ -128,8 +128,8 @@ class Untrained(ForeignNet):
 @pytest.mark.parametrize(
     ("callback", "options", "message"),
     [
-        (lambda: GradualUnfreezing({0: "head", 3: "all"}), {"max_epochs": 3}, "begins at epoch 3.*max_epochs=3"),
-        (lambda: GradualUnfreezing({0: "head", 3: 2, 5: "all"}), {"max_epochs": 4}, "epoch 5"),
+        (lambda: GradualUnfreezing({0: "head", 3: "all"}), {"max_epochs": 3}, "begins at epoch 4.*max_epochs=3"),
+        (lambda: GradualUnfreezing({0: "head", 3: 2, 5: "all"}), {"max_epochs": 4}, "epoch 6"),
         (lambda: GradualUnfreezing({0: "head", 2: "all"}), {"max_steps": 12}, "Phase 2 would never be reached"),
         (lambda: GradualUnfreezing({0: "head", 1: 5}), {"max_epochs": 2}, "5 layer groups, but the model has 4"),
         (lambda: GradualUnfreezing({0: 1}, groups=["nack"]), {"max_epochs": 1}, "'nack'.*Did you mean 'neck"),
@@ -164,8 +164,8 @@ def test_early_stopping_that_can_end_the_run_before_the_last_phase_says_so(tmp_p
         probe = fit(tmp_path, callback, stopping, module=Worse(), max_epochs=6)
     assert parts(probe) == [["head"]] * 3
     texts = [str(warning.message) for warning in said]
-    assert any("patience=2" in text and "epoch 4" in text and "min_epochs=5" in text for text in texts)
-    assert any("stopped after epoch 2, in phase 1 of 2" in text for text in texts)
+    assert any("patience=2" in text and "epoch 5" in text and "min_epochs=5" in text for text in texts)
+    assert any("stopped after epoch 3, in phase 1 of 2" in text for text in texts)
 
 
 @pytest.mark.parametrize("options", [{"min_epochs": 5}, {"patience": 5}])

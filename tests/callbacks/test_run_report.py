@@ -196,7 +196,7 @@ def test_without_phases_or_validation(tmp_path):
     assert found.says("This run follows no phases", "plan")
     assert found.says("Nothing was measured", "losses")
     assert found.says("No phase has ended with a validation.", "predictions")
-    assert found.says("Before epoch 0", "range-tests")
+    assert found.says("Before epoch 1", "range-tests")
     assert [row[:3] for row in found.tables["plan"] if row[0] == "actual"] == [["actual", "2", "12"]]
 
 

@@ -91,7 +91,7 @@ def test_an_open_phase_ends_with_the_run():
     [
         ([], {}, "at least one phase"),
         ([Phase(None), Phase(1)], {}, "Only the last"),
-        ([Phase(2), Phase(None)], {"max_epochs": 2}, "begins at epoch 2.*max_epochs=2"),
+        ([Phase(2), Phase(None)], {"max_epochs": 2}, "begins at epoch 3.*max_epochs=2"),
         ([Phase(2), Phase(None)], {"max_steps": 10}, "Phase 2 would never be reached"),
         ([Phase(2), Phase(2)], {"max_steps": 10}, "Phase 2 would never be reached"),
         ([Phase(1), Phase(None)], {}, "neither `max_epochs` nor `max_steps`"),

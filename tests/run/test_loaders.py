@@ -123,5 +123,5 @@ def test_that_batches_are_loaded_again_is_said_and_the_false_warning_is_not(tmp_
     fit(tmp_path / "parts", shuffled, stop=9)
     with caplog.at_level("INFO"):
         fit(tmp_path / "rest", shuffled, resume=tmp_path / "parts/step=9.ckpt")
-    assert "Loading the 3 batches of epoch 1 again that the run has seen." in caplog.text
+    assert "Loading the 3 batches of epoch 2 again that the run has seen." in caplog.text
     assert not [warning for warning in recwarn if "not resumable" in str(warning.message)]

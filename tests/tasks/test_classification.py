@@ -207,7 +207,7 @@ class Poison(nn.CrossEntropyLoss):
 
 def test_nan_loss_names_batch_rate_and_phase(trainer):
     run = trainer()
-    with pytest.raises(FinetuneError, match=r"batch 3 of epoch 0 \(layer groups conv1 to head train\).*rate 0.003\."):
+    with pytest.raises(FinetuneError, match=r"batch 3 of epoch 1 \(layer groups conv1 to head train\).*rate 0.003\."):
         run.fit(task(loss=Poison()), loader(24))
 
 

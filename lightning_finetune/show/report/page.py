@@ -186,7 +186,7 @@ def _where(report: Report, step: int) -> str:
     epoch = report.history.epoch_of(step - 1)
     phase = next((place for place, band in enumerate(report.bands) if band.start < step <= band.end), None)
     parts = [
-        "" if epoch is None else f"epoch {epoch}",
+        "" if epoch is None else f"epoch {epoch + 1}",
         "" if phase is None or len(report.bands) < 2 else f"phase {phase + 1}",
         f"step {step}",
     ]

@@ -32,7 +32,7 @@ def photo(number: int, **changes) -> Example:
 def test_numbers_are_those_of_the_history():
     found = page()
     run = history()
-    assert found.rows("losses")["val_loss"] == ["0.075", "0.075", "epoch 3, phase 2, step 40"]
+    assert found.rows("losses")["val_loss"] == ["0.075", "0.075", "epoch 4, phase 2, step 40"]
     says = [title for title in found.titles if title.startswith(("val_loss", "val_error_rate"))]
     points = [(name, step, value) for name, column in run.measured.items() for step, value in column]
     assert says == [f"{name} {value:.4g} at optimizer step {step}" for name, step, value in points]
@@ -45,9 +45,9 @@ def test_the_best_value_is_the_lowest_error_and_the_highest_accuracy():
         "val_loss": [(10, 2.0), (20, 1.0), (30, math.nan)],
     }
     found = page(history=run)
-    assert found.rows("losses")["val_accuracy"] == ["0.8", "0.9", "epoch 1, phase 1, step 20"]
-    assert found.rows("losses")["val_loss"] == ["nan", "1", "epoch 1, phase 1, step 20"]
-    assert found.says("best val_accuracy 0.9 epoch 1, phase 1, step 20", "")
+    assert found.rows("losses")["val_accuracy"] == ["0.8", "0.9", "epoch 2, phase 1, step 20"]
+    assert found.rows("losses")["val_loss"] == ["nan", "1", "epoch 2, phase 1, step 20"]
+    assert found.says("best val_accuracy 0.9 epoch 2, phase 1, step 20", "")
 
 
 def test_metrics_of_single_classes_are_in_the_table_alone():
@@ -59,7 +59,7 @@ def test_metrics_of_single_classes_are_in_the_table_alone():
         "val_error_rate",
         "val_miou",
     ]
-    assert found.rows("losses")["val_iou_road"] == ["0.5", "0.5", "epoch 3, phase 2, step 40"]
+    assert found.rows("losses")["val_iou_road"] == ["0.5", "0.5", "epoch 4, phase 2, step 40"]
     assert found.says("2 more, of single classes", "losses")
 
 
