@@ -17,6 +17,7 @@ from lightning_finetune.data.block.foreign import items_of
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.layout import Layout, check_beside, check_splits, find_layout
 from lightning_finetune.data.block.masks import mask_folders
+from lightning_finetune.data.block.numbers import Columns
 from lightning_finetune.data.block.options import Options, Stats
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.tables import Table, read_table
@@ -114,6 +115,7 @@ class ImageData(ImageDataModule):
         valid_pct: float = 0.2,
         folder: str = "",
         suffix: str = "",
+        numbers: Columns | None = None,
         **options: Unpack[Options],
     ) -> ImageData:
         """From a table of file names and labels.
@@ -128,6 +130,7 @@ class ImageData(ImageDataModule):
             valid_pct: That part.
             folder: Folder of the images under ``root``.
             suffix: Added to each file name, such as ``".jpg"``.
+            numbers: Column, or list of columns, of numbers that an image is labelled with; ``label_col`` is not read.
             **options: Of :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`.
 
         Raises:
@@ -135,7 +138,7 @@ class ImageData(ImageDataModule):
         """
         table = _table(Path(root), Path(root) / csv, image_col, folder, suffix)
         return cls.from_df(
-            table, root, image_col, label_col, label_delim, valid_col, valid_pct, folder, suffix, **options
+            table, root, image_col, label_col, label_delim, valid_col, valid_pct, folder, suffix, numbers, **options
         )
 
     @classmethod
@@ -150,12 +153,14 @@ class ImageData(ImageDataModule):
         valid_pct: float = 0.2,
         folder: str = "",
         suffix: str = "",
+        numbers: Columns | None = None,
         **options: Unpack[Options],
     ) -> ImageData:
         """From a data frame; the arguments are those of :meth:`from_csv`."""
         items = ImageItems.from_df(table, root, image_col, folder, suffix)
         items = _split_random(items, valid_pct, options) if valid_col is None else items.split_by_column(valid_col)
-        return items.label_from_df(label_col, label_delim).datamodule(**options)
+        items = items.label_from_df(label_col, label_delim) if numbers is None else items.numbers_from(numbers)
+        return items.datamodule(**options)
 
     @classmethod
     def from_lists(
@@ -173,11 +178,27 @@ class ImageData(ImageDataModule):
 
     @classmethod
     def from_name_func(
-        cls, root: str | Path, func: Callable[[str], Any], valid_pct: float = 0.2, **options: Unpack[Options]
+        cls,
+        root: str | Path,
+        func: Callable[[str], Any],
+        valid_pct: float = 0.2,
+        numbers: list[str] | str | None = None,
+        **options: Unpack[Options],
     ) -> ImageData:
-        """From all images under a folder, labelled by a function of the file name (without its folder)."""
+        """From all images under a folder, labelled by a function of the file name (without its folder).
+
+        Args:
+            root: The folder.
+            func: From a name to a label, or to a list of labels; with ``numbers`` to a number, or to a list of numbers.
+            valid_pct: Part of the images that validates.
+            numbers: Names of the numbers that ``func`` gives, where it gives numbers.
+            **options: Of :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`.
+        """
         items = _split_random(ImageItems.from_folder(root), valid_pct, options)
-        return items.label_from_func(lambda file: func(file.name)).datamodule(**options)
+        if numbers is None:
+            return items.label_from_func(lambda file: func(file.name)).datamodule(**options)
+        names = [numbers] if isinstance(numbers, str) else numbers
+        return items.numbers_from(lambda file: func(file.name), names).datamodule(**options)
 
     @classmethod
     def from_name_re(
@@ -200,9 +221,10 @@ class ImageData(ImageDataModule):
 
         Args:
             train: Images are PIL images, uint8 arrays ``[h, w, 3]`` or tensors ``[3, h, w]``; targets are class
-                numbers, 0/1 vectors for several labels, or masks of class numbers.
+                numbers, 0/1 vectors for several labels, floats for numbers, or masks of class numbers.
             valid: The same for validation; without it a random part of ``train`` validates.
-            classes: Names in the order of the class numbers; by default the attribute ``classes``, else the numbers.
+            classes: Names in the order of the class numbers, or of numbers; by default the attribute ``classes``, else
+                the positions.
             valid_pct: That part.
             **options: Of :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`.
 

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from lightning_finetune.engine.linear_probe import solve_head
+from lightning_finetune.engine.linear_probe import STRENGTH, solve_head
 from lightning_finetune.run.range_test_loop import lends_batches, one_pass, undisturbed
 from lightning_finetune.run.trainer import gather
 
@@ -68,7 +68,8 @@ def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | 
     with undisturbed(trainer, module, trainer.optimizers[0]), closing(_features(trainer, module)) as parts:
         pairs = list(parts)
     features, targets = (gather(trainer, torch.cat(part)) for part in zip(*pairs, strict=True))
-    weight, bias = solve_head(features, targets, module.criterion, head.out_features)
+    strength = getattr(module, "head_strength", STRENGTH)
+    weight, bias = solve_head(features, targets, module.criterion, head.out_features, strength)
     weight, bias = trainer.strategy.broadcast((weight, bias))
     with torch.no_grad():
         head.weight.copy_(weight)

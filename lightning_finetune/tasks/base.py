@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
+from lightning_finetune.engine.linear_probe import STRENGTH
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 from lightning_finetune.tasks.measures.confusion import Confusion, Counts
 from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
@@ -47,6 +48,8 @@ class BaseTask(LightningModule, ABC):
         target_key: Where a batch holds the targets.
         output: What an exported file gives.
         judged_by: Column of :meth:`report` that is low in the worst rows.
+        head_strength: Inverse strength of the L2 penalty with which a new linear head is solved.
+        counted: Argument of the constructor that says how many classes there are, and what they are.
         arguments: What the constructor was given.
         model: Images ``[B, C, H, W]`` to logits.
         criterion: Logits and targets to a loss.
@@ -63,11 +66,13 @@ class BaseTask(LightningModule, ABC):
     target_key: ClassVar[str] = "label"
     output: ClassVar[str] = "probabilities: float32 [B, classes]"
     judged_by: ClassVar[str] = "f1"
+    counted: ClassVar[tuple[str, str]] = ("num_classes", "classes")
+    head_strength = STRENGTH
 
     def build(self, arguments: Mapping[str, Any]) -> None:
         """Build model, loss and metrics from the constructor's ``locals()``."""
         self.arguments = {name: arg for name, arg in arguments.items() if name not in ("self", "__class__")}
-        self.num_classes = check_count("num_classes", "classes", self.arguments["num_classes"])
+        self.num_classes = check_count(*self.counted, self.arguments[self.counted[0]])
         self.classes = _unnamed(self.num_classes)
         self.preprocessing: dict[str, Any] | None = None
         self.model = self.configure_models().to(memory_format=torch.channels_last)
@@ -218,7 +223,7 @@ class BaseTask(LightningModule, ABC):
         if kind != self.kind:
             fitting = next((name for name, task in BaseTask.known().items() if task.kind == kind), "another task")
             raise DataError(f"Expected data of kind {self.kind!r}, got {kind!r}. Train it with {fitting}.")
-        check_data(datamodule, self.num_classes, self.arguments["in_channels"])
+        check_data(datamodule, self.num_classes, self.arguments["in_channels"], self.counted)
         names = list(getattr(datamodule, "classes", None) or self.classes)
         if names != self.classes != _unnamed(self.num_classes):
             raise DataError(

@@ -20,7 +20,7 @@ from lightning_finetune.tasks.measures.confusion import Confusion
 from lightning_finetune.tasks.measures.metrics import MetricsArgument
 from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
-from lightning_finetune.tasks.shared.arguments import check_count, choose, not_plain
+from lightning_finetune.tasks.shared.arguments import choose, not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import path_of
 from lightning_finetune.tasks.shared.verdicts import Verdict, of_numbers
@@ -180,6 +180,8 @@ class ImageRegressor(BaseTask):
     kind = "number"
     output = "numbers: float32 [B, numbers]"
     judged_by = "r2"
+    counted = ("num_outputs", "numbers of an image")
+    head_strength = 2.5e-3  # ridge regression with alpha 200 (docs/tasks.md)
 
     def __init__(
         self,
@@ -198,7 +200,7 @@ class ImageRegressor(BaseTask):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=not_plain(locals()))
-        self.build({**locals(), "num_classes": check_count("num_outputs", "numbers of an image", num_outputs)})
+        self.build(locals())
 
     def configure_models(self) -> nn.Module:
         """Backbone and head."""

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset, Kind
+from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.block.examined import Examined
 from lightning_finetune.data.block.items import ImageItems
-from lightning_finetune.data.block.labels import label_text
 from lightning_finetune.data.block.options import Stats
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary
@@ -49,9 +48,9 @@ class ImageDataModule(LightningDataModule):
     """Images, split and labelled, as a Lightning data module.
 
     A batch is a dict of ``image`` (float32 ``[B, channels, h, w]``, normalised, channels last), ``label`` (int64
-    ``[B]``, or float32 ``[B, L]`` for several labels) or ``mask`` (int64 ``[B, h, w]``), and ``index`` (int64 ``[B]``,
-    positions in the split). Images are decoded at about the size needed and go to the device as bytes, where training
-    images are augmented and all are normalised.
+    ``[B]``, or float32 ``[B, L]`` for several labels or numbers) or ``mask`` (int64 ``[B, h, w]``), and ``index``
+    (int64 ``[B]``, positions in the split). Images are decoded at about the size needed and go to the device as bytes,
+    where training images are augmented and all are normalised.
 
     Args:
         items: Images that are split and labelled; or use one of the ``from_...`` methods.
@@ -99,6 +98,7 @@ class ImageDataModule(LightningDataModule):
             raise DataError(f"channels: expected at least 1, and `stats` for each, got {channels} and stats={stats}.")
         self.items = items
         self.splits = splits
+        self._text = labels.text
         if white is not None and not 0 < white < float("inf"):
             raise DataError(f"white: expected a number above 0, got {white}.")
         self._examined = Examined(items, channels, white)
@@ -108,7 +108,7 @@ class ImageDataModule(LightningDataModule):
                     f"Expected images in each split, got none for {split.name.lower()}. Name the folder or column that "
                     "splits them, or let valid_pct split them at random."
                 )
-        self.kind: Kind = labels.kind
+        self.kind = labels.kind
         self.targets = self._examined.targets
         self.classes = list(self._examined.classes)
         self.size = _two(size)
@@ -167,6 +167,11 @@ class ImageDataModule(LightningDataModule):
             return self.stats
         module = self.trainer.lightning_module if self.trainer is not None else None
         return getattr(module, "normalization", None) or _default_stats(self.channels)
+
+    def target_statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of the numbers of the training images, ``[K]`` each."""
+        numbers = np.asarray(self.targets)[self.splits == Split.TRAIN].astype(np.float64)
+        return numbers.mean(0).tolist(), numbers.std(0).tolist()
 
     def setup(self, stage: str) -> None:
         """Read every image that the stage needs, once.
@@ -248,7 +253,7 @@ class ImageDataModule(LightningDataModule):
         pixels = [
             visible(image).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy() for image in batch["image"]
         ]
-        titles = [label_text(label, self.classes) for label in batch["label"]] if "label" in batch else None
+        titles = [self._text(label, self.classes) for label in batch["label"]] if "label" in batch else None
         ids = batch.get("mask")
         masks = None if ids is None else [*ids.masked_fill(ids >= self.num_classes, -1).numpy()]
         return batch_figure(pixels, titles, masks, self.classes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,6 @@ from lightning_finetune.data.pixels.reader import Reader
 from lightning_finetune.data.pixels.transforms import Augmenter
 
 Batch: TypeAlias = dict[str, Tensor]
-Kind: TypeAlias = Literal["single", "multi", "mask"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class ImageDataset(Dataset[Batch]):
 
     Args:
         images: Sources of the images of all splits.
-        targets: int64 ``[M]`` for one label an image, 0/1 rows ``[M, L]`` for several, mask files for masks.
+        targets: int64 ``[M]`` for one label an image, 0/1 rows ``[M, L]`` for several, float32 ``[M, K]`` for
+            numbers, mask files for masks.
         rows: The images of this split, positions in the former two, ``[N]``.
         resize: How an image gets its size.
         seed: Of crops and augmentation.

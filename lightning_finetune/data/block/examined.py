@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from lightning_finetune.data.block.check import Numbers, rank_and_world, refuse
 from lightning_finetune.data.block.dataset_images import Pictures
-from lightning_finetune.data.block.labels import encode
 from lightning_finetune.data.block.look import look
 from lightning_finetune.data.block.mask_ids import MaskIds
 from lightning_finetune.data.block.paths import FilePaths, outside_of
@@ -49,7 +48,7 @@ class Examined:
     def __init__(self, items: ImageItems, channels: int = 3, white: float | None = None) -> None:
         self.items, self.channels, self._given_white = items, channels, white
         self.splits, self.labels = items.complete()
-        self.classes, self.targets = encode(self.labels, self.splits)
+        self.classes, self.targets = self.labels.encode(self.splits)
         self._ignored: int | None = None
         self._task_known, self._told = False, False
         self._files = None if isinstance(items.images, Pictures) else items.images

@@ -16,6 +16,7 @@ from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.mask_ids import VOID
+from lightning_finetune.data.block.numbers import from_numbers
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.data.pixels.mask_values import mask_values
 from lightning_finetune.errors import DataError, first_ten
@@ -49,6 +50,8 @@ def _labels(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:
     dimensions = {array.ndim for array in arrays}
     if dimensions == {0} and all(np.issubdtype(array.dtype, np.integer) for array in arrays):
         return _numbers(np.array(arrays, dtype=np.int64), names)
+    if dimensions <= {0, 1} and any(np.issubdtype(array.dtype, np.floating) and _measured(array) for array in arrays):
+        return from_numbers(arrays, names)
     if dimensions == {1}:
         return _vectors(arrays, names)
     if dimensions == {2}:
@@ -56,9 +59,14 @@ def _labels(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:
     if not targets:
         raise DataError("Expected a dataset of (image, target) pairs, got an empty one.")
     raise DataError(
-        "Expected targets that are class numbers, 0/1 vectors [classes] or masks [h, w], got "
+        "Expected targets that are class numbers, 0/1 vectors [classes], numbers (floats) or masks [h, w], got "
         f"{type(targets[0]).__name__} with {sorted(dimensions)} dimensions."
     )
+
+
+def _measured(array: npt.NDArray[Any]) -> bool:
+    """Whether floats are numbers, and not the 0 and 1 of labels; a single one is."""
+    return array.ndim == 0 or not np.isin(array, (0, 1)).all()
 
 
 def _numbers(numbers: Ints, names: Sequence[str] | None) -> Labels:

@@ -20,6 +20,7 @@ from lightning_finetune.data.block import splits as splitting
 from lightning_finetune.data.block.files import image_files, why_no_images
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.masks import mask_finder, read_codes
+from lightning_finetune.data.block.numbers import Columns, from_numbers
 from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.paths import FilePaths, select
 from lightning_finetune.data.block.splits import RandomSplit, Split, Splits
@@ -225,6 +226,20 @@ class ImageItems:
         rows = _no_masks(self.files, found)
         images = self._only(rows)
         return images._label(labelling.from_masks(images.files, found.take(rows), read_codes(self.root, codes)))
+
+    def numbers_from(self, source: Columns | Callable[[Path], Any], names: Sequence[str] | None = None) -> ImageItems:
+        """By numbers, one or several an image.
+
+        Args:
+            source: A column of the table or a list of columns; or a function from the path of an image to its
+                number, or to a list of its numbers.
+            names: Of the numbers; by default those of the columns, else their positions.
+        """
+        if callable(source):
+            return self._label(from_numbers(map(source, self.files), names))
+        columns, table = source if isinstance(source, list) else [source], self._table("numbers_from")
+        values = zip(*(column_of(table, column) for column in columns), strict=True)
+        return self._label(from_numbers(values, names or [str(column) for column in columns]))
 
     # --- end --------------------------------------------------------------------------------------------------------
 

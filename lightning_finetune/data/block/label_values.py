@@ -72,7 +72,7 @@ def check_not_measured(values: Sequence[Any]) -> None:
     some = sorted(known)[:3]
     raise DataError(
         f"Expected names of classes as labels, got {len(known)} different numbers, such as {some}. Is this the right "
-        "column (label_col)? Measurements are no classes: cut them into ranges."
+        "column (label_col)? To learn numbers, name the column: numbers='COLUMN', and train ImageRegressor."
     )
 
 

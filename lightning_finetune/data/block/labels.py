@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, compress
 from pathlib import Path
@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from lightning_finetune.data.batches.dataset import Kind
 from lightning_finetune.data.block.label_values import (
     check_not_measured,
     check_values,
@@ -28,7 +27,7 @@ from lightning_finetune.data.block.splits import Split, Splits
 from lightning_finetune.data.pixels.mask_values import MaskSource
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
-Targets: TypeAlias = "npt.NDArray[np.int64] | MultiHot | Sequence[MaskSource]"
+Targets: TypeAlias = "npt.NDArray[np.int64] | npt.NDArray[np.float32] | MultiHot | Sequence[MaskSource]"
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,12 @@ class Labels:
     """The labels of all items, not yet encoded.
 
     Args:
-        kind: One label an image, several, or a mask.
+        kind: ``"single"``: one label an image, ``"multi"``: several, ``"mask"``; tasks need data of their kind.
         values: For each item a name, a tuple of names, or the file of its mask.
         classes: The names in the order of their ids, where it is given and not taken from the training items.
     """
 
-    kind: Kind
+    kind: str
     values: Sequence[Any]
     classes: tuple[str, ...] | None = None
 
@@ -50,6 +49,40 @@ class Labels:
         if self.kind == "mask":
             return None
         return [(name,) for name in self.values] if self.kind == "single" else self.values
+
+    def encode(self, splits: Splits) -> tuple[tuple[str, ...], Targets]:
+        """Class names, sorted and taken from the training items unless given, and targets for all items.
+
+        Raises:
+            DataError: Fewer than two classes (one, for several labels an image), or labels that training items lack.
+        """
+        if self.kind == "mask":
+            return self.classes or (), self.values
+        classes = self.classes or tuple(sorted(self._names(compress(self.values, splits == Split.TRAIN))))
+        number = {name: k for k, name in enumerate(classes)}
+        _check_known(number, self._names(self.values))
+        least = 2 if self.kind == "single" else 1
+        if len(classes) < least:
+            raise DataError(f"Expected at least {least} classes among the training images, got {list(classes)}.")
+        if self.kind == "single":
+            return classes, np.fromiter((number[name] for name in self.values), np.int64, len(self.values))
+        return classes, MultiHot(([number[name] for name in names] for names in self.values), len(classes))
+
+    def shows(self, targets: Any) -> Iterator[Any] | None:
+        """The classes that each item shows, one after the other: all at once would be images times classes."""
+        return iter(targets) if self.kind == "single" else map(targets.of, range(len(targets)))
+
+    def text(self, label: Tensor, classes: Sequence[str]) -> str:
+        """A class name, or the names of a 0/1 vector; of a mixed label, names with their shares."""
+        if label.ndim == 0:
+            return classes[int(label)]
+        shares = [(name, float(share)) for name, share in zip(classes, label, strict=True) if share > 0]
+        texts = [name if share == 1 else f"{name} {share:.0%}" for name, share in shares]
+        return "\n".join(" ".join(texts[start : start + 3]) for start in range(0, len(texts), 3))
+
+    def _names(self, values: Iterable[Any]) -> set[str]:
+        """The different names among values."""
+        return set(values if self.kind == "single" else chain.from_iterable(values))
 
 
 def from_folder(files: FilePaths) -> Labels:
@@ -133,39 +166,6 @@ def from_masks(items: Sequence[Path], masks: FilePaths, codes: Sequence[str]) ->
             f"Expected a mask for each image; {len(missing)} of {len(items)} are not there:{first_ten(missing)}"
         )
     return Labels("mask", masks, tuple(codes))
-
-
-def encode(labels: Labels, splits: Splits) -> tuple[tuple[str, ...], Targets]:
-    """Class names, sorted and taken from the training items unless given, and targets for all items.
-
-    Raises:
-        DataError: Fewer than two classes (one, for several labels an image), or labels that training items lack.
-    """
-    if labels.kind == "mask":
-        return labels.classes or (), labels.values
-    classes = labels.classes or tuple(sorted(_names(labels.kind, compress(labels.values, splits == Split.TRAIN))))
-    number = {name: k for k, name in enumerate(classes)}
-    _check_known(number, _names(labels.kind, labels.values))
-    least = 2 if labels.kind == "single" else 1
-    if len(classes) < least:
-        raise DataError(f"Expected at least {least} classes among the training images, got {list(classes)}.")
-    if labels.kind == "single":
-        return classes, np.fromiter((number[name] for name in labels.values), np.int64, len(labels.values))
-    return classes, MultiHot(([number[name] for name in names] for names in labels.values), len(classes))
-
-
-def label_text(label: Tensor, classes: Sequence[str]) -> str:
-    """A class name, or the names of a 0/1 vector; of a mixed label, names with their shares."""
-    if label.ndim == 0:
-        return classes[int(label)]
-    shares = [(name, float(share)) for name, share in zip(classes, label, strict=True) if share > 0]
-    texts = [name if share == 1 else f"{name} {share:.0%}" for name, share in shares]
-    return "\n".join(" ".join(texts[start : start + 3]) for start in range(0, len(texts), 3))
-
-
-def _names(kind: Kind, values: Iterable[Any]) -> set[str]:
-    """The different names among values."""
-    return set(values if kind == "single" else chain.from_iterable(values))
 
 
 def _check_known(classes: Collection[str], names: set[str]) -> None:

@@ -71,11 +71,13 @@ def summarize(
         shown: Which classes each mask shows ``[N, classes]``, where there are masks.
     """
     present = [split for split in _USED if (splits == split).any()]
-    shows = _shows(labels, targets, shown)
-    counts_of = _counts(splits, shows, len(classes))
-    per_class = {
-        name: {split.name.lower(): int(counts_of[split, k]) for split in present} for k, name in enumerate(classes)
-    }
+    shows = labels.shows(targets) if shown is None else map(np.flatnonzero, shown)
+    per_class: dict[str, dict[str, int]] = {}
+    if shows is not None:
+        found = _counts(splits, shows, len(classes))
+        per_class = {
+            name: {split.name.lower(): int(found[split, k]) for split in present} for k, name in enumerate(classes)
+        }
     rows = np.flatnonzero(sizes[:, 0])
     files, used = select(images or (), rows), sizes[rows].astype(np.int64)
     warnings = [*_missing(per_class), *_alike(classes), *_twice(files, splits[rows]), *_tiny(files, used)]
@@ -89,15 +91,6 @@ def _counts(splits: Splits, shows: Iterator[Any], classes: int) -> Ints:
     for split, numbers in zip(splits, shows, strict=True):
         counts[split, numbers] += 1
     return counts
-
-
-def _shows(labels: Labels, targets: Any, shown: Bools | None) -> Iterator[Any]:
-    """The classes that each image shows, one after the other: all at once would be images times classes."""
-    if shown is not None:
-        return map(np.flatnonzero, shown)
-    if labels.kind == "single":
-        return iter(targets)
-    return map(targets.of, range(len(targets)))
 
 
 def _alike(classes: Sequence[str]) -> list[str]:

@@ -51,12 +51,13 @@ def _draw_one(panel: Axes, item: Shown) -> None:
     for spine in panel.spines.values():
         spine.set(color=color, linewidth=4 if item.wrong else 1)
     mark = {True: "✗ ", False: "✓ ", None: ""}[item.wrong]
-    truth = [_short(f"is {item.truth}")] if item.wrong else []
-    panel.set_title("\n".join([_short(f"{mark}{item.prediction}"), *truth]), fontsize=9, color=color)
+    truth = _lines(f"is {item.truth}") if item.truth and item.wrong is not False else []
+    panel.set_title("\n".join([*_lines(f"{mark}{item.prediction}"), *truth]), fontsize=9, color=color)
 
 
-def _short(text: str) -> str:
-    return textwrap.shorten(text, 34, placeholder=" …")
+def _lines(text: str) -> list[str]:
+    """At most two, of the width of an image."""
+    return textwrap.wrap(text, 34, max_lines=2, placeholder=" …")
 
 
 def overlay(image: Pixels, mask: npt.NDArray[np.int64], opacity: float = 0.55) -> Pixels:

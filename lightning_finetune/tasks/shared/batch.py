@@ -75,13 +75,14 @@ def explained(images: Tensor) -> Iterator[None]:
         ) from error
 
 
-def check_data(datamodule: Any, num_classes: int, in_channels: int) -> None:
+def check_data(datamodule: Any, num_classes: int, in_channels: int, counted: tuple[str, str]) -> None:
     """Compare a data module with the task before anything is trained.
 
     Args:
         datamodule: One that says ``num_classes`` and ``channels``; what it does not say is not checked.
         num_classes: Of the task.
         in_channels: Of the images that its model takes.
+        counted: The task's argument for ``num_classes``, and what it counts.
 
     Raises:
         DataError: They do not fit.
@@ -89,7 +90,7 @@ def check_data(datamodule: Any, num_classes: int, in_channels: int) -> None:
     count = getattr(datamodule, "num_classes", num_classes)
     if count != num_classes:
         raise DataError(
-            f"The model has {num_classes} classes (`num_classes`), the data {count}. Give num_classes={count}."
+            f"The model has {num_classes} {counted[1]} (`{counted[0]}`), the data {count}. Give {counted[0]}={count}."
         )
     channels = getattr(datamodule, "channels", in_channels)
     if channels != in_channels:

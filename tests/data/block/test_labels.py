@@ -9,7 +9,7 @@ import torch
 
 from lightning_finetune.data import ImageData
 from lightning_finetune.data.block import labels
-from lightning_finetune.data.block.labels import Labels, encode, label_text
+from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
@@ -18,32 +18,32 @@ SPLITS = np.array([Split.TRAIN, Split.TRAIN, Split.VALID], dtype=np.int8)
 
 
 def test_classes_are_sorted_and_taken_from_training_items():
-    classes, targets = encode(Labels("single", ("b", "a", "b")), SPLITS)
+    classes, targets = Labels("single", ("b", "a", "b")).encode(SPLITS)
     assert classes == ("a", "b")
     assert targets.tolist() == [1, 0, 1]
     assert targets.dtype == np.int64
 
 
 def test_several_labels_become_noughts_and_ones():
-    classes, targets = encode(labels.from_values(["b a", "", "a"], label_delim=" "), SPLITS)
+    classes, targets = labels.from_values(["b a", "", "a"], label_delim=" ").encode(SPLITS)
     assert classes == ("a", "b")
     assert np.asarray(targets).tolist() == [[1, 1], [0, 0], [1, 0]]
     assert np.asarray(targets).dtype == np.float32
 
 
 def test_given_classes_keep_their_order():
-    assert encode(Labels("single", ("2", "10", "2"), ("2", "10")), SPLITS)[1].tolist() == [0, 1, 0]
+    assert Labels("single", ("2", "10", "2"), ("2", "10")).encode(SPLITS)[1].tolist() == [0, 1, 0]
 
 
 def test_a_validation_label_that_no_training_image_has_is_named():
     with pytest.raises(DataError, match="Did you mean 'bee'") as caught:
-        encode(Labels("single", ("ant", "bee", "bea")), SPLITS)
+        Labels("single", ("ant", "bee", "bea")).encode(SPLITS)
     assert "bea" in str(caught.value)
 
 
 def test_one_class_is_not_enough():
     with pytest.raises(DataError, match="at least 2 classes"):
-        encode(Labels("single", ("a", "a", "a")), SPLITS)
+        Labels("single", ("a", "a", "a")).encode(SPLITS)
 
 
 def test_patterns_search_and_take_the_first_group():
@@ -96,10 +96,10 @@ def test_an_optional_group_that_is_absent_is_no_label() -> None:
 
 def test_labels_are_written_as_a_person_reads_them():
     names = ["ant", "bee", "wasp"]
-    assert label_text(torch.tensor(1), names) == "bee"
-    assert label_text(torch.tensor([1.0, 0.0, 1.0]), names) == "ant wasp"
-    assert label_text(torch.tensor([0.25, 0.75, 0.0]), names) == "ant 25% bee 75%"
-    assert label_text(torch.zeros(3), names) == ""
+    assert Labels("multi", ()).text(torch.tensor(1), names) == "bee"
+    assert Labels("multi", ()).text(torch.tensor([1.0, 0.0, 1.0]), names) == "ant wasp"
+    assert Labels("multi", ()).text(torch.tensor([0.25, 0.75, 0.0]), names) == "ant 25% bee 75%"
+    assert Labels("multi", ()).text(torch.zeros(3), names) == ""
 
 
 @pytest.mark.parametrize("missing", [None, "", " ", float("nan"), np.float64("nan"), pd.NA, pd.NaT])
@@ -131,8 +131,8 @@ def test_tensors_and_arrays_are_what_they_hold():
         ([{"a": 1}, "b"], "\n  0"),
         ([b"a", "b"], "\n  0"),
         ([np.array([0, 1]), np.array([1, 1])], "0/1 vectors"),
-        ([0.9563, 0.2, 0.31, 0.77], "measurements|Measurements"),
-        (["0.9563", "0.2", "0.31", "0.77"], "Measurements"),
+        ([0.9563, 0.2, 0.31, 0.77], "numbers=.COLUMN"),
+        (["0.9563", "0.2", "0.31", "0.77"], "numbers=.COLUMN"),
         (["1", "2", "inf", "0.5"], "Measurements|numbers"),
     ],
 )

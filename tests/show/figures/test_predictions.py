@@ -15,6 +15,12 @@ def test_wrong_ones_say_so_and_what_is_true() -> None:
     assert figure.axes[0].spines["left"].get_edgecolor() != figure.axes[1].spines["left"].get_edgecolor()
 
 
+def test_numbers_stand_above_the_true_ones_in_at_most_two_lines_each() -> None:
+    said, truth = ("red 12.25, green 7.5, blue 3.25, alpha 5.5, depth 9.125", "red 11.5, green 8.25")
+    panel = draw_predictions([Shown(GREY, truth, said, None)]).axes[0]
+    assert panel.get_title() == "red 12.25, green 7.5, blue 3.25,\nalpha 5.5, depth 9.125\nis red 11.5, green 8.25"
+
+
 @pytest.mark.parametrize(("count", "panels"), [(1, 1), (5, 6), (16, 16)])
 def test_the_grid_is_about_square(count: int, panels: int) -> None:
     assert len(draw_predictions([Shown(GREY, "a", "a", False)] * count).axes) == panels
