@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,17 @@ from lightning_finetune.tasks.shared.sources import list_sources
 from lightning_finetune.tasks.shared.symmetries import TTA
 
 
-def export_checkpoint(ckpt_path: str, out: str) -> None:
+def export_checkpoint(ckpt_path: str, out: str, task: str | None = None) -> None:
     """Write a checkpoint as one file that runs without this package, and check it against the model.
 
     Args:
         ckpt_path: Checkpoint of a task of this package.
         out: File to write; ends in .onnx, or in .pt2 for torch.export.
+        task: Dotted name of the checkpoint's task, where that is not of this package.
     """
     from lightning_finetune.after.export import export  # only now, as it loads timm
 
+    _import(task)
     path = export(ckpt_path, out)
     print(f"{path} and {path.with_suffix('.json')} are written; the file gives the model's own predictions.")  # noqa: T201
 
@@ -46,6 +50,7 @@ def predict_files(
     batch_size: int = 32,
     tile: int | None = None,
     scale: float | None = None,
+    task: str | None = None,
 ) -> None:
     """Predict an image or a folder of images, and write what the model says.
 
@@ -61,19 +66,22 @@ def predict_files(
         batch_size: Images at once.
         tile: For masks: side in pixels of the overlapping pieces in which larger images are seen; 1024 by default.
         scale: For masks: pixels of the model for one of the image; 1 sees a large aerial photo at its own resolution.
+        task: Dotted name of the checkpoint's task, where that is not of this package.
     """
-    task, folder = load(ckpt_path), Path(out)
+    _import(task)
+    model, folder = load(ckpt_path), Path(out)
     pieces = {name: value for name, value in (("tile", tile), ("scale", scale)) if value is not None}
-    if pieces and task.kind != "mask":
-        raise FinetuneError(f"{next(iter(pieces))}: expected a task of masks, got {type(task).__name__}. Leave it out.")
+    if not {*pieces} <= {*inspect.signature(model.predict_each).parameters}:
+        name = type(model).__name__
+        raise FinetuneError(f"{next(iter(pieces))}: expected a task of masks, got {name}. Leave it out.")
     if not Path(images).exists():
         raise DataError(f"--images: expected a folder or an image, got {images!r}, which is not there.")
     sources, many = list_sources(images)
     root = Path(images) if many else Path(images).parent
     bad: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
-    with _Writer(folder, root, task, sources) as writer:
-        pairs = task.predict_each(sources, tta=tta, batch_size=batch_size, **pieces)
+    with _Writer(folder, root, model, sources) as writer:
+        pairs = model.predict_each(sources, tta=tta, batch_size=batch_size, **pieces)
         for source, prediction in track(pairs, "Predicting", total=len(sources)):
             if isinstance(prediction, DataError):
                 bad.append(str(prediction))
@@ -85,6 +93,21 @@ def predict_files(
     if bad:
         listing.write_text("\n".join(bad), encoding="utf-8", errors="backslashreplace")
         print(f"{len(bad)} cannot be read; all are in {listing}:{first_ten(bad)}")  # noqa: T201
+
+
+def _import(task: str | None) -> None:
+    """Make a task known to :func:`load`, which takes no code from a checkpoint.
+
+    Raises:
+        FinetuneError: There is none of that name.
+    """
+    module, _, name = (task or "").rpartition(".")
+    try:
+        found = getattr(import_module(module), name) if task else BaseTask
+    except (ImportError, AttributeError, ValueError) as error:
+        raise FinetuneError(f"--task: expected the dotted name of a task, got {task!r}: {error}.") from error
+    if not (isinstance(found, type) and issubclass(found, BaseTask)):
+        raise FinetuneError(f"--task: expected the dotted name of a task, got {task!r}, a {type(found).__name__}.")
 
 
 class _Writer:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_finetune import ImageData, ImageRegressor, load
 from lightning_finetune.after.export import export
 from lightning_finetune.after.interpretation import interpret
-from lightning_finetune.cli import command_line
+from lightning_finetune.cli import front
 
 PHOTOS = 48
 
@@ -41,10 +41,10 @@ def run(tmp_path_factory):
         rest = "--data.valid_col is_valid --data.size 32 --data.num_workers 0 --trainer.accelerator cpu"
         words = f"lightning-finetune fit {model} {data} {rest} --fine_tune.epochs 6"
         patch.setattr("sys.argv", words.split())
-        command_line.main()
+        front.main()
         words = "lightning-finetune predict --images photos --out said --ckpt_path"
         patch.setattr("sys.argv", [*words.split(), "lightning_logs/version_0/checkpoints/best.ckpt"])
-        command_line.main()
+        front.main()
     return root
 
 
