@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of <malloc.h>
@@ -12,9 +13,9 @@ def keep_freed() -> None:
     """Keep freed memory of any size, for this process and for good.
 
     Else each large block, as the activations of a step on the CPU are, is taken anew from the system page by page: a
-    fifth of a step at 128 pixels, and a third at 224.
+    fifth of a step at 128 pixels, and a third at 224. ``LIGHTNING_FINETUNE_KEEP_MEMORY=0`` leaves all as it is.
     """
-    if libc := _glibc():
+    if os.environ.get("LIGHTNING_FINETUNE_KEEP_MEMORY") != "0" and (libc := _glibc()):
         libc.mallopt(_MMAP_MAX, 0)  # no block of its own, which would go back as a whole
         libc.mallopt(_TRIM_THRESHOLD, -1)
 

@@ -214,8 +214,10 @@ def reseed(device: torch.device, *key: int | str) -> None:
 
     With (seed, epoch, batch, rank) as the key, dropout draws the same whatever happened before: a resume, a range test,
     a validation. Not by ``torch.manual_seed``: for devices that are not there it notes each call, at a tenth of a
-    millisecond.
+    millisecond. ``LIGHTNING_FINETUNE_RESEED=0`` leaves all generators as they are.
     """
+    if os.environ.get("LIGHTNING_FINETUNE_RESEED") == "0":
+        return
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     value = int.from_bytes(digest, "little")
     torch.default_generator.manual_seed(value)

@@ -70,6 +70,7 @@ print(usual, faults())
     ("then", "keeps"),
     [
         ("keep_freed()", True),
+        ("import os; os.environ['LIGHTNING_FINETUNE_KEEP_MEMORY'] = '0'; keep_freed()", False),
         ("quiet_trainer('.', max_epochs=1).fit(ForeignNet(), loader(8, 4))", False),
         ("quiet_trainer('.', max_epochs=1, callbacks=[OneCycle(0.1)]).fit(ForeignNet(), loader(8, 4))", True),
     ],

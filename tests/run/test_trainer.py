@@ -338,3 +338,19 @@ def test_lightnings_sharding_strategies_are_refused_by_name(tmp_path, callbacks,
     with pytest.raises(UnsupportedError, match=rf'does not support {name}.*strategy="ddp"'):
         trainer.callbacks[0].setup(trainer, HeadOnly(), "fit")
     trainer.callbacks[0].setup(trainer, HeadOnly(), "validate")
+
+
+@pytest.mark.parametrize("reseed", ["1", "0"])
+def test_seeding_at_each_step_can_be_left_out(tmp_path, monkeypatch, reseed):
+    monkeypatch.setenv("LIGHTNING_FINETUNE_RESEED", reseed)
+    draws = []
+
+    class Draw(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            draws.append(torch.rand(1).item())
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            torch.manual_seed(7)
+
+    quiet_trainer(tmp_path, max_epochs=1, callbacks=[OneCycle(0.1), Draw()]).fit(ForeignNet(), loader(16, 4))
+    assert len(set(draws[1:])) == (1 if reseed == "0" else 3)
