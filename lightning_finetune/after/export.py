@@ -197,9 +197,9 @@ def _difference(run: Runner, task: BaseTask, preprocessing: Mapping[str, Any], s
     with torch.inference_mode():
         expected = task.predictions(task(normalize(pixels, preprocessing))).float()
     with torch.no_grad():
-        found = run(pixels.float() / 255)
-    same = found.shape == expected.shape
-    difference = float(((found - expected).abs() / task.scale.cpu()).max()) if same else float("inf")
+        given = run(pixels.float() / 255)
+    same = given.shape == expected.shape
+    difference = float(((given - expected).abs() / task.scale.cpu()).max()) if same else float("inf")
     if not difference <= TOLERANCE:
         raise FinetuneError(
             f"The exported file was expected to give the task's predictions within {TOLERANCE:g}, but for images "

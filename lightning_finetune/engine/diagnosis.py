@@ -176,47 +176,47 @@ def diagnose(curves: Curves, limits: Limits = LIMITS, floor: float = 0.0) -> lis
         return [_too_few_steps(curves)] if curves.losses else []
     if curves.losses[0] <= 0:  # of a loss that may be negative no ratio says much
         return []
-    found = features(curves, floor)
-    return [*_faults(found, curves, limits), *_notes(found, curves)]
+    traits = features(curves, floor)
+    return [*_faults(traits, curves, limits), *_notes(traits, curves)]
 
 
-def _faults(found: Features, curves: Curves, limits: Limits) -> list[Finding]:
+def _faults(traits: Features, curves: Curves, limits: Limits) -> list[Finding]:
     """At most one: the first that explains the curves."""
-    killed = abs(found.fall) < _NOTHING and found.rise > _ROSE  # nothing learned, but not for want of movement
-    if (found.rise > limits.rise or found.blow_up > limits.blow_up or killed) and not _recovered(found):
-        return [_finding("learning rate too high", _rising(found, curves))]
-    if found.worse > limits.worse and found.metric_worse > max(limits.metric_worse, 2 * found.grain):
+    killed = abs(traits.fall) < _NOTHING and traits.rise > _ROSE  # nothing learned, but not for want of movement
+    if (traits.rise > limits.rise or traits.blow_up > limits.blow_up or killed) and not _recovered(traits):
+        return [_finding("learning rate too high", _rising(traits, curves))]
+    if traits.worse > limits.worse and traits.metric_worse > max(limits.metric_worse, 2 * traits.grain):
         best_step, best = min(curves.measured["val_loss"], key=lambda point: point[1])
         return [
             _finding(
                 "too many epochs",
-                f"The validation loss was lowest ({best:.3g}) at step {best_step} and ended {found.worse:.0%} above, "
-                f"and the metric lost {found.metric_worse:.3g} from its best.",
+                f"The validation loss was lowest ({best:.3g}) at step {best_step} and ended {traits.worse:.0%} above, "
+                f"and the metric lost {traits.metric_worse:.3g} from its best.",
             )
         ]
     few = _made(curves) < limits.steps
-    if found.fall < limits.fall and not few and found.level <= found.first:  # weights that fit have little to lose
-        name = "dead head" if abs(found.fall) < 0.01 and _constant(curves.measured) else "learning rate too low"
+    if traits.fall < limits.fall and not few and traits.level <= traits.first:  # weights that fit have little to lose
+        name = "dead head" if abs(traits.fall) < 0.01 and _constant(curves.measured) else "learning rate too low"
         return [
             _finding(
                 name,
-                f"In {_made(curves)} steps the training loss went from {found.first:.3g} to {found.last:.3g}.",
+                f"In {_made(curves)} steps the training loss went from {traits.first:.3g} to {traits.last:.3g}.",
             )
         ]
-    if found.improving > limits.improving:
-        evidence = f"In the last epoch the validation loss still lost {found.improving:.0%}."
+    if traits.improving > limits.improving:
+        evidence = f"In the last epoch the validation loss still lost {traits.improving:.0%}."
         return [_finding("too few epochs", evidence)]
-    if math.isnan(found.improving) and found.falling > limits.falling:
+    if math.isnan(traits.improving) and traits.falling > limits.falling:
         evidence = (
-            f"In the last third of the steps the training loss still lost {found.falling:.0%} of its first value."
+            f"In the last third of the steps the training loss still lost {traits.falling:.0%} of its first value."
         )
         return [_finding("too few epochs", evidence)]
-    return [_too_few_steps(curves)] if found.fall < limits.fall and few else []
+    return [_too_few_steps(curves)] if traits.fall < limits.fall and few else []
 
 
-def _recovered(found: Features) -> bool:
+def _recovered(traits: Features) -> bool:
     """Whether a run that began with weights that fit ended at its best: what rose was the dip where the rate peaks."""
-    return found.level > found.first and found.worse < _DIP and not found.metric_worse > found.grain
+    return traits.level > traits.first and traits.worse < _DIP and not traits.metric_worse > traits.grain
 
 
 def _too_few_steps(curves: Curves) -> Finding:
@@ -234,30 +234,30 @@ def _made(curves: Curves) -> int:
     return curves.steps[-1] - curves.steps[0] + 1
 
 
-def _rising(found: Features, curves: Curves) -> str:
+def _rising(traits: Features, curves: Curves) -> str:
     """What rose, in a sentence."""
-    top, valid = found.rise * found.level, [value for _, value in curves.measured.get("val_loss", ())]
-    if top <= found.first:
-        return f"The training loss began at {found.first:.3g}, and the validation loss rose to {max(valid):.3g}."
+    top, valid = traits.rise * traits.level, [value for _, value in curves.measured.get("val_loss", ())]
+    if top <= traits.first:
+        return f"The training loss began at {traits.first:.3g}, and the validation loss rose to {max(valid):.3g}."
     also = f", the validation loss to {max(valid):.3g}" if valid else ""
-    return f"The training loss began at {found.first:.3g} and rose to {top:.3g}{also}."
+    return f"The training loss began at {traits.first:.3g} and rose to {top:.3g}{also}."
 
 
-def _notes(found: Features, curves: Curves) -> list[Finding]:
+def _notes(traits: Features, curves: Curves) -> list[Finding]:
     """What is worth knowing and no fault."""
     notes = []
     smooth = _smoothed(list(curves.losses))
     spikes = [
         step
         for step, loss, usual in zip(curves.steps, curves.losses, smooth, strict=True)
-        if loss > 4 * usual and loss > found.first
+        if loss > 4 * usual and loss > traits.first
     ]
     if spikes:
         notes.append(
             _finding("loss spike", f"The training loss jumps at step {spikes[0]}, {len(spikes)} times in all.", False)
         )
-    if found.worse > 0.15 and found.metric_worse <= 0:
-        evidence = f"The validation loss ended {found.worse:.0%} above its lowest, but the metric is at its best."
+    if traits.worse > 0.15 and traits.metric_worse <= 0:
+        evidence = f"The validation loss ended {traits.worse:.0%} above its lowest, but the metric is at its best."
         notes.append(_finding("train/valid gap", evidence, False))
     return notes
 

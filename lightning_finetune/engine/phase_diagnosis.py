@@ -28,10 +28,10 @@ def diagnose_phase(curves: Curves, plan: Plan, phase: int) -> list[Finding]:
         return []
     now = _part(curves, plan, phase)
     floor = FLOOR * curves.losses[0] if phase else 0.0
-    found = [finding for finding in diagnose(now, floor=floor) if finding.name not in OF_THE_RUN]
+    findings = [finding for finding in diagnose(now, floor=floor) if finding.name not in OF_THE_RUN]
     if unfreezes(plan, phase):
-        found = _with_unfreezing(found, curves, plan, phase)
-    return [*found, *unreached(plan, phase)]
+        findings = _with_unfreezing(findings, curves, plan, phase)
+    return [*findings, *unreached(plan, phase)]
 
 
 def unfreezes(plan: Plan, phase: int) -> bool:
@@ -39,16 +39,16 @@ def unfreezes(plan: Plan, phase: int) -> bool:
     return phase > 0 and (plan.trained(phase - 1) or plan.num_groups) < (plan.trained(phase) or plan.num_groups)
 
 
-def _with_unfreezing(found: list[Finding], curves: Curves, plan: Plan, phase: int) -> list[Finding]:
-    """``found``, and what the unfreezing is to blame for; a rate too high explains all that follows it."""
+def _with_unfreezing(findings: list[Finding], curves: Curves, plan: Plan, phase: int) -> list[Finding]:
+    """``findings``, and what the unfreezing is to blame for; a rate too high explains all that follows it."""
     before, now = curves.between(0, plan.start(phase)), _part(curves, plan, phase)
-    faults = [finding.name for finding in found if finding.fault]
+    faults = [finding.name for finding in findings if finding.fault]
     if not set(faults) - {"too many epochs"}:
         also = diagnose_unfreezing(before, now, plan.train_norm)
         worse = any(finding.name == WORSE for finding in also)
-        found = [*(finding for finding in found if not (worse and finding.name == "too many epochs")), *also]
+        findings = [*(finding for finding in findings if not (worse and finding.name == "too many epochs")), *also]
     healthy = not any(finding.fault for finding in diagnose_phase(curves, plan, phase - 1))
-    return [*found, *(longer_first(_part(curves, plan, phase - 1), now) if healthy else [])]
+    return [*findings, *(longer_first(_part(curves, plan, phase - 1), now) if healthy else [])]
 
 
 def unreached(plan: Plan, phase: int) -> list[Finding]:
@@ -76,17 +76,17 @@ def diagnose_run(curves: Curves, plan: Plan | None, epochs: int) -> dict[int, li
     Returns:
         Findings of the phases, by number from 1; the key 0 holds what the whole run says beside.
     """
-    found: dict[int, list[Finding]] = {}
+    by_phase: dict[int, list[Finding]] = {}
     if plan is not None and len(plan.phases) > 1:
         ends = [plan.first_epoch(phase) + (spec.epochs or 0) for phase, spec in enumerate(plan.phases)]
-        found = {phase + 1: diagnose_phase(curves, plan, phase) for phase, end in enumerate(ends) if end <= epochs}
-    told = {finding.name for findings in found.values() for finding in findings}
+        by_phase = {phase + 1: diagnose_phase(curves, plan, phase) for phase, end in enumerate(ends) if end <= epochs}
+    told = {finding.name for findings in by_phase.values() for finding in findings}
     if told & {WORSE, TOO_LOW}:
         told.add("too many epochs")  # the unfreezing explains it
     whole = diagnose(curves)
     if plan is not None and len(plan.phases) == 1 and curves.losses:
         whole += unreached(plan, 0)
-    return found | {0: [finding for finding in whole if finding.name not in told]}
+    return by_phase | {0: [finding for finding in whole if finding.name not in told]}
 
 
 def _part(curves: Curves, plan: Plan, phase: int) -> Curves:

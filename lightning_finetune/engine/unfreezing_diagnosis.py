@@ -94,19 +94,19 @@ def diagnose_unfreezing(
         train_norm: Whether norm layers follow the batches, a usual cause.
         limits: The thresholds.
     """
-    found, advice = compare(before, after), _WITH_NORMS if train_norm else _ADVICE
-    if found.loss > limits.loss and (found.metric > limits.metric or math.isnan(found.metric)):
+    change, advice = compare(before, after), _WITH_NORMS if train_norm else _ADVICE
+    if change.loss > limits.loss and (change.metric > limits.metric or math.isnan(change.metric)):
         was, until = before.measured["val_loss"][-1][1], recent([value for _, value in after.measured["val_loss"]])
-        lost = "" if math.isnan(found.metric) else f", and the metric ended {found.metric:.3g} from its best before"
+        lost = "" if math.isnan(change.metric) else f", and the metric ended {change.metric:.3g} from its best before"
         evidence = f"The validation loss was {was:.3g} before it and ended at {until:.3g}{lost}."
         return [Finding(WORSE, evidence, advice[WORSE])]
-    if len(after.losses) >= limits.steps and found.fall < limits.fall and abs(found.loss) < limits.gain:
-        train, valid = (f"{max(part, 0):.0%}" for part in (found.fall, -found.loss))
+    if len(after.losses) >= limits.steps and change.fall < limits.fall and abs(change.loss) < limits.gain:
+        train, valid = (f"{max(part, 0):.0%}" for part in (change.fall, -change.loss))
         evidence = f"Since the unfreezing the training loss lost {train}, the validation loss {valid}."
         return [Finding(TOO_LOW, evidence, advice[TOO_LOW])]
-    if found.best > 0:
+    if change.best > 0:
         step = min(metric_points(before.measured), key=lambda point: point[1])[0]
-        evidence = f"The metric was best at step {step}, and {found.best:.3g} from that at best since."
+        evidence = f"The metric was best at step {step}, and {change.best:.3g} from that at best since."
         return [Finding(BEFORE, evidence, _ADVICE[BEFORE], fault=False)]
     return []
 

@@ -92,7 +92,7 @@ class Galleries:
 def _asked(ask: Callable[[], Gallery], note: str) -> Gallery:
     """What there is to see under ``note``, or why there is nothing."""
     try:
-        found = ask()
+        gallery = ask()
     except Exception as error:
         return Gallery(note=f"They cannot be shown: {type(error).__name__}: {error}")
-    return replace(found, note=found.note or note)
+    return replace(gallery, note=gallery.note or note)

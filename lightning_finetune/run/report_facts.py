@@ -69,10 +69,10 @@ def make_report(
 def _findings(trainer: pl.Trainer, history: History, outcome: Outcome) -> dict[int, list[Finding]]:
     """The diagnosis; of a run that has not come to its end without what asks how far it came."""
     epochs = trainer.current_epoch + (outcome.kind == "running")  # counted only after the end of an epoch
-    found = diagnose_run(Curves(history.steps, history.losses, history.measured), plan_of(trainer), epochs)
+    findings = diagnose_run(Curves(history.steps, history.losses, history.measured), plan_of(trainer), epochs)
     if outcome.kind != "finished":
-        found[0] = [finding for finding in found[0] if finding.name not in OF_THE_RUN]
-    return found
+        findings[0] = [finding for finding in findings[0] if finding.name not in OF_THE_RUN]
+    return findings
 
 
 def title(module: pl.LightningModule) -> str:
@@ -147,8 +147,8 @@ class MakesRangeTests(Protocol):
 def range_tests(trainer: pl.Trainer) -> list[RangeTest]:
     """Those of all callbacks, in order."""
     makers = [callback for callback in callbacks(trainer) if isinstance(callback, MakesRangeTests)]
-    found = sorted((pair for maker in makers for pair in maker.range_tests()), key=lambda pair: pair[0])
-    return [test for _, test in found]
+    tests = sorted((pair for maker in makers for pair in maker.range_tests()), key=lambda pair: pair[0])
+    return [test for _, test in tests]
 
 
 def environment(trainer: pl.Trainer) -> dict[str, str]:
@@ -169,12 +169,12 @@ def environment(trainer: pl.Trainer) -> dict[str, str]:
 
 def checkpoints(trainer: pl.Trainer) -> list[Path]:
     """Files of the run's checkpoints, the newest first."""
-    found = [
+    files = [
         Path(getattr(callback, name, ""))
         for callback in trainer.checkpoint_callbacks
         for name in ("last_model_path", "best_model_path")
     ]
-    return sorted((path for path in found if path.is_file()), key=lambda path: -path.stat().st_mtime)
+    return sorted((path for path in files if path.is_file()), key=lambda path: -path.stat().st_mtime)
 
 
 def resume(trainer: pl.Trainer, outcome: Outcome) -> tuple[str, str]:
@@ -184,7 +184,7 @@ def resume(trainer: pl.Trainer, outcome: Outcome) -> tuple[str, str]:
         return "The run is complete: there is nothing to continue.", ""
     if not saved:
         return "No checkpoint was saved to continue from.", ""
-    cli = next((found for found in callbacks(trainer) if is_a(found, SaveConfigCallback)), None)
+    cli = next((callback for callback in callbacks(trainer) if is_a(callback, SaveConfigCallback)), None)
     if type(cli).__module__ == "lightning_finetune.cli.command_line":  # and not another LightningCLI
         return "To continue", resume_command(trainer, saved[0])
     if cli is not None:

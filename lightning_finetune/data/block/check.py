@@ -39,18 +39,18 @@ def read_rows(
     def share(rows: Ints) -> tuple[Numbers, list[str]]:
         numbers, problems = np.zeros((len(rows), width), np.int32), list[str]()
         for place, row in enumerate(rows.tolist()):
-            found = _try(read, row)
-            if isinstance(found, str):
-                problems.append(found)
+            answer = _try(read, row)
+            if isinstance(answer, str):
+                problems.append(answer)
             else:
-                numbers[place] = found
+                numbers[place] = answer
         return numbers, problems
 
     mine = rows[rank::world]
     shares = [mine[start : start + _AT_ONCE] for start in range(0, len(mine), _AT_ONCE)]
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        found = list(pool.map(share, shares))
-    own = (np.concatenate([numbers for numbers, _ in found] or [np.zeros((0, width), np.int32)]), [*_texts(found)])
+        parts = list(pool.map(share, shares))
+    own = (np.concatenate([numbers for numbers, _ in parts] or [np.zeros((0, width), np.int32)]), [*_texts(parts)])
     everywhere = [own] * world
     if world > 1:
         dist.all_gather_object(everywhere, own)

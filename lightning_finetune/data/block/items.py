@@ -106,7 +106,7 @@ class ImageItems:
         Raises:
             DataError: Files are missing, or a relative one leads out of ``root``.
         """
-        root, found = Path(root), FilePaths()
+        root, paths = Path(root), FilePaths()
         unnamable, escaped, missing = list[str](), list[Path](), list[Path]()
         for path in map(Path, files):
             file = root / path
@@ -117,14 +117,14 @@ class ImageItems:
                 escaped.append(path)
             elif not file.is_file():
                 missing.append(file)
-            found.append(file)
+            paths.append(file)
         if unnamable:
             raise DataError(f"Expected names of files; these hold a null byte:{first_ten(unnamable)}")
         if escaped:
             raise DataError(f"Expected files under {root}; these lead out of it:{first_ten(escaped)}")
-        if missing or not found:
-            raise DataError(f"Expected {len(found)} images; {len(missing)} are not there:{first_ten(missing)}")
-        return cls(found, root)
+        if missing or not paths:
+            raise DataError(f"Expected {len(paths)} images; {len(missing)} are not there:{first_ten(missing)}")
+        return cls(paths, root)
 
     # --- splits -----------------------------------------------------------------------------------------------------
 
@@ -222,10 +222,10 @@ class ImageItems:
             codes: Names of the classes in the order of their ids, or a file with one a line; by default ``codes.txt``.
         """
         mask_of = masks if callable(masks) else mask_finder(self.root, masks, self.files.texts())
-        found = FilePaths(Path(mask_of(file)) for file in self.files)
-        rows = _no_masks(self.files, found)
+        mask_files = FilePaths(Path(mask_of(file)) for file in self.files)
+        rows = _no_masks(self.files, mask_files)
         images = self._only(rows)
-        return images._label(labelling.from_masks(images.files, found.take(rows), read_codes(self.root, codes)))
+        return images._label(labelling.from_masks(images.files, mask_files.take(rows), read_codes(self.root, codes)))
 
     def numbers_from(self, source: Columns | Callable[[Path], Any], names: Sequence[str] | None = None) -> ImageItems:
         """By numbers, one or several an image.

@@ -103,18 +103,18 @@ def from_re(names: Iterable[str], pattern: str) -> Labels:
         raise DataError(f"Pattern {pattern!r}: expected a regular expression; {error}.") from error
     if compiled.groups < 1:
         raise DataError(f"Pattern {pattern!r}: expected a group (…) around the label, as in r'^(.*)_\\d+.jpg$'.")
-    found: list[str] = []
+    labels: list[str] = []
     missed: list[str] = []
     for name in names:
         match = compiled.search(name)
         if match is None or not (match[1] or "").strip():
             missed.append(name)
         else:
-            found.append(name_of(match[1]))
+            labels.append(name_of(match[1]))
     if missed:
-        count = len(found) + len(missed)
+        count = len(labels) + len(missed)
         raise DataError(f"Pattern {pattern!r} does not match {len(missed)} of {count} names:{first_ten(missed)}")
-    return Labels("single", tuple(found))
+    return Labels("single", tuple(labels))
 
 
 def from_values(values: Iterable[Any], label_delim: str | None = None) -> Labels:

@@ -62,16 +62,16 @@ def look(
     width = 0 if masks is None else width_of(classes) // 32
 
     def read(row: int) -> Numbers:
-        found = np.zeros(4 + width, np.int32)
+        notes = np.zeros(4 + width, np.int32)
         image = None if images is None else images[row]
         if isinstance(image, Path):
             if whole[row]:
                 depth, top = decode_fully(image, channels)
-                found[2], found[3] = depth, np.float32(top).view(np.int32)
-            found[:2] = image_size(image)
+                notes[2], notes[3] = depth, np.float32(top).view(np.int32)
+            notes[:2] = image_size(image)
         if masks is not None:
-            found[4:] = _values(masks[row], tuple(found[:2].tolist()), 32 * width)
-        return found
+            notes[4:] = _values(masks[row], tuple(notes[:2].tolist()), 32 * width)
+        return notes
 
     numbers, problems = read_rows(read, rows, 4 + width, threads=threads, shared=shared)
     return Seen(numbers[:, :2], _ranges(numbers), np.ascontiguousarray(numbers[:, 4:]), problems)

@@ -41,21 +41,21 @@ def mask_finder(root: Path, name: str | Path, images: Iterable[str] = ()) -> Cal
     folders = mask_folders(root, name)
     masks = (file for folder in folders for file in image_files(folder).texts())
     # As text: `Path` objects of a million masks would take a gigabyte.
-    found = {stem: sys.intern(suffix) for stem, suffix in map(os.path.splitext, masks)}
-    if not found:
+    suffixes = {stem: sys.intern(suffix) for stem, suffix in map(os.path.splitext, masks)}
+    if not suffixes:
         raise DataError(
             f"masks: expected a folder {str(name)!r} with masks under {root}, found none."
             f"{did_you_mean(str(name), _names_of_folders(root))}"
         )
     names = {folder.name for folder in folders} or {Path(name).name}
     places = _Places(root, Path(name), names)
-    photos = (Path(image) for image in images if os.path.splitext(image)[0] not in found)  # noqa: PTH122  # of texts
-    rename = renaming(photos, places, found)
+    photos = (Path(image) for image in images if os.path.splitext(image)[0] not in suffixes)  # noqa: PTH122  # of texts
+    rename = renaming(photos, places, suffixes)
 
     def mask_of(image: Path) -> Path:
         likely = [place / rename(image.stem) for place in places.of(image)]
         return next(
-            (Path(f"{stem}{found[str(stem)]}") for stem in likely if str(stem) in found),
+            (Path(f"{stem}{suffixes[str(stem)]}") for stem in likely if str(stem) in suffixes),
             likely[0].with_name(f"{likely[0].name}.png"),
         )
 
@@ -84,11 +84,11 @@ def read_codes(root: Path, codes: str | Path | Sequence[str] | None) -> tuple[st
 
 def _different(names: Iterable[str]) -> tuple[str, ...]:
     """Names of classes, cleaned; each once."""
-    found = tuple(filter(None, map(clean, names)))
-    twice = sorted({name for name in found if found.count(name) > 1})
+    codes = tuple(filter(None, map(clean, names)))
+    twice = sorted({name for name in codes if codes.count(name) > 1})
     if twice:
         raise DataError(f"codes: expected a name for each class that no other has, got twice:{first_ten(twice)}")
-    return found
+    return codes
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,9 @@ def by_folder(files: FilePaths, root: Path, split_of: Mapping[str, Split]) -> tu
         return next((places[place] for place in (inner, *inner.parents) if place in places), _UNUSED)
 
     splits = {folder: split(folder) for folder in set(files.folders())}
-    found = np.fromiter((splits[folder] for folder in files.folders()), np.int8, len(files))
-    used = np.flatnonzero(found != _UNUSED)
-    return used, found[used]
+    split_of_each = np.fromiter((splits[folder] for folder in files.folders()), np.int8, len(files))
+    used = np.flatnonzero(split_of_each != _UNUSED)
+    return used, split_of_each[used]
 
 
 def by_column(table: pd.DataFrame, column: str) -> Splits:
@@ -126,9 +126,9 @@ def by_names(files: Sequence[Path], root: Path, names: Sequence[str]) -> Splits:
     listed, seen = set(names), set[str]()
     splits = np.full(len(files), Split.TRAIN, dtype=np.int8)
     for row, file in enumerate(files):
-        if found := {file.name, _under(file, root)} & listed:
+        if names_of_file := {file.name, _under(file, root)} & listed:
             splits[row] = Split.VALID
-            seen |= found
+            seen |= names_of_file
     if missing := sorted(listed - seen):
         raise DataError(
             f"Expected every listed validation image among the items; these are not there:{first_ten(missing)}"

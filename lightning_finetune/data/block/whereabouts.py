@@ -57,10 +57,10 @@ def place_of(root: Path, names: Sequence[str]) -> Place | None:
     """
     wanted = list(dict.fromkeys(names))[:_LOOKED_FOR]
     bare = {Path(name).name for name in wanted}
-    found = _paths_by_stem(root, bare | {os.path.splitext(name)[0] for name in bare})  # noqa: PTH122
+    paths = _paths_by_stem(root, bare | {os.path.splitext(name)[0] for name in bare})  # noqa: PTH122
     common: set[Place] | None = None
     for name in wanted:
-        places = set(_places(name, found))
+        places = set(_places(name, paths))
         common = places if common is None else common & places
         if not common:
             return None
@@ -69,19 +69,19 @@ def place_of(root: Path, names: Sequence[str]) -> Place | None:
 
 def _paths_by_stem(root: Path, stems: set[str]) -> dict[str, list[str]]:
     """Paths of images from ``root``, by their names without ending."""
-    found: dict[str, list[str]] = defaultdict(list)
+    paths: dict[str, list[str]] = defaultdict(list)
     for at, _, files in os.walk(root):
         for file in files:
             stem = os.path.splitext(file)[0]  # noqa: PTH122  # of a million texts
             if stem in stems and is_image(file):
-                found[stem].append(Path(at, file).relative_to(root).as_posix())
-    return found
+                paths[stem].append(Path(at, file).relative_to(root).as_posix())
+    return paths
 
 
-def _places(name: str, found: dict[str, list[str]]) -> Iterable[Place]:
+def _places(name: str, paths: dict[str, list[str]]) -> Iterable[Place]:
     """Where images lie whose paths hold ``name``, cut at a folder."""
     stem = os.path.splitext(Path(name).name)[0]  # noqa: PTH122
-    for path in {*found.get(stem, ()), *found.get(Path(name).name, ())}:
+    for path in {*paths.get(stem, ()), *paths.get(Path(name).name, ())}:
         for suffix in ("", Path(path).suffix):
             if path.endswith(f"{name}{suffix}"):
                 before = path[: len(path) - len(name) - len(suffix)]

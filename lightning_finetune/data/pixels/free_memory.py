@@ -23,13 +23,13 @@ def free_bytes(root: Path = Path("/")) -> int | None:
     Returns:
         Bytes; None where the system does not say.
     """
-    found = [*_of_machine(root / "proc/meminfo")]
+    limits = [*_of_machine(root / "proc/meminfo")]
     for line in _text(root / "proc/self/cgroup", "0::/").splitlines():
         _, controllers, path = line.split(":", 2)
         for name in {"memory", ""}.intersection(controllers.split(",")):
             folder, *names = _GROUPS[name]
-            found += _of_groups(root / "sys/fs/cgroup" / folder, path, *names)
-    return max(min(found), 0) if found else None
+            limits += _of_groups(root / "sys/fs/cgroup" / folder, path, *names)
+    return max(min(limits), 0) if limits else None
 
 
 def _of_machine(file: Path) -> Iterator[int]:

@@ -42,19 +42,19 @@ class Reader:
 
     def pixels(self, item: int, size: Size, position: tuple[float, float]) -> Pixels:
         """What is seen of an item, ``[h, w, channels]`` or ``[h, w]``."""
-        found = _NOTHING if self.kept is None else self.kept.read(item, size)
-        if found is None:
-            found = self._keep(item, size)
-        if not found.size:
+        image = _NOTHING if self.kept is None else self.kept.read(item, size)
+        if image is None:
+            image = self._keep(item, size)
+        if not image.size:
             return self.fit(self.sources[self.rows[item]], size, self.resize, position)
-        return found if found.shape[:2] == size else self.fit(found, size, self.resize, position)
+        return image if image.shape[:2] == size else self.fit(image, size, self.resize, position)
 
     def _keep(self, item: int, size: Size) -> Pixels:
-        found = self._lasting(self.sources[self.rows[item]], size)
+        image = self._lasting(self.sources[self.rows[item]], size)
         if self.kept is not None:
-            self.kept.write(item, size, found)
+            self.kept.write(item, size, image)
         # An array of more bits has lost the mode of its file, by which it would be resized.
-        return found if found.dtype == np.uint8 or found.shape[:2] == size else _NOTHING
+        return image if image.dtype == np.uint8 or image.shape[:2] == size else _NOTHING
 
     def _lasting(self, source: Any, size: Size) -> Pixels:
         """Pixels that serve every epoch."""

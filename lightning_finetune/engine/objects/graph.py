@@ -45,15 +45,15 @@ class ObjectGraph:
         self._visits: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
             (Tensor, self._visit_tensor),
             (np.ndarray, self._visit_array),
-            (np.random.Generator, lambda found: [found.bit_generator]),
+            (np.random.Generator, lambda obj: [obj.bit_generator]),
             (dict, self._visit_dict),
             (state.SEQUENCES, self._visit_sequence),
             ((tuple, frozenset), _ahead),
             (CellType, self._visit_cell),
-            (weakref.ReferenceType, lambda found: [found()]),
-            (MethodType, lambda found: [found.__self__, found.__func__]),
+            (weakref.ReferenceType, lambda obj: [obj()]),
+            (MethodType, lambda obj: [obj.__self__, obj.__func__]),
             (FunctionType, _carried),
-            (functools.partial, lambda found: [found.func, found.args, found.keywords]),
+            (functools.partial, lambda obj: [obj.func, obj.args, obj.keywords]),
             (object, self._visit_generator),
         )
 
@@ -66,12 +66,12 @@ class ObjectGraph:
         """
         ahead = list(roots)
         while ahead:  # not by recursion, as objects may be nested deeply
-            found = ahead.pop()
-            kind = type(found)
-            if kind in ATOMS or id(found) in self._seen or issubclass(kind, FIXED):
+            obj = ahead.pop()
+            kind = type(obj)
+            if kind in ATOMS or id(obj) in self._seen or issubclass(kind, FIXED):
                 continue
-            self._seen[id(found)] = found
-            ahead.extend(self._visit(found, kind))
+            self._seen[id(obj)] = obj
+            ahead.extend(self._visit(obj, kind))
         room = at_most
         for nbytes, keep in sorted(self._sized, key=lambda sized: sized[0]):
             if room is None or nbytes <= room:
@@ -84,60 +84,60 @@ class ObjectGraph:
         for restore in (*self._restores, *self._last):
             restore()
 
-    def _visit(self, found: Any, kind: type) -> list[Any]:
+    def _visit(self, obj: Any, kind: type) -> list[Any]:
         """Keep one object; what it leads to."""
         visit = next(visit for kinds, visit in self._visits if issubclass(kind, kinds))
-        leads_to = list(visit(found))
+        leads_to = list(visit(obj))
         if is_outside(str(kind.__module__)) and not issubclass(kind, (nn.Module, DataLoader)):
             return leads_to
-        leads_to.extend(self._visit_slots(found, kind))
-        attributes = attributes_of(found)
+        leads_to.extend(self._visit_slots(obj, kind))
+        attributes = attributes_of(obj)
         if attributes is not None:
             leads_to.extend(self._visit_dict(attributes))
             if issubclass(kind, DataLoader):  # it lends one iterator, with its workers, to whoever iterates
                 attributes["_iterator"] = None
         if is_stateful(kind):
-            self._last.append(state.of_stateful(found))
+            self._last.append(state.of_stateful(obj))
         return leads_to
 
-    def _visit_tensor(self, found: Tensor) -> Iterable[Any]:
-        self._sized.append((found.nbytes, lambda: state.of_tensor(found)))
-        return [found.grad] if found.is_leaf else []
+    def _visit_tensor(self, obj: Tensor) -> Iterable[Any]:
+        self._sized.append((obj.nbytes, lambda: state.of_tensor(obj)))
+        return [obj.grad] if obj.is_leaf else []
 
-    def _visit_array(self, found: npt.NDArray[Any]) -> Iterable[Any]:
-        if found.flags.writeable and not is_mapped(found):
-            self._sized.append((found.nbytes, lambda: state.of_array(found)))
-        return found.ravel().tolist() if found.dtype.hasobject else []
+    def _visit_array(self, obj: npt.NDArray[Any]) -> Iterable[Any]:
+        if obj.flags.writeable and not is_mapped(obj):
+            self._sized.append((obj.nbytes, lambda: state.of_array(obj)))
+        return obj.ravel().tolist() if obj.dtype.hasobject else []
 
-    def _visit_dict(self, found: dict[Any, Any]) -> Iterable[Any]:
-        values = self._contents(found.values())
-        self._restores.append(state.of_mapping(found, values))
-        return chain(_ahead(found.keys()), _ahead(values))
+    def _visit_dict(self, obj: dict[Any, Any]) -> Iterable[Any]:
+        values = self._contents(obj.values())
+        self._restores.append(state.of_mapping(obj, values))
+        return chain(_ahead(obj.keys()), _ahead(values))
 
-    def _visit_sequence(self, found: Any) -> Iterable[Any]:
-        values = self._contents(found)
-        self._restores.append(state.of_sequence(found, values))
+    def _visit_sequence(self, obj: Any) -> Iterable[Any]:
+        values = self._contents(obj)
+        self._restores.append(state.of_sequence(obj, values))
         return _ahead(values)
 
-    def _visit_cell(self, found: CellType) -> Iterable[Any]:
+    def _visit_cell(self, obj: CellType) -> Iterable[Any]:
         with suppress(ValueError):  # it is empty
-            values = self._contents([found.cell_contents])
-            self._restores.append(state.of_cell(found, values[0]))
+            values = self._contents([obj.cell_contents])
+            self._restores.append(state.of_cell(obj, values[0]))
             return values
         return []
 
-    def _visit_generator(self, found: Any) -> Iterable[Any]:
-        restore = state.of_generator(found)
+    def _visit_generator(self, obj: Any) -> Iterable[Any]:
+        restore = state.of_generator(obj)
         if restore is not None:
             self._restores.append(restore)
         return []
 
-    def _visit_slots(self, found: Any, kind: type) -> Iterable[Any]:
+    def _visit_slots(self, obj: Any, kind: type) -> Iterable[Any]:
         names = slots_of(kind)
-        there = {name: getattr(found, name) for name in names if hasattr(found, name)}
+        there = {name: getattr(obj, name) for name in names if hasattr(obj, name)}
         if names:
             values = dict(zip(there, self._contents(there.values()), strict=True))
-            self._restores.append(state.of_slots(found, names, values))
+            self._restores.append(state.of_slots(obj, names, values))
         return there.values()
 
     def _contents(self, values: Collection[Any]) -> list[Any]:

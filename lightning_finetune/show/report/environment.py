@@ -50,9 +50,9 @@ def commit(folder: Path) -> str:
     git = shutil.which("git")
     if git is None:
         return ""
-    found = _output([git, "-C", str(folder), "rev-parse", "HEAD"])
-    changed = _output([git, "-C", str(folder), "status", "--porcelain", "--untracked-files=no"]) if found else ""
-    return found + (" with changes that are not committed" if changed else "")
+    digest = _output([git, "-C", str(folder), "rev-parse", "HEAD"])
+    changed = _output([git, "-C", str(folder), "status", "--porcelain", "--untracked-files=no"]) if digest else ""
+    return digest + (" with changes that are not committed" if changed else "")
 
 
 def _output(words: Sequence[str]) -> str:

@@ -161,13 +161,13 @@ def _template() -> Template:
 
 def measured(report: Report) -> list[Measured]:
     """Every metric of the validation set, as they were logged."""
-    found = []
+    best_of = []
     for name, points in report.history.measured.items():
         finite = [point for point in points if point[1] == point[1]] or points
         choose = min if less_is_better(name) else max
         step, best = choose(finite, key=lambda point: point[1])
-        found.append(Measured(name, points[-1][1], best, _where(report, step)))
-    return found
+        best_of.append(Measured(name, points[-1][1], best, _where(report, step)))
+    return best_of
 
 
 def _apart(values: Sequence[Measured], classes: Sequence[str]) -> tuple[list[Measured], list[Measured]]:

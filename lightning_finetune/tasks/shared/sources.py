@@ -35,11 +35,11 @@ def all_of(pairs: Iterable[tuple[ImageSource, Any]], many: bool) -> Any:
     Raises:
         DataError: Some images could not be read; names them.
     """
-    found = [prediction for _, prediction in pairs]
-    bad = [str(prediction) for prediction in found if isinstance(prediction, DataError)]
+    predictions = [prediction for _, prediction in pairs]
+    bad = [str(prediction) for prediction in predictions if isinstance(prediction, DataError)]
     if bad:
-        raise DataError(f"{len(bad)} of {len(found)} images cannot be read:{first_ten(bad)}")
-    return found if many else found[0]
+        raise DataError(f"{len(bad)} of {len(predictions)} images cannot be read:{first_ten(bad)}")
+    return predictions if many else predictions[0]
 
 
 def path_of(source: ImageSource) -> Path | None:

@@ -39,8 +39,8 @@ def _do(images: Tensor, turns: int, flipped: bool) -> Tensor:
     return torch.rot90(images.flip(-1) if flipped else images, turns, (-2, -1))
 
 
-def _undo(found: Tensor, turns: int, flipped: bool) -> Tensor:
-    if found.ndim < 4:
-        return found
-    upright = torch.rot90(found, -turns, (-2, -1))
+def _undo(mask: Tensor, turns: int, flipped: bool) -> Tensor:
+    if mask.ndim < 4:
+        return mask
+    upright = torch.rot90(mask, -turns, (-2, -1))
     return upright.flip(-1) if flipped else upright

@@ -65,10 +65,10 @@ def of_labels(probabilities: Tensor, present: Tensor, target: Tensor, names: Seq
     true = target.bool()
     least = probabilities.where(true, 1 - probabilities).amin(1).tolist()
     verdicts = []
-    for truth, found, share in zip(_chosen(true, names), _chosen(present, names), least, strict=True):
-        row = {"prediction": joined(found), "truth": joined(truth), "probability": share}
-        words = [", ".join(some) or "none" for some in (truth, found)]
-        verdicts.append(Verdict(words[0], words[1], truth != found, row=row))
+    for truth, labels, share in zip(_chosen(true, names), _chosen(present, names), least, strict=True):
+        row = {"prediction": joined(labels), "truth": joined(truth), "probability": share}
+        words = [", ".join(some) or "none" for some in (truth, labels)]
+        verdicts.append(Verdict(words[0], words[1], truth != labels, row=row))
     return verdicts
 
 
