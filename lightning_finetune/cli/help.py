@@ -152,8 +152,8 @@ COMMANDS = {
     "predict": """\
 usage: lightning-finetune predict --ckpt_path FILE --images FOLDER [options]
 
-Write what a checkpoint says about images: probabilities as predictions.csv,
-masks as pictures.
+Write what a checkpoint says about images: probabilities or numbers as
+predictions.csv, masks as pictures.
 
   --ckpt_path FILE     the checkpoint
   --images FOLDER      a folder of images, or one image
@@ -162,6 +162,7 @@ masks as pictures.
   --batch_size 32
   --tile null          masks: side in pixels of pieces of larger images
   --scale null         masks: pixels of the model per pixel of the image
+  --task null          of your own: its dotted name
 """,
     "export": """\
 usage: lightning-finetune export --ckpt_path FILE --out FILE
@@ -171,6 +172,7 @@ against the model.
 
   --ckpt_path FILE     the checkpoint
   --out FILE           ends in .onnx, or in .pt2 for torch.export
+  --task null          of your own: its dotted name
 """,
     "diagnose": """\
 usage: lightning-finetune diagnose FILE

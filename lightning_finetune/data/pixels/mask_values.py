@@ -47,8 +47,8 @@ def _one_channel(mask: Image.Image, source: object) -> Image.Image:
     same = all(band.tobytes() == colours[0].tobytes() for band in colours[1:])
     if same and (alpha is None or alpha.getextrema() == (255, 255)):
         return colours[0]
-    colours = mask.getcolors(_COLOURS)
-    listed = f"{_COLOURS} colours and more" if colours is None else first_ten(sorted(colour for _, colour in colours))
+    counted = mask.getcolors(_COLOURS)
+    listed = f"{_COLOURS} colours and more" if counted is None else first_ten(sorted(colour for _, colour in counted))
     raise DataError(
         f"{source}: expected a mask of one channel that holds class ids, got mode {mask.mode} with the colours:{listed}"
         "\nSave the id of each pixel's class as an 8-bit grey or palette PNG (docs/data.md, Masks in colours)."
