@@ -42,7 +42,8 @@ class TrainingDiagnosis(RecordingCallback):
         if plan is not None and len(plan.phases) > 1 and ends_phase(trainer):
             phase = plan.phase_of(trainer.current_epoch)
             self.findings[phase + 1] = diagnose_phase(self.curves, plan, phase)
-            self._tell(phase + 1, f"phase {phase + 1}")
+            epochs, limit = plan.phases[phase].epochs, plan.limits[phase]
+            self._tell(phase + 1, f"phase {phase + 1}" + (f" ({epochs} of {limit} epochs)" if epochs != limit else ""))
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -35,6 +35,15 @@ class Phase:
         div: Peak over first rate.
         div_final: Peak over last rate.
         moms: Momentum (Adam's first beta) at the start, the peak and the end; None leaves it alone.
+        weight_decay: Of the parameters that the optimizer decays; None is the optimizer's own.
+        until: A metric of the validation. When it has not improved ``patience`` times, the phase ends with its epoch,
+            at the latest after ``epochs``. One cycle is laid over ``epochs``, and cut; ``"flat_cos"`` falls then.
+        patience: Validations in a row without improvement that end it.
+        min_delta: Less than this is no improvement.
+        mode: Whether the metric improves as it falls (``"min"``) or rises (``"max"``).
+        restore_best: Whether what follows begins with weights, buffers and optimizer of the best validation.
+        cooldown: Epochs in which ``"flat_cos"`` falls, in place of ``pct_start``; None with ``until``: as many as
+            ``pct_start`` leaves of ``epochs``.
     """
 
     epochs: int | None
@@ -46,6 +55,13 @@ class Phase:
     div: float = 25.0
     div_final: float = 1e5
     moms: Moms | None = (0.95, 0.85, 0.95)
+    weight_decay: float | None = None
+    until: str | None = None
+    patience: int = 3
+    min_delta: float = 0.0
+    mode: Literal["min", "max"] = "min"
+    restore_best: bool = False
+    cooldown: int | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
@@ -67,8 +83,37 @@ class Phase:
         if self.lr is not None:
             fits = _is_findable(self.lr) if self.needs_find else _are_numbers(self.lr)
             _check(fits, "lr", 'a rate, a pair of rates, or "find" in place of a rate', self.lr)
+        decay = self.weight_decay
+        _check(decay is None or decay >= 0, "weight_decay", "a number of at least 0", decay)
+        self._check_end()
         if self.lr is not None and not self.needs_find:
             schedules.spread(self.known_lr, len(self.lr) if isinstance(self.lr, list) else 2)
+
+    def _check_end(self) -> None:
+        _check(_is_count(self.patience), "patience", "a positive number of validations", self.patience)
+        _check(self.min_delta >= 0, "min_delta", "a number of at least 0", self.min_delta)
+        _check(self.mode in ("min", "max"), "mode", '"min" or "max"', self.mode)
+        ends = self.until is None or self.epochs is not None
+        _check(ends, "epochs", "a number where `until` is given, which ends it at the latest", self.epochs)
+        _check(self.until is not None or not self.restore_best, "restore_best", "False without `until`", True)
+        fits = self.cooldown is None or (_is_count(self.cooldown) and self.cooldown <= (self.epochs or 0))
+        falls = self.cooldown is None or self.schedule == "flat_cos"
+        _check(fits, "cooldown", "a positive number of epochs, at most those of the phase", self.cooldown)
+        _check(falls, "cooldown", f'None, as schedule={self.schedule!r} does not fall like "flat_cos"', self.cooldown)
+
+    @property
+    def falls(self) -> int | None:
+        """Epochs in which ``"flat_cos"`` falls, where they are a whole number; None: a share of the phase."""
+        if self.schedule != "flat_cos" or (self.cooldown is None and self.until is None):
+            return None
+        share = 1 - schedules.warm_up(self.schedule, self.pct_start)
+        return max(1, round((self.epochs or 1) * share)) if self.cooldown is None else self.cooldown
+
+    @property
+    def share(self) -> float | None:
+        """``pct_start``, or what ``falls`` makes of it."""
+        falls, epochs = self.falls, self.epochs
+        return self.pct_start if falls is None or epochs is None else (epochs - falls) / epochs
 
     @property
     def needs_find(self) -> bool:

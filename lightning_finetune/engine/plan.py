@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
@@ -30,6 +30,7 @@ class State:
         lrs: Rate of each layer group from the input to the head, 0 where frozen; None: left alone.
         momentum: SGD's momentum or Adam's first beta; None: left alone.
         size: Shorter side of the training images, or height and width, in pixels; None: left alone.
+        weight_decay: Of what the optimizer decays; None: its own.
     """
 
     phase: int
@@ -37,6 +38,7 @@ class State:
     lrs: tuple[float, ...] | None
     momentum: float | None
     size: int | Size | None
+    weight_decay: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Plan(Sequence[State]):
     """The resolved schedule: a sequence with one :class:`State` for each optimizer step of the run.
 
     Attributes:
-        phases: In order; all with a number of epochs, but the last may be open.
+        phases: In order; all with a number of epochs, but the last may be open. One that ended by itself has those that
+            it really had.
+        limits: The epochs that each phase was given.
         epochs: Those of all phases that have a number of epochs: as they were, then as they are expected to be.
         weights: What each of ``epochs`` counts in its phase: the steps it would have with the data of now.
         max_steps: Optimizer steps after which the run ends at the latest; None: no such end.
@@ -54,6 +58,7 @@ class Plan(Sequence[State]):
     """
 
     phases: tuple[Phase, ...]
+    limits: tuple[int | None, ...]
     epochs: tuple[Epoch, ...]
     weights: tuple[int, ...]
     max_steps: int | None = None
@@ -102,12 +107,11 @@ class Plan(Sequence[State]):
     def _state(self, phase: int, progress: float) -> State:
         spec, trained, peaks = self.phases[phase], self.trained(phase), self._peaks[phase]
         if peaks is None:
-            return State(phase, trained, None, None, spec.size)
-        part = schedules.rate(
-            spec.schedule, 1.0, progress, div=spec.div, div_final=spec.div_final, pct_start=spec.pct_start
-        )
-        momentum = schedules.momentum(spec.schedule, spec.moms, progress, spec.pct_start)
-        return State(phase, trained, tuple(peak * part for peak in peaks), momentum, spec.size)
+            return State(phase, trained, None, None, spec.size, spec.weight_decay)
+        share = spec.share
+        part = schedules.rate(spec.schedule, 1.0, progress, div=spec.div, div_final=spec.div_final, pct_start=share)
+        momentum = schedules.momentum(spec.schedule, spec.moms, progress, share)
+        return State(phase, trained, tuple(peak * part for peak in peaks), momentum, spec.size, spec.weight_decay)
 
     def _by_steps(self, phase: int, step: int) -> float:
         """Progress in a phase whose end is a number of steps."""
@@ -122,9 +126,21 @@ class Plan(Sequence[State]):
             epoch, step = last, self._starts[last + 1]
         most = self.epochs[epoch].count - (epoch == last)
         part = self.epochs[epoch].behind(min(step - self._starts[epoch], most))
-        return float(
-            (sum(self.weights[first:epoch]) + part * self.weights[epoch]) / sum(self.weights[first : last + 1])
-        )
+        whole = sum(self.weights[first : last + 1]) + self._cut(phase) * self.weights[last]
+        return float((sum(self.weights[first:epoch]) + part * self.weights[epoch]) / whole)
+
+    def _cut(self, phase: int) -> int:
+        """How many epochs of its schedule ``phase`` did not come to, as it ended by itself."""
+        spec = self.phases[phase]
+        return 0 if spec.falls is not None else self.limit(phase) - (spec.epochs or 0)
+
+    def limit(self, phase: int) -> int:
+        """Epochs of ``phase`` at the most; of an open one 0."""
+        return self.limits[phase] or 0
+
+    def is_open(self, phase: int) -> bool:
+        """Whether ``phase`` can still end by itself."""
+        return self.phases[phase].until is not None and self.phases[phase].epochs == self.limits[phase]
 
     def start(self, phase: int) -> int:
         """First optimizer step of ``phase``."""
@@ -228,6 +244,7 @@ def make_plan(
     num_head: int = 1,
     train_norm: bool = False,
     past: Sequence[Epoch] = (),
+    ended: Mapping[int, int] | None = None,
 ) -> Plan:
     """Lay ``phases`` over a run.
 
@@ -241,19 +258,22 @@ def make_plan(
         num_head: How many of them ``"head"`` means.
         train_norm: Whether norm layers of frozen groups train.
         past: The first epochs as they were.
+        ended: How many epochs phases had that ended by themselves.
 
     Raises:
         PhaseError: No phases, an open phase that is not the last or has no end, a phase that begins after the end, or
             a rate that would follow the steps of an epoch of unknown length.
     """
     phases = _closed(phases, max_epochs)
+    limits = tuple(phase.epochs for phase in phases)
+    phases = [replace(phase, epochs=(ended or {}).get(number, phase.epochs)) for number, phase in enumerate(phases)]
     total = sum(phase.epochs or 0 for phase in phases)
     said = [None if steps_per_epoch is None else _of_epoch(steps_per_epoch, number) for number in range(total)]
     epochs = list(past[:total])
     for number in range(len(epochs), total):
         epochs.append(expected(said[number], epochs[-1] if epochs else None))
     weights = tuple(1 if steps is None else steps for steps in said)
-    plan = Plan(tuple(phases), tuple(epochs), weights, max_steps, num_groups, num_head, train_norm)
+    plan = Plan(tuple(phases), limits, tuple(epochs), weights, max_steps, num_groups, num_head, train_norm)
     _check_ends(plan)
     return plan
 
@@ -268,7 +288,7 @@ def _check_ends(plan: Plan) -> None:
             raise PhaseError("The last phase is open, and neither `max_epochs` nor `max_steps` ends the run.")
         if phase or not needs_end or spec.epochs is None or plan.epochs[0].steps is not None:
             continue
-        if spec.epochs * schedules.warm_up(spec.schedule, spec.pct_start) < 1:
+        if spec.epochs * schedules.warm_up(spec.schedule, spec.share) < 1:
             raise PhaseError(
                 "The training data has no length, so that the rates of phase 1 cannot follow its first epoch. Set "
                 "`limit_train_batches` to the most batches that an epoch can have, or `max_steps` alone; or let the "

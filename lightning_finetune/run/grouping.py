@@ -84,6 +84,7 @@ class Grouping:
         self._said = patterns is not None or says_itself(module)
         self._calls: CallOrder | None = None
         self._rates: list[float | None] = []
+        self._decays = [group.get("weight_decay") for group in optimizer.param_groups]
 
     @property
     def num_head(self) -> int:
@@ -198,6 +199,29 @@ class Grouping:
         if state.lrs is not None:
             param_groups.set_rates(self.optimizer, self.layout, state.lrs, state.momentum)
             self._rates = self._known_rates()
+
+    def set_weight_decay(self, value: float | None) -> None:
+        """Decay what the optimizer decays by ``value``; None: by its own. Where it decays nothing, all is decayed.
+
+        Raises:
+            PhaseError: The optimizer has no weight decay.
+        """
+        if value is not None and None in self._decays:
+            raise PhaseError(
+                f"A phase sets `weight_decay`, but {type(self.optimizer).__name__} has none. Leave it out."
+            )
+        decayed = [own for own in self._decays if own]
+        for group, own in zip(self.optimizer.param_groups, self._decays, strict=True):
+            if own is not None:
+                group["weight_decay"] = own if value is None or (decayed and not own) else value
+
+    def state(self) -> dict[str, Any]:
+        """The state of the optimizer, in the groups that the module made."""
+        return param_groups.merge_state(self.optimizer.state_dict(), self.optimizer, self.layout)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+        self.optimizer.load_state_dict(param_groups.split_state(state, self.optimizer, self.layout))
 
     def changed_rate(self) -> tuple[float, float] | None:
         """The first rate that is not the one set last, and that one; tensors are not read, as it would cost time."""

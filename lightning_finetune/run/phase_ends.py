@@ -76,7 +76,9 @@ def phase_label(plan: Plan, phase: int) -> str:
         trains = "all layers"
     else:
         trains = "head" if count == plan.num_head else f"last {count} groups"
-    parts = ", ".join(part for part in (trains, _size_label(plan.phases[phase].size)) if part)
+    spec = plan.phases[phase]
+    length = "" if spec.epochs == plan.limits[phase] else f"{spec.epochs} of {plan.limit(phase)} epochs"
+    parts = ", ".join(part for part in (trains, _size_label(spec.size), length) if part)
     return f"{phase + 1}: {parts}" if parts else f"{phase + 1}"
 
 

@@ -25,6 +25,7 @@ from lightning_finetune.run.loaders import LoaderOrder
 from lightning_finetune.run.progress import Progress
 from lightning_finetune.run.range_test_loop import lends_batches
 from lightning_finetune.run.second_hands import Scheduler, be_the_only_hand, check_scheduler, refuse_finetuning
+from lightning_finetune.run.self_ending import PhaseEnds
 from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.run.trainer import (
     begin_epoch_as_usual,
@@ -38,6 +39,7 @@ from lightning_finetune.run.trainer import (
     run_seed,
     steps_per_epoch,
     the_optimizer,
+    validate_what_was_not,
 )
 
 
@@ -70,6 +72,8 @@ class PhasedCallback(Callback):
         self._world_size: int | None = None
         self._lrs: dict[int, LR] = {}
         self._progress = Progress()
+        self._ends = PhaseEnds()
+        self._limit: int | None = None
         self._held_norms: list[str] | None = None
         self._checkpoint: dict[str, Any] | None = None
         self.current_plan: Plan | None = None
@@ -129,6 +133,7 @@ class PhasedCallback(Callback):
         self._held_norms = self.current_grouping.held
         self.current_grouping.restore(self._checkpoint)
         self._checkpoint = None
+        self._limit = max_epochs(trainer)  # before a phase that ends by itself makes the run shorter
         if self.seed is None:
             self.seed = run_seed(trainer)
         reseed(trainer.strategy.root_device, self.seed)  # workers of the first epoch begin before the epoch does
@@ -164,7 +169,8 @@ class PhasedCallback(Callback):
         self._check_world_size(trainer)
         for change in self._progress.go_on(trainer, moves=self is self._all(trainer)[0]):
             rank_zero_info(f"{type(self).__name__}: {change}")
-        self.current_plan = self._make_plan(trainer)
+        self._replan(trainer)
+        self._ends.check(trainer, self.plan_of_run)
         self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
         self._enter(trainer)
@@ -216,7 +222,7 @@ class PhasedCallback(Callback):
         phases = self.phases(trainer)
         self.grouping.check_counts(phases)
         known = sum(phase.epochs or 0 for phase in phases)
-        limit = max_epochs(trainer)
+        limit = self._limit
         if is_dev_run(trainer):
             limit = known + 1
         plan = make_plan(
@@ -228,10 +234,17 @@ class PhasedCallback(Callback):
             num_head=self.grouping.num_head,
             train_norm=self.train_norm,
             past=self._progress.epochs,
+            ended=self._ends.ended,
         )
         for phase, lr in self._lrs.items():
             plan = plan.with_lr(phase, lr)
         return plan
+
+    def _replan(self, trainer: pl.Trainer) -> None:
+        """What is known now: real lengths of epochs and phases, found rates; the run ends when the last phase does."""
+        self.current_plan = plan = self._make_plan(trainer)
+        if self._ends.ended:
+            trainer.fit_loop.max_epochs = sum(phase.epochs or 0 for phase in plan.phases)
 
     @property
     def grouping(self) -> Grouping:
@@ -273,7 +286,8 @@ class PhasedCallback(Callback):
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._progress.begin_epoch(trainer)
-        self.current_plan = self._make_plan(trainer)
+        self._replan(trainer)
+        self._restore_best(trainer, pl_module, self.plan_of_run.phase_of(trainer.current_epoch) - 1)
         self._enter(trainer)
         if trainer.current_epoch == self.plan_of_run.first_epoch(self._state(trainer).phase) > 0:
             forget_curvature(self.grouping.optimizer)
@@ -314,15 +328,25 @@ class PhasedCallback(Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.current_plan is not None and trainer.state.fn == TrainerFn.FITTING:
+            if self._ends.see(trainer, pl_module, self.grouping, self.current_plan):
+                self._replan(trainer)
             self._seed_fetch(trainer, trainer.fit_loop.batch_idx + 1)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._end_epoch(trainer)  # a hook of the module may have ended it before its last batch
+        epoch, plan = trainer.current_epoch, self.plan_of_run
+        if epoch + 1 == trainer.max_epochs or plan.phase_of(epoch) != plan.phase_of(epoch + 1):
+            self._restore_best(trainer, pl_module, plan.phase_of(epoch))
+
+    def _restore_best(self, trainer: pl.Trainer, module: pl.LightningModule, ended: int) -> None:
+        """Begin what follows a phase, which has ended, with the weights of its best validation, if it asks for it."""
+        if self._ends.restore(trainer, module, self.grouping, ended):
+            self.grouping.set_rates(self._state(trainer))
 
     def _end_epoch(self, trainer: pl.Trainer) -> None:
         if self._progress.end_epoch(trainer):
-            self.current_plan = self._make_plan(trainer)
+            self._replan(trainer)
 
     def _state(self, trainer: pl.Trainer) -> State:
         return self.plan_of_run.at(trainer.current_epoch, trainer.global_step)
@@ -335,6 +359,8 @@ class PhasedCallback(Callback):
         if state.size is not None and self.resizer is not None:
             self.resizer.set(state.size)
         self.grouping.set_rates(state)
+        if any(phase.weight_decay is not None for phase in self.plan_of_run.phases):
+            self.grouping.set_weight_decay(state.weight_decay)
 
     def _reseed(self, trainer: pl.Trainer, *moment: int | str) -> None:
         epoch, rank = trainer.current_epoch, trainer.global_rank
@@ -362,6 +388,8 @@ class PhasedCallback(Callback):
 
     def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """What comes after the run finds the module as it was, and may train it at any size."""
+        if self._ends.ended:
+            trainer.fit_loop.max_epochs = self._limit
         if self.current_grouping is not None:
             self.current_grouping.let_go()
         if self.resizer is not None:
@@ -376,6 +404,7 @@ class PhasedCallback(Callback):
             "world_size": self._world_size,
             "lrs": dict(self._lrs),
             "progress": self._progress.state_dict(),
+            "ends": self._ends.state_dict(),
             "norms": self._held_norms,
             "order": self._order.state_dict(),
         }
@@ -386,6 +415,7 @@ class PhasedCallback(Callback):
         self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
         self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
         self._progress.load_state_dict(state_dict.get("progress", {}))
+        self._ends.load_state_dict(state_dict.get("ends", {}))
         self._held_norms = state_dict.get("norms", [])  # older runs held none once they were unfrozen
         self._order.load_state_dict(state_dict.get("order", {}))
 
@@ -401,6 +431,8 @@ class PhasedCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._checkpoint = checkpoint  # read at `on_fit_start`, when the groups are known
+        if any(phase.until is not None for phase in self.phases(trainer)):
+            validate_what_was_not(trainer, checkpoint)
 
 
 def spans(changes: dict[int, Any], what: str) -> list[tuple[int | None, Any]]:

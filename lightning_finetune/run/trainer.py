@@ -178,15 +178,25 @@ def begin_epoch_as_usual(trainer: pl.Trainer) -> None:
         loop.reset_restart_stage()
 
 
-def validation_begins_anew(checkpoint: dict[str, Any]) -> None:
-    """Let a run that resumes from a checkpoint of amid its validation validate from the first batch on.
+def validate_what_was_not(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Let a run that resumes from a checkpoint of an epoch's last batch, or of amid its validation, validate first.
 
     Lightning would leave the validation out, or judge by what is left of it.
     """
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-    before = progress["total"]["completed"] - progress["current"]["completed"]
+    loop = checkpoint["loops"]["fit_loop"]
+    batches, validated = loop["epoch_loop.batch_progress"], loop["epoch_loop.val_loop.batch_progress"]
+    every = trainer.check_val_every_n_epoch
+    if not batches["is_last_batch"] or every is None or (checkpoint["epoch"] + 1) % every:
+        return
+    total = batches["total"]
+    if total["completed"] == total["processed"] - 1 and trainer.val_check_interval == 1.0:
+        for part in ("total", "current"):
+            batches[part]["completed"] += 1
+    elif validated["total"]["started"] == validated["total"]["completed"]:
+        return
+    before = validated["total"]["completed"] - validated["current"]["completed"]
     for part, done in (("total", before), ("current", 0)):
-        progress[part].update(ready=done + 1, started=done + 1, processed=done, completed=done)
+        validated[part].update(ready=done + 1, started=done + 1, processed=done, completed=done)
 
 
 def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> Any:

@@ -38,18 +38,29 @@ def plan_notes(plan: Plan) -> list[str]:
         notes.append("?: the data say no length, so that steps are known after the first epoch, and rates follow them.")
     elif any(map(plan.is_estimate, range(len(plan.phases)))):
         notes.append("~: an estimate, as the epoch before had other steps than its data said; rates follow what comes.")
+    for phase, spec in enumerate(plan.phases):
+        if spec.until is not None:
+            way = f"when {spec.until} has not improved for {spec.patience} validation{'s' * (spec.patience != 1)}"
+            if spec.falls is not None:
+                way += f", and a fall over {spec.falls} epoch{'s' * (spec.falls != 1)}"
+            elif spec.schedule != "constant":
+                way += ", which cuts its schedule"
+            notes.append(f"Phase {phase + 1} may end before its {plan.limit(phase)} epochs: {way}.")
     return notes
 
 
 def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the table of a plan."""
     sized = any(phase.size is not None for phase in plan.phases)
+    decays = any(phase.weight_decay is not None for phase in plan.phases)
     columns = ["phase", "epochs", "steps", "trains", "learning rate", "schedule", *(["size"] if sized else [])]
+    columns += ["weight decay"] if decays else []
     rows = []
     for index, phase in enumerate(plan.phases):
         size = [f"{phase.size} px" if phase.size else "as is"] if sized else []
         row = [str(index + 1), _epochs(plan, index), _steps(plan, index), _trains(plan, index, groups)]
-        rows.append([*row, rates(plan, index), phase.schedule.replace("_", "-"), *size])
+        decay = ["as is" if phase.weight_decay is None else f"{phase.weight_decay:g}"] if decays else []
+        rows.append([*row, rates(plan, index), phase.schedule.replace("_", "-"), *size, *decay])
     return columns, rows
 
 
@@ -70,6 +81,16 @@ def show_results(
     console.print(table)
     for phase, what in sorted(found.items()):
         console.print(f"Phase {phase + 1} at {rates(plan, phase)}: {what.reason}.", highlight=False)
+
+
+def result_rows(plan: Plan, results: Sequence[dict[str, float]]) -> tuple[list[str], list[list[float | int | str]]]:
+    """Columns and rows of the phases that a run had: their planned and their real lengths, and all metrics."""
+    names = list(dict.fromkeys(name for metrics in results for name in metrics))
+    rows: list[list[float | int | str]] = []
+    for phase, metrics in enumerate(results):
+        lengths = [phase + 1, plan.limit(phase), plan.phases[phase].epochs or 0, plan.steps[phase]]
+        rows.append([*lengths, *(metrics.get(name, "") for name in names)])
+    return ["phase", "planned epochs", "epochs", "steps", *names], rows
 
 
 def _importance(name: str) -> int:
@@ -97,13 +118,17 @@ def _steps(plan: Plan, phase: int) -> str:
     first, count = plan.first_epoch(phase), plan.phases[phase].epochs
     if any(epoch.steps is None for epoch in plan.epochs[first : None if count is None else first + count]):
         return "?"
-    return f"~{plan.steps[phase]}" if plan.is_estimate(phase) else str(plan.steps[phase])
+    most = "<= " if plan.is_open(phase) else ""
+    return f"{most}{'~' if plan.is_estimate(phase) else ''}{plan.steps[phase]}"
 
 
 def _epochs(plan: Plan, phase: int) -> str:
     first = plan.first_epoch(phase) + 1
     count = plan.phases[phase].epochs
-    return f"{first}+" if count is None else f"{first}" if count == 1 else f"{first}-{first + count - 1}"
+    if count is None:
+        return f"{first}+"
+    planned = f" ({count} of {plan.limit(phase)})" if count != plan.limit(phase) else ""
+    return f"{first}{planned}" if count == 1 else f"{first}-{first + count - 1}{planned}"
 
 
 def _trains(plan: Plan, phase: int, groups: Sequence[LayerGroup]) -> str:

@@ -53,9 +53,18 @@ def phase_rows(
         after = history.epochs[first + len(begun) : first + len(begun) + 1]
         start, end = (begun[0], after[0] if after else made) if begun else (made, made)
         meant = _facts(planned, plan.start(phase), plan.start(phase) + plan.steps[phase], epochs)
+        if plan.phases[phase].until is not None:
+            limit = plan.limit(phase)
+            meant |= {"epochs": f"up to {limit}", "steps": f"up to {_most(plan, phase)}"}
         actual = _facts(history, start, end, len(begun)) if end > start else {}
         rows.append(PhaseRow(label, meant, actual, _results(history, start, end)))
     return rows
+
+
+def _most(plan: Plan, phase: int) -> int:
+    """Steps of ``phase``, had it not ended by itself."""
+    cut = plan.limit(phase) - (plan.phases[phase].epochs or 0)
+    return plan.steps[phase] + cut * plan.epochs[plan.first_epoch(phase)].count
 
 
 def _facts(history: History, start: int, end: int, epochs: int | None) -> dict[str, str]:
