@@ -50,3 +50,8 @@ def test_a_checkpoint_of_another_task_is_named(trainer, data, tmp_path):
     labels = MultiLabelClassifier("test_resnet", num_classes=2, weights=False)
     with pytest.raises(CheckpointError, match="a checkpoint of MultiLabelClassifier, got one of ImageClassifier"):
         trainer(1).validate(labels, [torch.zeros(1)], ckpt_path=tmp_path / "one.ckpt")
+    other = ImageClassifier("test_resnet", num_classes=3, weights=False)
+    with pytest.raises(
+        CheckpointError, match=r"model\.head\.1\.weight is \[2, .*\] there and \[3, .*\] here, as are 1 more"
+    ):
+        trainer(1).validate(other, [torch.zeros(1)], ckpt_path=tmp_path / "one.ckpt")
