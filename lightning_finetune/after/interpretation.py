@@ -76,7 +76,7 @@ class Interpretation:
 
         worst = self.top_losses(k)
         pairs = zip(worst.index.tolist(), worst["loss"].tolist(), strict=True)
-        return draw_predictions([self._shown(place, loss) for place, loss in pairs], "Top losses")
+        return draw_predictions([self._shown(place, loss) for place, loss in pairs], self._title("Top losses"))
 
     def confusion_matrix(self) -> pd.DataFrame:
         """Images, or pixels, by true class (rows) and predicted class; of labels the four counts of each.
@@ -96,7 +96,7 @@ class Interpretation:
         """
         from lightning_finetune.show.figures import draw_confusion  # only now, as it loads matplotlib
 
-        return draw_confusion(self._known_confusion().panels())
+        return draw_confusion(self._known_confusion().panels(), self._title("Confusion"))
 
     def most_confused(self, min_val: int = 1) -> pd.DataFrame:
         """Pairs of classes of which one was taken for the other at least ``min_val`` times, the most frequent first.
@@ -132,14 +132,19 @@ class Interpretation:
 
     def save(self, folder: str | Path) -> None:
         """Write all tables (CSV) and figures (PNG) that there are to a folder, which is made."""
+        from lightning_finetune.show.figures.saving import save  # only now, as it loads matplotlib
+
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
             cells = table.map(safe).rename(columns=safe)
             cells.to_csv(target / f"{name}.csv", index=False, encoding="utf-8", errors="backslashreplace")
-        self.plot_top_losses().savefig(target / "top_losses.png", dpi=100)
+        save(self.plot_top_losses(), target / "top_losses.png", 100)
         with suppress(FinetuneError):
-            self.plot_confusion_matrix().savefig(target / "confusion_matrix.png", dpi=100)
+            save(self.plot_confusion_matrix(), target / "confusion_matrix.png", 100)
+
+    def _title(self, what: str) -> str:
+        return f"{what} of {self.task.origin}" if self.task.origin else what
 
     def _known_confusion(self) -> Confusion:
         if self.confusion is None:

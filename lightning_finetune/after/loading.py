@@ -38,6 +38,8 @@ def load(checkpoint: str | Path, *, model: nn.Module | None = None) -> Any:
     task = _build(cls, accepted_arguments(cls, record["arguments"]), model, origin)
     _fill(task, content["state_dict"], origin)
     task.on_load_checkpoint(content)
+    epoch = content.get("epoch")
+    task.origin = Path(checkpoint).name + (f", after epoch {epoch + 1}" if isinstance(epoch, int) else "")
     return task.eval()
 
 

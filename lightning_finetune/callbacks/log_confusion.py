@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_finetune.errors import FinetuneError
-from lightning_finetune.run.artifacts import save_figure, save_table
+from lightning_finetune.run.artifacts import save_figure, save_table, shown_state
 from lightning_finetune.run.phase_ends import ends_phase
 from lightning_finetune.tasks import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Counts
@@ -75,4 +75,4 @@ class LogConfusion(Callback):
             return
         from lightning_finetune.show.figures import draw_confusion  # only now, as it loads matplotlib
 
-        save_figure(trainer, "confusion", draw_confusion(panels))
+        save_figure(trainer, "confusion", draw_confusion(panels, f"Confusion {shown_state(trainer)}"))

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.run.artifacts import save_figure, save_samples
+from lightning_finetune.run.artifacts import save_figure, save_samples, shown_state
 from lightning_finetune.run.phase_ends import ends_phase
 from lightning_finetune.run.samples import ValidationSample
 from lightning_finetune.show.figures import Shown
@@ -70,7 +70,7 @@ class LogPredictions(Callback):
         if shown:
             from lightning_finetune.show.figures import draw_predictions  # only now, as it loads matplotlib
 
-            figure = draw_predictions(shown, f"after epoch {trainer.current_epoch + 1}")
+            figure = draw_predictions(shown, f"Predictions {shown_state(trainer)}")
             save_figure(trainer, "predictions", figure, dpi=90)
             save_samples(trainer, "samples", shown, classes)
 

@@ -54,7 +54,7 @@ class PlotRun(RecordingCallback):
             return
         from lightning_finetune.show.figures import draw_run
 
-        figure = draw_run(self.history, bands_of(plan_of(trainer)))
+        figure = draw_run(self.history, bands_of(plan_of(trainer)), f"up to epoch {trainer.current_epoch + 1}")
         save_figure(trainer, "run", figure)
 
 

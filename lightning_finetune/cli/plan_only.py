@@ -38,11 +38,12 @@ class PlanOnly(PhasedCallback):
         trainer.should_stop = True
         if trainer.is_global_zero:
             from lightning_finetune.show.figures import draw_plan  # only now, as it loads matplotlib
+            from lightning_finetune.show.figures.saving import save
 
             plan, groups = self.plan_of_run, self.grouping.groups
             tables.show_plan(plan, groups)
             path = run_dir(trainer) / "plan.png"
-            draw_plan(plan, [group.name for group in groups], bands_of(plan)).savefig(path, dpi=110)
+            save(draw_plan(plan, [group.name for group in groups], bands_of(plan)), path, 110)
             rank_zero_info(f"Its rates step by step are in {shown(path)}")
 
     @override

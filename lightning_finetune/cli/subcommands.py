@@ -99,8 +99,10 @@ class CommandTrainer(Trainer):
         """
         if not isinstance(datamodule, ImageDataModule):
             raise FinetuneError(f"show-batch needs an ImageData, got {type(datamodule).__name__}.")
+        from lightning_finetune.show.figures.saving import save  # only now, as it loads matplotlib
+
         path = run_dir(self) / "batch.png"
-        datamodule.show_batch(count, split, epoch).savefig(path, dpi=80)
+        save(datamodule.show_batch(count, split, epoch), path, 80)
         rank_zero_info(f"The images are in {shown(path)}")
         return path
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_finetune.run.folder import run_dir
 from lightning_finetune.run.kinds import is_a
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed
 
     from lightning_finetune.show.figures import Shown
+
+
+def shown_state(trainer: pl.Trainer) -> str:
+    """Which weights a picture shows: those after an epoch of the fit, or those of a checkpoint."""
+    if trainer.state.fn == TrainerFn.FITTING:
+        return f"after epoch {trainer.current_epoch + 1}"
+    return f"of {Path(trainer.ckpt_path).name}" if trainer.ckpt_path else "of the weights as they are"
 
 
 def save_figure(trainer: pl.Trainer, name: str, figure: Figure, dpi: int = 110) -> None:
@@ -28,8 +37,10 @@ def save_figure(trainer: pl.Trainer, name: str, figure: Figure, dpi: int = 110) 
         figure: To show.
         dpi: Pixels an inch.
     """
+    from lightning_finetune.show.figures.saving import save  # only now, as it loads matplotlib
+
     path = run_dir(trainer) / f"{name}.png"
-    figure.savefig(path, dpi=dpi)
+    save(figure, path, dpi)
     for logger in trainer.loggers:
         if is_a(logger, WandbLogger):
             logger.log_image(name, [str(path)], step=trainer.global_step)

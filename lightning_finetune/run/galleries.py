@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.errors import DataError
+from lightning_finetune.run.artifacts import shown_state
 from lightning_finetune.run.phase_ends import ends_phase
 from lightning_finetune.run.samples import ValidationSample
 from lightning_finetune.run.top_losses import TopLosses, why_none
@@ -66,7 +67,7 @@ class Galleries:
         self._sample.end()
         worst = [] if self._worst is None else self._worst.gather(trainer)
         if trainer.is_global_zero and ends_phase(trainer):
-            when = f"after epoch {trainer.current_epoch + 1}"
+            when = shown_state(trainer)
             self.predictions = _asked(
                 lambda: self._sampled(trainer, module),
                 f"The same validation images each time, as the model saw them {when}.",

@@ -59,6 +59,7 @@ class BaseTask(LightningModule, ABC):
             :meth:`predict` repeats.
         val_measures: Loss and metrics of the validation set.
         test_measures: Loss and metrics of the test set.
+        origin: The checkpoint that it was loaded from, and after which epoch that was written.
         head_is_new: Whether the head has the weights that it was made with: neither trained nor loaded.
     """
 
@@ -83,7 +84,7 @@ class BaseTask(LightningModule, ABC):
         self.val_measures, self.test_measures = Measures("val", metrics, width), Measures("test", metrics, width)
         self._finite = FiniteLoss()
         self._knows_targets = False
-        self.head_is_new = True
+        self.head_is_new, self.origin = True, ""
         self.register_load_state_dict_post_hook(_head_is_known)  # type: ignore[no-untyped-call]  # torch's
 
     # -- template methods ----------------------------------------------------------------------------------------------

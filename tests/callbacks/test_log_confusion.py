@@ -4,6 +4,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix
 
@@ -18,7 +19,12 @@ def table(path) -> np.ndarray:
         return np.array([[int(value) for value in row[1:]] for row in list(csv.reader(file))[1:]])
 
 
-def test_counts_are_scikit_learns_over_the_whole_set_at_the_end_of_each_phase(tmp_path, data):
+def test_counts_are_scikit_learns_over_the_whole_set_at_the_end_of_each_phase(tmp_path, data, monkeypatch):
+    titles: list[str] = []
+    written = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *to, **how: titles.append(self.get_suptitle()) or written(self, *to, **how)
+    )
     pl.seed_everything(1, verbose=False)
     seen: list[np.ndarray] = []
 
@@ -38,6 +44,7 @@ def test_counts_are_scikit_learns_over_the_whole_set_at_the_end_of_each_phase(tm
     assert (seen[-1] == confusion_matrix(truth, said, labels=[0, 1])).all()
     with Image.open(tmp_path / "confusion.png") as picture:
         picture.load()
+    assert titles == ["Confusion after epoch 2", "Confusion after epoch 3"]
 
 
 def test_labels_are_counted_at_the_tasks_thresholds(tmp_path):

@@ -86,7 +86,9 @@ def test_an_interpretation_reports_each_number(task, numbers, tmp_path):
         assert report.loc[name, "r2"] == pytest.approx(r2_score(items[f"truth_{name}"], items[f"prediction_{name}"]))
     loss = ((items["error_red"] / task.scale[0].item()) ** 2 + (items["error_blue"] / task.scale[1].item()) ** 2) / 2
     assert items["loss"].tolist() == pytest.approx(loss.tolist(), rel=1e-3)
-    titles = [axes.get_title() for axes in seen.plot_top_losses(2).axes]
+    figure = seen.plot_top_losses(2)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert figure.get_suptitle().startswith("Top losses of best.ckpt, after epoch ")
     assert all("is red" in title and "loss" in title for title in titles)
     seen.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"losses.csv", "report.csv", "top_losses.png"}

@@ -20,17 +20,19 @@ Panel: TypeAlias = tuple[str, Sequence[str], npt.NDArray[np.int64]]
 """A title, the names of rows and columns, and counts of true by predicted class ``[K, K]``."""
 
 
-def draw_confusion(panels: Sequence[Panel]) -> Figure:
+def draw_confusion(panels: Sequence[Panel], title: str = "") -> Figure:
     """True by predicted class, shaded by the share of the true class.
 
     Args:
         panels: One large matrix, whose names are left out where they would overlap, as are the numbers before; or
             several small ones.
+        title: Above all.
     """
     columns = math.ceil(math.sqrt(len(panels)))
     rows = -(-len(panels) // columns)
     side = min(3 + 0.4 * len(panels[0][1]), 14) if len(panels) == 1 else 2.2
     figure = Figure(figsize=(side * columns, side * rows), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
     places = figure.subplots(rows, columns, squeeze=False).flatten()
     for place, (title, names, counts) in zip(places, panels, strict=False):
         _draw(place, counts, names)

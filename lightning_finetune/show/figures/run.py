@@ -18,16 +18,18 @@ _LETTER, _MOST_LINES = 0.011, 4  # of the width of a panel
 _DECADES = 5  # of learning rates: as far as one cycle falls
 
 
-def draw_run(history: History, bands: Sequence[Band] = ()) -> Figure:
+def draw_run(history: History, bands: Sequence[Band] = (), title: str = "") -> Figure:
     """Losses above, then the metrics of validation, then the learning rate of each layer group.
 
     Args:
         history: What has been recorded, flushed.
         bands: The phases, in order.
+        title: Above all, such as the epoch.
     """
     losses = {name: points for name, points in history.measured.items() if "loss" in name}
     metrics = {name: points for name, points in history.measured.items() if name not in losses}
     figure = Figure(figsize=(9, 8 if metrics else 6), layout="constrained")
+    figure.suptitle(title, fontsize="medium", ha="right", x=0.99)
     panels = figure.subplots(3 if metrics else 2, 1, sharex=True)
     _draw_losses(panels[0], history, losses)
     if metrics:
