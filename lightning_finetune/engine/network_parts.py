@@ -89,13 +89,17 @@ class Reader:
             return known
         children = self._children(module)
         if repeats.is_list(module, children):
-            return [
-                Part(join(name, own), self._own(child.parameters()), _in_list(child), child)
-                for own, child in children.items()
-            ]
+            few = len(children) < repeats.STAGES
+            return [part for own, child in children.items() for part in self._of_list(child, join(name, own), few)]
         level = self._level(module, children, inside)
         parts = [part for own in children for part in self._of_child(level, own, name)]
         return self._with_loose(parts, self._loose(module, name), level)
+
+    def _of_list(self, child: nn.Module, name: str, few: bool) -> list[Part]:
+        """A block of a list; where they are few, the blocks in it."""
+        if few and self._is_list(child):
+            return self._walk(child, name, inside=False)
+        return [Part(name, self._own(child.parameters()), _in_list(child), child)]
 
     def _level(self, module: nn.Module, children: dict[str, nn.Module], inside: bool) -> _Level:
         prefix = getattr(type(module), "base_model_prefix", None)  # transformers' name for what is pretrained
@@ -105,7 +109,7 @@ class Reader:
         alike = repeats.of_one_kind(children, full) - found.taken
         found.stages = {**{own: [children[own]] for own in alike}, **found.stages}
         if len(bodies) >= _CROWDED:
-            full = [own for own in full if self._is_list(children[own])]
+            full = [own for own in full if self._holds_list(children[own])]
         inside = inside or isinstance(prefix, str) or isinstance(module, nn.Transformer)
         return _Level(children, found, inside, prefix if prefix in children else None, set(full))
 
@@ -149,7 +153,9 @@ class Reader:
             return "other" if level.after_network else "embedding"
         if own in level.walkable:
             return None
-        return "stays" if level.after_blocks and _convolves(child) else "other"
+        if level.after_blocks and level.inside and is_leaf(child):
+            return "joins"
+        return "stays" if level.after_blocks and (level.inside or _convolves(child)) else "other"
 
     def _with_loose(self, parts: list[Part], loose: list[Part], level: _Level) -> list[Part]:
         """Parameters that hang on no child act at the input; at the end, if they are scalars or beside one network."""
@@ -167,6 +173,11 @@ class Reader:
 
     def _is_list(self, module: nn.Module) -> bool:
         return repeats.is_list(module, self._children(module))
+
+    def _holds_list(self, module: nn.Module) -> bool:
+        """Whether ``module`` is a list of blocks, or holds a long one that says so."""
+        lists = [part for part in module.modules() if isinstance(part, nn.ModuleList) and len(part) >= repeats.STAGES]
+        return self._is_list(module) or any(self._is_list(part) for part in lists)
 
     def _has_blocks(self, module: nn.Module) -> bool:
         """Whether blocks are to be found in ``module``, or it says itself what it is made of."""
@@ -207,4 +218,6 @@ def _convolves(module: nn.Module) -> bool:
 
 
 def _in_list(child: nn.Module) -> Role:
-    return "joins" if scales_only(child) else "other" if is_leaf(child) else "block"
+    if scales_only(child):
+        return "joins"
+    return "block" if not is_leaf(child) else "stays" if _convolves(child) else "other"

@@ -122,6 +122,21 @@ def test_what_goes_with_each_stage_is_in_its_group():
     assert any(name.startswith("patch_embed2") for name in found["block2"])
 
 
+def test_many_parts_are_split_where_they_hold_lists_of_blocks():
+    """As detectors of transformers have it: a backbone, an encoder, a decoder, and much between them."""
+    between = {f"{name}_proj": layer() for name in ("vision", "text", "query", "key", "value")}
+    net = Language(backbone=Made(stages=blocks()), **between, encoder=Made(layers=blocks()), classifier=nn.Linear(4, 2))
+    assert [name for name in groups_of(net) if name[-2] == "."] == [
+        *(f"backbone.stages.{i}" for i in range(3)),
+        *(f"encoder.layers.{i}" for i in range(3)),
+    ]
+
+
+def test_what_follows_the_blocks_within_a_pretrained_network_is_pretrained():
+    net = Language(net=text(positions=nn.Linear(4, 4)), classifier=nn.Linear(4, 2))
+    assert "net.encoder.positions.weight" in groups_of(net)["net.encoder.whatever.2"]
+
+
 def test_the_two_ends_of_a_u_are_not_put_together():
     net = Made(downs=blocks(), mid=layer(), ups=blocks(), outc=nn.Conv2d(4, 2, 1))
     assert [*groups_of(net)] == ["downs.0", "downs.1", "downs.2", "mid", "ups.0", "ups.1", "ups.2", "outc"]
@@ -208,7 +223,7 @@ def test_everything_after_a_backbone_is_new():
 
 
 @pytest.mark.parametrize(
-    "name", ["out", "last_layer", "fc", "heads", "output", "AuxLogits", "aux2", "cls_head", "lm_head"]
+    "name", ["out", "last_layer", "fc", "heads", "output", "AuxLogits", "aux2", "cls_head", "lm_head", "qa_outputs"]
 )
 def test_heads_are_known_by_their_names_wherever_they_are_declared(name):
     assert [*groups_of(Made(**{name: nn.Linear(4, 2)}, body=Made(a=layer(), b=layer())))][-1] == name
@@ -235,6 +250,7 @@ DETECTORS = {
     },
     "retinanet_resnet50_fpn": {"backbone.fpn", "head.classification_head", "head.regression_head"},
     "ssd300_vgg16": {"backbone.extra", "head.classification_head", "head.regression_head"},
+    "ssdlite320_mobilenet_v3_large": {"backbone.extra", "head.classification_head", "head.regression_head"},
     "deeplabv3_mobilenet_v3_large": {"classifier", "aux_classifier"},
     "fcn_resnet50": {"classifier", "aux_classifier"},
 }
@@ -259,6 +275,7 @@ def test_all_that_is_new_in_a_detector_or_segmenter_of_torchvision_is_its_head(n
         ("shufflenet_v2_x0_5", "stage", 3),
         ("efficientnet_b0", "features.", 9),
         ("densenet121", "features.denseblock", 4),
+        ("mnasnet0_5", "layers.", 10),
     ],
 )
 def test_bodies_of_torchvision_are_split(name, part, count):

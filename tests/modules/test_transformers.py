@@ -30,6 +30,7 @@ MODELS = {  # class: what makes it small, its groups, what its head is
     "BertForSequenceClassification": (TEXT, 5, {"bert.pooler", "classifier"}),
     "BertForMaskedLM": (TEXT, 5, {"cls.predictions.transform", "cls.predictions.bias"}),
     "RobertaForSequenceClassification": (TEXT, 5, {"classifier"}),
+    "XLMRobertaForQuestionAnswering": (TEXT, 5, {"qa_outputs"}),
     "DistilBertForSequenceClassification": (
         {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32, "vocab_size": 100},
         5,
