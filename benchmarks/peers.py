@@ -100,8 +100,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "A phase ends when a metric stops improving": (
         "early_end",
         [
-            "tests/run/test_phase_ends.py::test_a_run_that_ends_its_phases_equals_the_run_with_those_lengths_by_hand",
-            "tests/run/test_phase_ends.py::test_the_next_phase_begins_with_the_best_validation",
+            "tests/run/test_self_ending.py::test_a_run_that_ends_its_phases_equals_the_run_with_those_lengths_by_hand",
+            "tests/run/test_self_ending.py::test_the_next_phase_begins_with_the_best_validation",
         ],
     ),
 }

@@ -10,9 +10,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.engine.phases import DEFAULT_LR, Phase
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
-from lightning_finetune.engine.range_test import Curve, Found, known_high
+from lightning_finetune.engine.range_test import Curve, Found
+from lightning_finetune.engine.rates import DEFAULT_LR, Rates, ends
 from lightning_finetune.engine.recipes import RECIPES, RecipeName, Wishes, make_phases
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError
@@ -112,7 +113,7 @@ class FineTune(PhasedCallback):
     def _start_afresh(self) -> None:
         super()._start_afresh()
         self.results: list[dict[str, float]] = []
-        self.found: dict[int, Found] = {}
+        self._tests: dict[int, tuple[str, Curve]] = {}
         self._needs_head = False
         self._began_as_lessons = False
         self._clips = False
@@ -124,6 +125,11 @@ class FineTune(PhasedCallback):
             return self._phases
         recipe = RECIPES["lessons"] if self._began_as_lessons else self.recipe
         return make_phases(recipe, self._wishes_of(trainer), self._needs_head)
+
+    @property
+    def found(self) -> dict[int, Found]:
+        """What range tests found, by phase from 0: the rate that the phase has, why, and the curve."""
+        return {phase: Found(self.found_rates[phase], *test) for phase, test in self._tests.items()}
 
     @property
     def given(self) -> list[Phase]:
@@ -233,7 +239,7 @@ class FineTune(PhasedCallback):
             layout, seed, rule = self.grouping.layout, self.seed or 0, self.rule(self._phases[phase])
             solved = self._solved and phase == 0
             found = find_lr(trainer, pl_module, self.plan_of_run, phase, layout, seed, rule, solved)
-            self.found[phase] = found
+            self._tests[phase] = found.reason, found.curve
             self.set_lr(trainer, phase, found.lr)
             rank_zero_info(
                 f"FineTune: phase {phase + 1} trains at {tables.rates(self.plan_of_run, phase)}: {found.reason}."
@@ -247,7 +253,7 @@ class FineTune(PhasedCallback):
         given = not self.follows_recipe or self.wishes.lr is not None or self.wishes.lr_ratio is not None
         if given or not self.recipe.solves or self._began_as_lessons:
             return None
-        high = known_high(phase.lr or DEFAULT_LR, unfrozen=True)
+        high = (phase.rates or Rates((DEFAULT_LR,))).high(unfrozen=True)
         above = self.recipe.lr_ratio if self._needs_head else 1.0  # a random head keeps its own rate
         return high / above / self.recipe.spread, high
 
@@ -269,13 +275,12 @@ class FineTune(PhasedCallback):
         if self.current_plan is None:
             return
         for phase, found in self.found.items():
-            ends = found.lr if isinstance(found.lr, (tuple, list)) else (found.lr,)
-            test = RangeTest(f"Before phase {phase + 1}", found.curve, ends, found.reason, phase)
+            test = RangeTest(f"Before phase {phase + 1}", found.curve, ends(found.lr), found.reason, phase)
             yield self.current_plan.first_epoch(phase), test
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        found = {phase: asdict(value) for phase, value in self.found.items()}
+        found = {phase: {"reason": reason, "curve": asdict(curve)} for phase, (reason, curve) in self._tests.items()}
         return {**super().state_dict(), "results": self.results, "found": found, "needs_head": self._needs_head}
 
     @override
@@ -285,7 +290,7 @@ class FineTune(PhasedCallback):
         self._needs_head = state_dict.get("needs_head", True)
         self._began_as_lessons = "needs_head" not in state_dict  # there was no other recipe
         found = state_dict["found"].items()
-        self.found = {int(phase): Found(**{**value, "curve": Curve(**value["curve"])}) for phase, value in found}
+        self._tests = {int(phase): (value["reason"], Curve(**value["curve"])) for phase, value in found}
 
 
 def _needs_head(module: pl.LightningModule) -> bool:

@@ -8,7 +8,8 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from lightning_finetune.engine.phases import Phase
-from lightning_finetune.engine.schedules import Moms
+from lightning_finetune.engine.rates import DEFAULT_LR
+from lightning_finetune.engine.schedules import Moms, Shape
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased import PhasedCallback
 from lightning_finetune.run.second_hands import Scheduler
@@ -30,7 +31,7 @@ class OneCycle(PhasedCallback):
         pct_start: Share of the cycle before the peak; None is the schedule's own: 0.25, and 0.75 for ``flat_cos``.
         moms: Momentum (Adam's first beta) at the start, the peak and the end; None leaves it alone.
         epochs: One cycle for each of these numbers of epochs; None is one cycle over the run.
-        schedule: ``"one_cycle"``, or ``"flat_cos"``: flat, then half a cosine.
+        schedule: ``"one_cycle"``, or ``"flat_cos"``: flat, then half a cosine; or a function of progress.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
         scheduler: What to do with a scheduler that the module returns beside its optimizer: ``"replace"`` takes its
@@ -46,13 +47,13 @@ class OneCycle(PhasedCallback):
 
     def __init__(
         self,
-        max_lr: float | tuple[float | None, float] | list[float] = 3e-3,
+        max_lr: float | tuple[float | None, float] | list[float] = DEFAULT_LR,
         div: float = 25.0,
         div_final: float = 1e5,
         pct_start: float | None = None,
         moms: Moms | None = (0.95, 0.85, 0.95),
         epochs: list[int] | None = None,
-        schedule: Literal["one_cycle", "flat_cos"] = "one_cycle",
+        schedule: Literal["one_cycle", "flat_cos"] | Shape = "one_cycle",
         groups: list[str] | None = None,
         scheduler: Scheduler = "refuse",
     ) -> None:

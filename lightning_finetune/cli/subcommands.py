@@ -15,9 +15,9 @@ from lightning_finetune.after.loading import load
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, RunReport
 from lightning_finetune.cli.plan_only import PlanOnly
 from lightning_finetune.data.batches.data_module import ImageDataModule
-from lightning_finetune.engine.phases import DEFAULT_LR
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.engine.range_test import Found, known_high
+from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.rates import UNFROZEN_LR
 from lightning_finetune.errors import CheckpointError, FinetuneError
 from lightning_finetune.run.find_only import FindOnly
 from lightning_finetune.run.folder import run_dir, shown
@@ -162,8 +162,8 @@ class CommandTrainer(Trainer):
 
 def _upper_rate(plans: list[FineTune]) -> float:
     """The rate that the configured phases give unfrozen layers."""
-    unfrozen = [phase.lr for plan in plans for phase in plan.given if phase.train != "head" and phase.lr is not None]
-    return known_high(unfrozen[0], unfrozen=True) if unfrozen else DEFAULT_LR / 10
+    unfrozen = [phase.rates for plan in plans for phase in plan.given if phase.train != "head" and phase.rates]
+    return unfrozen[0].high(unfrozen=True) if unfrozen else UNFROZEN_LR
 
 
 def load_weights(model: LightningModule, path: str | Path) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from lightning_finetune.engine import schedules
+from lightning_finetune.engine.rates import DEFAULT_LR, LR, Rates
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.engine.schedules import Moms, Schedule
 from lightning_finetune.errors import PhaseError
 
-DEFAULT_LR = 3e-3
-"""The lessons' rate for a new head on a pretrained body."""
-
 Train = Literal["head", "all"] | int
-Rate = float | Literal["find"]
-LR = Rate | tuple[Rate | None, Rate] | list[float]
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,8 @@ class Phase:
             the head, or ``(None, high)``: the head at ``high``, the others at a tenth; ``"find"`` in place of a number
             asks the range test; a list gives one rate a group; None leaves the optimizer's rates alone.
         size: Shorter side of the training images, or height and width, in pixels; None leaves it alone.
-        schedule: ``"one_cycle"``, ``"flat_cos"`` or ``"constant"``.
+        schedule: ``"one_cycle"``, ``"flat_cos"`` or ``"constant"``; or a function from the progress of the phase, in
+            [0, 1), to the part of the peak.
         pct_start: Share of the phase before the rate falls; None is the schedule's own: 0.25, 0.75.
         div: Peak over first rate.
         div_final: Peak over last rate.
@@ -74,20 +72,16 @@ class Phase:
         _check(
             self.size is None or all(map(_is_count, sides)), "size", "a positive number of pixels, or two", self.size
         )
-        _check(self.schedule in schedules.PCT_START, "schedule", f"one of {list(schedules.PCT_START)}", self.schedule)
+        schedules.check(self.schedule)
         pct = self.pct_start
         _check(pct is None or 0 <= pct <= 1, "pct_start", "a share between 0 and 1", pct)
         _check(self.div >= 1, "div", "at least 1", self.div)
         _check(self.div_final >= 1, "div_final", "at least 1", self.div_final)
         _check(self.moms is None or _are_moms(self.moms), "moms", "three numbers in [0, 1)", self.moms)
-        if self.lr is not None:
-            fits = _is_findable(self.lr) if self.needs_find else _are_numbers(self.lr)
-            _check(fits, "lr", 'a rate, a pair of rates, or "find" in place of a rate', self.lr)
         decay = self.weight_decay
         _check(decay is None or decay >= 0, "weight_decay", "a number of at least 0", decay)
         self._check_end()
-        if self.lr is not None and not self.needs_find:
-            schedules.spread(self.known_lr, len(self.lr) if isinstance(self.lr, list) else 2)
+        self.rates  # noqa: B018  # refuses what is none
 
     def _check_end(self) -> None:
         _check(_is_count(self.patience), "patience", "a positive number of validations", self.patience)
@@ -115,34 +109,22 @@ class Phase:
         falls, epochs = self.falls, self.epochs
         return self.pct_start if falls is None or epochs is None else (epochs - falls) / epochs
 
+    @cached_property
+    def rates(self) -> Rates | None:
+        """What ``lr`` says."""
+        return None if self.lr is None else Rates.of(self.lr)
+
     @property
     def needs_find(self) -> bool:
         """Whether the range test has a rate to fill."""
-        return self.lr == "find" or (isinstance(self.lr, (tuple, list)) and "find" in self.lr)
+        return self.rates is not None and self.rates.needs_find
 
     @property
     def known_lr(self) -> float | Sequence[float | None]:
-        """The rate with the lessons' default in place of what is not found yet: a tenth of it where layers unfreeze."""
-        if isinstance(self.lr, (tuple, list)):
-            high = DEFAULT_LR / 10 if self.lr[-1] == "find" else self.lr[-1]
-            return [_low(value, high) for value in self.lr[:-1]] + [high]
-        return DEFAULT_LR if self.lr == "find" or self.lr is None else self.lr
-
-
-def scaled(lr: LR, peak: float) -> LR:
-    """``lr`` with its highest rate at ``peak``, and the others in the same ratio to it."""
-    if not isinstance(lr, (tuple, list)):
-        return peak
-    factor = peak / max(value for value in lr if isinstance(value, (int, float)))
-    values = [value * factor if isinstance(value, (int, float)) else value for value in lr]
-    return tuple(values) if isinstance(lr, tuple) else values  # type: ignore[return-value]
-
-
-def _low(value: Rate | None, high: Rate | None) -> float | None:
-    """A hundredth of the head's rate where the lower end is not found yet, as ``fine_tune`` has it."""
-    if value != "find":
-        return value
-    return high / 100 if isinstance(high, (int, float)) else DEFAULT_LR / 1000
+        """``lr`` with the lessons' rates in place of what is not found yet."""
+        values = (Rates((DEFAULT_LR,)) if self.rates is None else self.rates.known).values
+        known = [value for value in values if value != "find"]
+        return known if len(known) > 1 or known[0] is None else known[0]
 
 
 def _check(holds: bool, name: str, expected: str, got: object) -> None:
@@ -156,14 +138,3 @@ def _is_count(value: object) -> bool:
 
 def _are_moms(moms: Sequence[float]) -> bool:
     return len(moms) == 3 and all(0 <= value < 1 for value in moms)
-
-
-def _are_numbers(lr: LR) -> bool:
-    values = lr if isinstance(lr, (tuple, list)) else (lr,)
-    return all(value is None or isinstance(value, (int, float)) for value in values)
-
-
-def _is_findable(lr: LR) -> bool:
-    values = lr if isinstance(lr, (tuple, list)) else (lr, lr)
-    numbers = [value for value in values if isinstance(value, (int, float))]
-    return len(values) == 2 and values[1] is not None and all(number > 0 for number in numbers)

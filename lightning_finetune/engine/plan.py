@@ -15,7 +15,8 @@ from typing import overload
 
 from lightning_finetune.engine import schedules
 from lightning_finetune.engine.epochs import Epoch, expected
-from lightning_finetune.engine.phases import LR, Phase
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.rates import LR
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.errors import PhaseError
 
@@ -217,14 +218,14 @@ class Plan(Sequence[State]):
     def rates(self, phase: int) -> tuple[float, ...] | None:
         """Peak rate of each layer group in ``phase``, from the input to the head: 0 where it is frozen."""
         spec = self.phases[phase]
-        if spec.lr is None:
+        if spec.rates is None:
             return None
         count = self.trained(phase) or self.num_groups
         frozen = self.num_groups - count
-        if isinstance(spec.lr, list) and len(spec.lr) == self.num_groups != 2:
-            rates = schedules.spread(spec.lr, self.num_groups)
+        if spec.rates.is_by_group(self.num_groups):
+            rates = spec.rates.spread(self.num_groups)
             return tuple(0.0 if i < frozen and not self.train_norm else lr for i, lr in enumerate(rates))
-        trained = schedules.spread(spec.known_lr, count)
+        trained = spec.rates.spread(count)
         return (*[trained[0] if self.train_norm else 0.0] * frozen, *trained)
 
     def with_lr(self, phase: int, lr: LR) -> Plan:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from lightning_finetune.engine.phases import DEFAULT_LR, LR
+from lightning_finetune.engine.rates import DEFAULT_LR, LR, Rates
 from lightning_finetune.errors import PhaseError
 
 Suggestion = Literal["steep", "valley", "slide", "minimum", "elbow"]
@@ -78,7 +78,7 @@ class Found:
         curve: What was seen.
     """
 
-    lr: float | tuple[float, float]
+    lr: LR
     reason: str
     curve: Curve
 
@@ -107,7 +107,7 @@ def choose(
     if rule is not None:
         found, reason = _finite(rule[1], curve) if solved else allowed(rule[1], curve)
         return Found((found * rule[0] / rule[1], found), reason, curve)
-    high, wrong = known_high(lr, unfrozen), fault(curve, "elbow")
+    high, wrong = Rates.of(lr).high(unfrozen), fault(curve, "elbow")
     if wrong is not None:
         return Found((high / 100, high), f"the lessons' default, as the curve {wrong}", curve)
     elbow = curve.suggestions["elbow"]
@@ -166,12 +166,6 @@ def fault(curve: Curve, name: Suggestion) -> str | None:
     if name == "steep" and lr < curve.lrs[falling]:
         return f"is steepest at {lr:.1e}, before it falls for good"
     return None
-
-
-def known_high(lr: LR, unfrozen: bool) -> float:
-    """The given upper rate of a pair, else the lessons' default: 3e-3, a tenth of it where layers are unfrozen."""
-    last = lr[-1] if isinstance(lr, (tuple, list)) else lr
-    return last if isinstance(last, (int, float)) else DEFAULT_LR / 10 if unfrozen else DEFAULT_LR
 
 
 def sweep_rates(start_lr: float, end_lr: float, num_steps: int) -> list[float]:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_finetune.engine.phases import DEFAULT_LR, Phase
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.errors import PhaseError
 

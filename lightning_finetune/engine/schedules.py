@@ -7,12 +7,16 @@ policy is of Smith 2018 (https://arxiv.org/abs/1803.09820) with the cosine halve
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from lightning_finetune.errors import PhaseError
 
-Schedule = Literal["one_cycle", "flat_cos", "constant"]
+Shape = Callable[[float], float]
+"""A schedule: from the progress of a phase, in [0, 1), to the part of its peak that the rate has."""
+
+Schedule = Literal["one_cycle", "flat_cos", "constant"] | Shape
 Moms = tuple[float, float, float]
 
 PCT_START: dict[str, float] = {"one_cycle": 0.25, "flat_cos": 0.75, "constant": 1.0}
@@ -40,30 +44,78 @@ def rate(
 
     Args:
         schedule: ``one_cycle`` rises from ``max_lr / div`` and falls to ``max_lr / div_final``; ``flat_cos`` is flat,
-            then falls likewise; ``constant`` is ``max_lr``.
+            then falls likewise; ``constant`` is ``max_lr``; a function gives the part of ``max_lr``.
         max_lr: The peak.
         progress: In [0, 1).
         div: Peak over start.
         div_final: Peak over end.
         pct_start: Where the fall begins; None is the schedule's own (:data:`PCT_START`).
     """
-    pct = PCT_START[schedule] if pct_start is None else pct_start
+    return max_lr * shape(schedule, div, div_final, pct_start)(progress)
+
+
+def shape(schedule: Schedule, div: float, div_final: float, pct_start: float | None = None) -> Shape:
+    """The function of progress that a name stands for, or the user's own."""
+    if not isinstance(schedule, str):
+        return partial(_checked, schedule)
     if schedule == "constant":
-        return max_lr
-    start = max_lr / div if schedule == "one_cycle" else max_lr
-    return rise_and_fall(start, max_lr, max_lr / div_final, progress, pct)
+        return _constant
+    start = 1 / div if schedule == "one_cycle" else 1.0
+    return partial(_rise_and_fall, start, 1 / div_final, warm_up(schedule, pct_start))
+
+
+def _constant(progress: float) -> float:
+    return 1.0
+
+
+def _rise_and_fall(start: float, end: float, pct_start: float, progress: float) -> float:
+    return rise_and_fall(start, 1.0, end, progress, pct_start)
+
+
+def _checked(function: Shape, progress: float) -> float:
+    part = function(progress)
+    if not (isinstance(part, (int, float)) and 0 <= part < math.inf):
+        raise PhaseError(
+            f"Expected the schedule {title(function)} to give a part of the peak, a number of at least 0; at progress "
+            f"{progress} it gave {part!r}."
+        )
+    return float(part)
+
+
+def check(schedule: object) -> None:
+    """Refuse what is no schedule.
+
+    Raises:
+        PhaseError: It is neither a name, nor a function that gives a part of the peak.
+    """
+    if callable(schedule):
+        _checked(schedule, 0.0)
+    elif schedule not in PCT_START:
+        raise PhaseError(
+            f"Expected `schedule` of a phase to be one of {list(PCT_START)}, or a function of progress, "
+            f"got {schedule!r}."
+        )
+
+
+def title(schedule: Schedule) -> str:
+    """What a schedule is called."""
+    if isinstance(schedule, str):
+        return schedule.replace("_", "-")
+    return getattr(schedule, "__name__", type(schedule).__name__)
 
 
 def momentum(schedule: Schedule, moms: Moms | None, progress: float, pct_start: float | None = None) -> float | None:
     """SGD's momentum or Adam's first beta, which falls while the rate of one cycle rises; None: leave it alone."""
     if moms is None or schedule != "one_cycle":
         return None
-    return rise_and_fall(*moms, progress, PCT_START[schedule] if pct_start is None else pct_start)
+    return rise_and_fall(*moms, progress, warm_up(schedule, pct_start))
 
 
 def warm_up(schedule: Schedule, pct_start: float | None) -> float:
-    """Which share of a phase lies before its fall, where a place that is not known does little harm."""
-    return PCT_START[schedule] if pct_start is None else pct_start
+    """Which share of a phase lies before its fall; of a function of the user's nobody knows."""
+    if pct_start is not None:
+        return pct_start
+    return PCT_START[schedule] if isinstance(schedule, str) else 0.0
 
 
 def spread(lr: float | Sequence[float | None], num_groups: int) -> list[float]:

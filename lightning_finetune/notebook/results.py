@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.engine.history import History
 from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.rates import LR, ends
 from lightning_finetune.run.phase_ends import bands_of, plan_of
 from lightning_finetune.show.epochs import epoch_lines
 
@@ -57,7 +58,7 @@ class RangeTestResult:
         suggestions: Rates by the name of the rule, fastai's among them.
     """
 
-    lr: float | tuple[float, float]
+    lr: LR
     reason: str
     suggestions: Mapping[str, float]
     found: Found
@@ -66,10 +67,10 @@ class RangeTestResult:
         """The loss over the rates, with what is taken."""
         from lightning_finetune.show.figures.range_test import draw_curve  # only now, as it loads matplotlib
 
-        return draw_curve(self.found.curve, self.lr if isinstance(self.lr, tuple) else (self.lr,))
+        return draw_curve(self.found.curve, ends(self.lr))
 
     def __repr__(self) -> str:
-        rates = self.lr if isinstance(self.lr, tuple) else (self.lr,)
+        rates = ends(self.lr)
         suggested = ", ".join(f"{name} {lr:.1e}" for name, lr in self.suggestions.items())
         return f"Take {' to '.join(f'{lr:.1e}' for lr in rates)}: {self.reason}.\nSuggestions: {suggested}"
 

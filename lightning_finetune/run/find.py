@@ -11,9 +11,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.engine.param_groups import Layout
-from lightning_finetune.engine.phases import DEFAULT_LR, LR
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Curve, Found, choose, suggest, sweep_rates, sweep_steps
+from lightning_finetune.engine.rates import DEFAULT_LR, LR, ends
 from lightning_finetune.run.artifacts import save_figure, save_table
 from lightning_finetune.run.folder import keeps_files
 from lightning_finetune.run.range_test_loop import run_sweep
@@ -97,11 +97,6 @@ def show_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) 
         return
     from lightning_finetune.show.figures.range_test import draw_curve  # only now, as it loads matplotlib
 
-    save_figure(trainer, name, draw_curve(curve, _span(chosen)))
+    save_figure(trainer, name, draw_curve(curve, ends(chosen)))
     rows = zip(curve.lrs, curve.losses, curve.smoothed, strict=True)
     save_table(trainer, f"{name}_losses", ("lr", "loss", "smoothed"), list(rows))
-
-
-def _span(chosen: LR | None) -> Sequence[float]:
-    values = chosen if isinstance(chosen, (tuple, list)) else (chosen,)
-    return [value for value in values if isinstance(value, (int, float))]

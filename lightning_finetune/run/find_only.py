@@ -9,8 +9,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.engine.phases import DEFAULT_LR, Phase
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.rates import UNFROZEN_LR
 from lightning_finetune.run.find import find_lr
 from lightning_finetune.run.folder import keeps_files, run_dir, shown
 from lightning_finetune.run.phased import PhasedCallback
@@ -37,7 +38,7 @@ class FindOnly(PhasedCallback):
     ) -> None:
         super().__init__()
         self.unfrozen = unfrozen
-        self.lr = DEFAULT_LR / 10 if lr is None else lr
+        self.lr = UNFROZEN_LR if lr is None else lr
         self.rule = rule
         self.found: Found | None = None
 

@@ -15,8 +15,9 @@ from typing_extensions import override
 from lightning_finetune.engine.allocator import keep_freed
 from lightning_finetune.engine.freezing import all_trainable
 from lightning_finetune.engine.param_groups import forget_curvature
-from lightning_finetune.engine.phases import LR, Phase, scaled
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State, make_plan
+from lightning_finetune.engine.rates import LR
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
@@ -70,7 +71,7 @@ class PhasedCallback(Callback):
         """Keep nothing of an earlier run, so that a callback does in a second fit what a new one does."""
         self.seed: int | None = None
         self._world_size: int | None = None
-        self._lrs: dict[int, LR] = {}
+        self.found_rates: dict[int, LR] = {}
         self._progress = Progress()
         self._ends = PhaseEnds()
         self._limit: int | None = None
@@ -236,7 +237,7 @@ class PhasedCallback(Callback):
             past=self._progress.epochs,
             ended=self._ends.ended,
         )
-        for phase, lr in self._lrs.items():
+        for phase, lr in self.found_rates.items():
             plan = plan.with_lr(phase, lr)
         return plan
 
@@ -270,16 +271,16 @@ class PhasedCallback(Callback):
 
     def set_lr(self, trainer: pl.Trainer, phase: int, lr: LR) -> None:
         """Give ``phase`` the rate that a range test found, from the next step on; kept in the checkpoint."""
-        self._lrs[phase] = lr
+        self.found_rates[phase] = lr
         self.current_plan = self.plan_of_run.with_lr(phase, lr)
         self.grouping.set_rates(self._state(trainer))
 
     def scale_peak(self, trainer: pl.Trainer, peak: float) -> None:
         """Let the current phase, if it sets rates, peak at ``peak``; ratios between groups stay."""
         phase = self.plan_of_run.phase_of(trainer.current_epoch)
-        lr = self.plan_of_run.phases[phase].lr
-        if lr is not None:
-            self.set_lr(trainer, phase, scaled(lr, peak))
+        rates = self.plan_of_run.phases[phase].rates
+        if rates is not None:
+            self.set_lr(trainer, phase, rates.scaled(peak))
 
     # -- during the run --------------------------------------------------------------------------------------------
 
@@ -402,7 +403,7 @@ class PhasedCallback(Callback):
         return {
             "seed": self.seed,
             "world_size": self._world_size,
-            "lrs": dict(self._lrs),
+            "lrs": dict(self.found_rates),
             "progress": self._progress.state_dict(),
             "ends": self._ends.state_dict(),
             "norms": self._held_norms,
@@ -413,7 +414,7 @@ class PhasedCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seed = state_dict["seed"]
         self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
-        self._lrs = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
+        self.found_rates = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
         self._progress.load_state_dict(state_dict.get("progress", {}))
         self._ends.load_state_dict(state_dict.get("ends", {}))
         self._held_norms = state_dict.get("norms", [])  # older runs held none once they were unfrozen

@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.optim import Optimizer
 
-from lightning_finetune.engine.param_groups import own_rates
+from lightning_finetune.engine.param_groups import own_rates, set_rate
 from lightning_finetune.run.trainer import chained
 
 _PEAKS = ("initial_lr", "max_lr", "min_lr")
@@ -33,7 +33,8 @@ def scale_rates(trainer: pl.Trainer, lr: float) -> None:
     peak = max(max(float(group.get(key, 0.0)) for key in ("lr", *_PEAKS)) for group in groups)
     factor = lr / peak if peak > 0 else 1.0
     for group in groups:
-        for key in ("lr", *_PEAKS):
+        set_rate(group, group["lr"] * factor)
+        for key in _PEAKS:
             if key in group:
                 group[key] = group[key].mul_(factor) if hasattr(group[key], "mul_") else group[key] * factor
     for config in trainer.lr_scheduler_configs:

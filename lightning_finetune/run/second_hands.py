@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, Stoc
 from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer
 
+from lightning_finetune.engine.param_groups import set_rate
+from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.kinds import is_a
 from lightning_finetune.run.trainer import callbacks
@@ -65,6 +67,9 @@ def be_the_only_hand(trainer: pl.Trainer, optimizer: Optimizer, name: str, sched
         raise PhaseError(f"{name} and {other} both set the learning rates. Drop one of them.")
     _take_schedulers(trainer, optimizer, name, scheduler)
     refuse_without_rate(optimizer, name)
+    own = [f"{rate:g}" for rate in rates_of(optimizer) if rate not in (None, DEFAULT_LR)]
+    if own:
+        rank_zero_info(f"{name} sets the learning rates; that of the optimizer, {', '.join(own)}, does nothing.")
 
 
 def refuse_without_rate(optimizer: Optimizer, name: str) -> None:
@@ -92,7 +97,7 @@ def _take_schedulers(trainer: pl.Trainer, optimizer: Optimizer, name: str, sched
         )
     trainer.strategy.lr_scheduler_configs = []
     for group in optimizer.param_groups:  # a scheduler that warms up has already changed them
-        group["lr"] = group.get("initial_lr", group.get("lr"))
+        set_rate(group, group.get("initial_lr", group["lr"]))
     rank_zero_info(f"{name} takes the place of {found}, which {where} returns.")
 
 

@@ -9,9 +9,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lightning_finetune.engine import schedules
 from lightning_finetune.engine.layer_groups import LayerGroup
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.rates import ends
 
 if TYPE_CHECKING:
     import pandas as pd  # heavy, and only its name is needed
@@ -60,7 +62,7 @@ def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list
         size = [f"{phase.size} px" if phase.size else "as is"] if sized else []
         row = [str(index + 1), _epochs(plan, index), _steps(plan, index), _trains(plan, index, groups)]
         decay = ["as is" if phase.weight_decay is None else f"{phase.weight_decay:g}"] if decays else []
-        rows.append([*row, rates(plan, index), phase.schedule.replace("_", "-"), *size, *decay])
+        rows.append([*row, rates(plan, index), schedules.title(phase.schedule), *size, *decay])
     return columns, rows
 
 
@@ -104,8 +106,7 @@ def show_suggestions(found: Found) -> None:
         table.add_row(name, f"{lr:.2e}")
     console = Console()
     console.print(table)
-    chosen = found.lr if isinstance(found.lr, tuple) else (found.lr,)
-    console.print(f"Take {' to '.join(map(_rate, chosen))}: {found.reason}.", highlight=False)
+    console.print(f"Take {' to '.join(map(_rate, ends(found.lr)))}: {found.reason}.", highlight=False)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -143,9 +144,9 @@ def _trains(plan: Plan, phase: int, groups: Sequence[LayerGroup]) -> str:
 
 def rates(plan: Plan, phase: int) -> str:
     """The peak rates of a phase, from the input to the head."""
-    lr = plan.phases[phase].lr
-    if plan.phases[phase].needs_find:
-        return "find" if not isinstance(lr, (tuple, list)) else " to ".join(_rate(value) for value in lr)
+    given = plan.phases[phase].rates
+    if given is not None and given.needs_find:
+        return " to ".join(_rate(value) for value in given.values)
     trained = [rate for rate in plan.rates(phase) or () if rate > 0]
     if not trained:
         return "as it is"

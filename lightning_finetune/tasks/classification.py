@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_finetune.data.pixels.decode import ImageSource
+from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts
@@ -82,7 +83,7 @@ class ImageClassifier(BaseTask):
         loss: nn.Module | None = None,
         label_smoothing: float = 0.0,
         class_weights: list[float] | None = None,
-        lr: float = 3e-3,
+        lr: float = DEFAULT_LR,
         weight_decay: float = 1e-2,
         optimizer: OptimizerCallable = fastai_adam,
         metrics: MetricsArgument | None = None,

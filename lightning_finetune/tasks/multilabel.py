@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAveragePrecision
 
 from lightning_finetune.data.pixels.decode import ImageSource
+from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import LabelCounts
@@ -100,7 +101,7 @@ class MultiLabelClassifier(BaseTask):
         pos_weight: list[float] | None = None,
         label_smoothing: float = 0.0,
         threshold: float | list[float] | Tuning = THRESHOLD,
-        lr: float = 3e-3,
+        lr: float = DEFAULT_LR,
         weight_decay: float = 1e-2,
         optimizer: OptimizerCallable = fastai_adam,
         metrics: MetricsArgument | None = None,

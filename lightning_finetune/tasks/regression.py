@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_finetune.data.pixels.decode import ImageSource
+from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import DataError
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import Confusion
@@ -193,7 +194,7 @@ class ImageRegressor(BaseTask):
         head: HeadName = "linear",
         dropout: float = 0.0,
         loss: NumberLoss | nn.Module = "mse",
-        lr: float = 3e-3,
+        lr: float = DEFAULT_LR,
         weight_decay: float = 1e-2,
         optimizer: OptimizerCallable = fastai_adam,
         metrics: MetricsArgument | None = None,

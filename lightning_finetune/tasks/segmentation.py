@@ -15,6 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
+from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts
@@ -96,7 +97,7 @@ class SemanticSegmenter(BaseTask):
         loss: MaskLoss | dict[MaskLoss, float] | nn.Module = "ce",
         class_weights: list[float] | None = None,
         ignore_index: int | None = None,
-        lr: float = 3e-3,
+        lr: float = DEFAULT_LR,
         weight_decay: float = 1e-2,
         optimizer: OptimizerCallable = fastai_adam,
         metrics: MetricsArgument | None = None,

@@ -104,3 +104,20 @@ def test_one_number_goes_to_all_and_a_list_to_each():
 def test_rates_that_cannot_be_are_refused(rate, message):
     with pytest.raises(PhaseError, match=message):
         schedules.spread(rate, 3)
+
+
+def test_a_function_of_progress_is_a_schedule():
+    plan = make_plan([Phase(2, "all", (1e-4, 1e-2), schedule=lambda progress: (1 - progress) ** 2)], 5, num_groups=3)
+    expected = [(1 - step / 10) ** 2 for step in range(10)]
+    np.testing.assert_allclose([state.lrs[-1] for state in plan], [1e-2 * part for part in expected])
+    np.testing.assert_allclose([state.lrs[0] for state in plan], [1e-4 * part for part in expected])
+    assert {state.momentum for state in plan} == {None}
+
+
+@pytest.mark.parametrize("part", [-0.1, float("nan"), float("inf"), None, "high"])
+def test_a_function_that_gives_no_part_of_the_peak_is_refused_when_the_phase_is_made(part):
+    def odd(progress: float) -> float:
+        return part
+
+    with pytest.raises(PhaseError, match=r"schedule odd to give a part .* at progress 0.0 it gave"):
+        Phase(1, schedule=odd)

@@ -1,0 +1,38 @@
+"""What a phase can say, said by the command: a schedule from outside the package, and an end by itself."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.launching import QUIET, SMALL, launch
+
+PHASES = """[
+  {epochs: 2, train: head, lr: 0.01, schedule: my_schedules.falling, weight_decay: 0.1},
+  {epochs: 3, train: all, lr: 0.001, schedule: constant, until: val_loss, patience: 1, min_delta: 100,
+   restore_best: true}
+]"""
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_schedule_by_dotted_name_and_a_phase_that_ends_by_itself(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_schedules.py").write_text("def falling(progress):\n    return 1 - progress\n")
+    words = ["--fine_tune.phases", PHASES, "--trainer.log_every_n_steps", "1"]
+    program = str(Path(sys.executable).with_name("lightning-finetune"))
+    process = launch([program, "fit", "--data.root", str(photos), *SMALL, *QUIET, *words], tmp_path)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    run = tmp_path / "lightning_logs/version_0"
+    assert [row["schedule"] for row in rows(run / "plan.csv")] == ["falling", "constant"]
+    assert [row["weight decay"] for row in rows(run / "plan.csv")] == ["0.1", "as is"]
+    lengths = [(row["planned epochs"], row["epochs"]) for row in rows(run / "phases.csv")]
+    assert lengths == [("2", "2"), ("3", "2")]  # no validation improves by a hundred
+    measured = [row for row in rows(run / "metrics.csv") if row.get("lr/head")]
+    head = [float(row["lr/head"]) for row in measured if row["phase"] == "1.0"]
+    assert head == pytest.approx([0.01 * (1 - step / len(head)) for step in range(len(head))])
+    assert "my_schedules.falling" in (run / "config.yaml").read_text()
