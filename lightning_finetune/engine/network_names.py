@@ -11,6 +11,7 @@ _HEADS = frozenset(
 _BEGIN_HEADS = frozenset({"out", "output", "outputs", "last"})
 _SEVERAL_HEADS = frozenset({"aux", "head", "classifier"})
 _EMBEDS = re.compile(r"(^|_)(embed(ding|der)?s?|wte|wpe|prompts?)(_|$)")
+_PREDICTS = re.compile(r"(^|_)(class|bbox|box|mask)_embed$")  # of DETR and its like
 _ENDS = re.compile(r"^(final|post|last)_|_(final|post|last)$|^(ln|norm)_f$")
 _ACCOMPANIES = re.compile(r"embed|downsampl|norm")
 _DECODES = re.compile(r"(^|_)decoder$")
@@ -18,6 +19,8 @@ _DECODES = re.compile(r"(^|_)decoder$")
 
 def is_head(name: str) -> bool:
     """Whether a layer of this name makes results of features: ``classifier``, ``lm_head``, ``AuxLogits``, ``aux2``."""
+    if _PREDICTS.search(name):
+        return True
     if is_embedding(name):
         return False
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_")
@@ -27,7 +30,7 @@ def is_head(name: str) -> bool:
 
 def is_embedding(name: str) -> bool:
     """Whether a layer of this name acts at the input, wherever it was declared: ``embeddings``, ``patch_embed``."""
-    return bool(_EMBEDS.search(name))
+    return bool(_EMBEDS.search(name)) and not _PREDICTS.search(name)
 
 
 def is_decoder(name: str) -> bool:
@@ -37,7 +40,7 @@ def is_decoder(name: str) -> bool:
 
 def accompanies(name: str) -> bool:
     """Whether layers of this name stand beside the stages of a network, one for each: ``patch_embeddings``."""
-    return bool(_ACCOMPANIES.search(name))
+    return bool(_ACCOMPANIES.search(name)) and not is_head(name)
 
 
 def place(name: str) -> int:

@@ -223,7 +223,20 @@ def test_everything_after_a_backbone_is_new():
 
 
 @pytest.mark.parametrize(
-    "name", ["out", "last_layer", "fc", "heads", "output", "AuxLogits", "aux2", "cls_head", "lm_head", "qa_outputs"]
+    "name",
+    [
+        "out",
+        "last_layer",
+        "fc",
+        "heads",
+        "output",
+        "AuxLogits",
+        "aux2",
+        "cls_head",
+        "lm_head",
+        "qa_outputs",
+        "class_embed",
+    ],
 )
 def test_heads_are_known_by_their_names_wherever_they_are_declared(name):
     assert [*groups_of(Made(**{name: nn.Linear(4, 2)}, body=Made(a=layer(), b=layer())))][-1] == name
