@@ -61,8 +61,12 @@ _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
     r"The dirpath has changed",  # of a run that resumes: every run has a directory of its own
     r".*smaller than the logging interval",  # what is logged at the end of each epoch is enough for a small data set
+    r"No positive samples found",  # torchmetrics, of a label that a few validation images lack
 )
 """Warnings that someone who types the command can do nothing about."""
+
+_UNSAID = ("litlogger", "TPU available", "`Trainer.fit` stopped: `max_epochs", "Seed set to")
+"""Begins what Lightning says of every run, and nobody asks."""
 
 
 LOG_EVERY, POINTS = 10, 40
@@ -95,6 +99,14 @@ class SaveConfig(SaveConfigCallback):
         steps = sum(steps_per_epoch(trainer, max_epochs(trainer) or 1) or [LOG_EVERY * POINTS])
         if trainer.log_every_n_steps == LOG_EVERY:  # type: ignore[attr-defined]  # set by a connector
             trainer.log_every_n_steps = max(1, min(LOG_EVERY, steps // POINTS))  # type: ignore[attr-defined]
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what to do with the model."""
+        best = [one.best_model_path for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
+        if best and best[0] and isinstance(pl_module, BaseTask):
+            path = shown(Path(best[0]))
+            rank_zero_info(f"Next: lightning-finetune predict --ckpt_path {path} --images FOLDER")
 
 
 def _say_where(logger: WandbLogger) -> None:
@@ -183,7 +195,8 @@ def main() -> None:
     """Run the command of the process; an error of this package ends it with its message alone."""
     for words in _NOISE:
         warnings.filterwarnings("ignore", words)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(lambda record: not any(words in str(record.msg) for words in _UNSAID))
     stay_offline_without_key()
     try:
         run()
