@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from lightning_finetune.engine.history import LIMIT, planned
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.show.figures.run import draw_rates, finish
+from lightning_finetune.show.curves import RunCharts
+from lightning_finetune.show.figures.lines import draw_chart
+from lightning_finetune.show.figures.run import finish
 from lightning_finetune.show.figures.shown import Band
 
 
@@ -22,11 +24,11 @@ def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure
         bands: The phases, in order.
     """
     history = planned([plan], names, range(0, len(plan), math.ceil(len(plan) / LIMIT)))
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    rates, moms = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    draw_rates(rates, history)
-    known = [float("nan") if value is None else value for value in history.momentum]
-    moms.plot(history.steps, known, color="#4477aa")
-    moms.set_ylabel("momentum")
-    finish([rates, moms], bands)
+    charts = RunCharts(history, None, bands, len(plan))
+    shown = [chart for chart in (charts.rates(), charts.momentum()) if chart is not None]
+    figure = Figure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, chart in zip(panels, shown, strict=True):
+        draw_chart(panel, chart)
+    finish(panels, bands)
     return figure

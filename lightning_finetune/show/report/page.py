@@ -13,9 +13,9 @@ from lightning_finetune.engine.diagnosis import Finding, less_is_better
 from lightning_finetune.engine.history import History
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Curve, Suggestion, fault
+from lightning_finetune.show.charts import Chart, short
+from lightning_finetune.show.curves import RunCharts, range_chart
 from lightning_finetune.show.figures import Band
-from lightning_finetune.show.report.charts import Chart, short
-from lightning_finetune.show.report.curves import RunCharts, range_chart
 from lightning_finetune.show.report.phases import COLUMNS, phase_rows, rate
 from lightning_finetune.show.report.photos import Gallery
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lightning_finetune.engine.history import History
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.show.report.charts import short
+from lightning_finetune.show.charts import short
 
 COLUMNS = ["epochs", "steps", "trains", "highest rates", "momentum", "size"]
 

@@ -7,8 +7,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lightning_finetune.engine.history import History, Settings
+from lightning_finetune.show.curves import smoothed
 from lightning_finetune.show.figures import Band, draw_run
-from lightning_finetune.show.figures.run import smoothed
 
 
 def history() -> History:
@@ -25,11 +25,15 @@ def history() -> History:
 def test_panels_of_losses_metrics_and_rates_with_the_phases_named() -> None:
     figure = draw_run(history(), [Band(0, 10, "1: head"), Band(10, 20, "2: all layers")])
     losses, metrics, rates = figure.axes
-    assert [panel.get_ylabel() for panel in figure.axes] == ["loss", "validation", "learning rate"]
+    assert [panel.get_ylabel() for panel in figure.axes] == [
+        "Loss",
+        "Metrics of the validation set",
+        "Learning rate of each layer group",
+    ]
     assert [text.get_text() for text in losses.texts] == ["1: head", "2: all layers"]
     assert [line.get_label() for line in losses.lines if line.get_label()[0] != "_"] == [
-        "train_loss, smoothed",
-        "val_loss",
+        "training loss, smoothed",
+        "val_loss  0.3",
     ]
     assert metrics.lines[0].get_ydata().tolist() == [0.2, 0.1]
     assert losses.get_xlim() == (0, 20)

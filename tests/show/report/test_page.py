@@ -178,7 +178,7 @@ def test_range_tests_show_what_was_suggested_and_chosen():
     told = page(range_tests=[RangeTest("Before phase 2", found.curve, found.lr, found.reason, 1)])
     assert told.rows("range-tests")["elbow"] == [f"{found.lr[0]:.1e}".replace("e-0", "e-"), "yes"]
     assert told.says(f"2: all layers rate found: {found.reason}", "plan")
-    assert any("elbow (a tenth of here)" in title and f"{10 * found.lr[0]:.4g}" in title for title in told.titles)
+    assert any(title.startswith("elbow ") and f"{10 * found.lr[0]:.4g}" in title for title in told.titles)
     assert set(told.rows("range-tests")) == {"suggestion", *found.curve.suggestions}
 
 

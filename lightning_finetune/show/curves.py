@@ -1,4 +1,4 @@
-"""The charts of a run and of its range tests."""
+"""The charts of a run and of its range tests: what the report and the pictures draw, each by its own means."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import numpy as np
 from lightning_finetune.engine.diagnosis import Points
 from lightning_finetune.engine.history import History
 from lightning_finetune.engine.range_test import DIVIDED, SKIP_END, Curve, scaled
+from lightning_finetune.show.charts import Axis, Chart, Line, Shade, around
 from lightning_finetune.show.figures import Band
-from lightning_finetune.show.figures.run import smoothed
-from lightning_finetune.show.report.charts import Axis, Chart, Line, Shade, around
 
 COLOURS = ("c1", "c2", "c3", "c4")
 """Classes of the style sheet."""
@@ -154,15 +153,25 @@ def range_chart(curve: Curve, chosen: Sequence[float]) -> Chart:
     smoothed = smoothed[: -scaled(SKIP_END, len(smoothed))] if curve.diverged and len(smoothed) > 2 else smoothed
     lines = [Line("loss of a step", points, "c1 faint", unjoined=True), Line("smoothed", smoothed, "c1")]
     for name, lr in curve.suggestions.items():
-        where, said = (10 * lr, f"{name} (a tenth of here)") if name in DIVIDED else (lr, name)
+        where, said = (10 * lr, f"{name} {lr:.1e} (a tenth of here)") if name in DIVIDED else (lr, f"{name} {lr:.1e}")
         height = float(np.interp(math.log(where), np.log(curve.lrs), curve.smoothed))
         lines.append(Line(said, [(where, height)], f"dot {name}", dots=True))
     seen = [loss for _, loss in [*smoothed, *points[: len(smoothed)]] if math.isfinite(loss)] or [0.0, 1.0]
     low, high = (float(value) for value in np.quantile(seen, [0.0, 0.95]))
     space = 0.1 * (high - low) or 0.1
-    shades = [Shade(min(chosen) / 1.04, max(chosen) * 1.04, "chosen", "chosen")] if chosen else []
+    words = f"chosen {' to '.join(f'{lr:.1e}' for lr in dict.fromkeys((min(chosen), max(chosen))))}" if chosen else ""
+    shades = [Shade(min(chosen) / 1.04, max(chosen) * 1.04, words, "chosen")] if chosen else []
     x = Axis(curve.lrs[0], curve.lrs[-1], log=True)
     return Chart("Training loss", x, Axis(low - space, high + space), lines, shades, "learning rate")
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """A running mean that reaches back over an eighth of the run, at most 19 steps; NaN where a loss is not finite."""
+    import pandas as pd  # only now, as it takes half a second to load
+
+    series = pd.Series(losses, dtype=float).where(np.isfinite)
+    means = series.ewm(span=min(max(len(series) / 8, 1), 19), ignore_na=True).mean()
+    return [float(value) for value in means.where(series.notna())]
 
 
 def shade(place: int, count: int) -> str:

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from lightning_finetune.show.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, Shade, around, short
+from lightning_finetune.show.charts import HEIGHT, WIDTH, Axis, Chart, Line, Shade, around, short
 
 
 def chart(*points: tuple[float, float], **options) -> Chart:
