@@ -27,7 +27,7 @@ def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure
     charts = RunCharts(history, None, bands, len(plan))
     shown = [chart for chart in (charts.rates(), charts.momentum()) if chart is not None]
     figure = Figure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for panel, chart in zip(panels, shown, strict=True):
         draw_chart(panel, chart)
     finish(panels, bands)

@@ -29,7 +29,7 @@ def draw_run(history: History, bands: Sequence[Band] = (), title: str = "") -> F
     shown = [chart for chart in (charts.losses(), metrics, charts.rates()) if chart is not None]
     figure = Figure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
     figure.suptitle(title, fontsize="medium", ha="right", x=0.99)
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for panel, chart in zip(panels, shown, strict=True):
         draw_chart(panel, chart)
     finish(panels, bands)
