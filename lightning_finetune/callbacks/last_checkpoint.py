@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_finetune.run.folder import resume_command
-
-_REQUEUE: int | None = getattr(signal, "SIGUSR1", None)
-"""SLURM's signal, on systems that have it."""
+from lightning_finetune.run.signals import REQUEUE, HeldSignals
+from lightning_finetune.run.trainer import validation_begins_anew
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` for one ``last.ckpt`` after each epoch, from which a run resumes.
 
-    In a run of one process, Ctrl-C, or the SIGTERM of a machine that is taken away or of a sweep that gives a trial up,
-    ends the step, saves, and stops; a second Ctrl-C does not wait. For SLURM's SIGUSR1 Lightning would save and requeue
-    the job amid a step, from which no run resumes to the same bits; it waits for the end of the step, or of the
-    validation batch. In a distributed run, whose processes could not agree on a step, the checkpoint of the last epoch
-    is what remains.
+    Ctrl-C, or the SIGTERM of a machine that is taken away or of a sweep that gives a trial up, ends the optimizer step,
+    however many batches its gradients take, saves, and stops; a second Ctrl-C does not wait. For SLURM's SIGUSR1
+    Lightning would save and requeue the job amid a step, from which no run resumes to the same bits; it waits likewise.
+    Within a validation a run of one process ends the batch, saves, and validates anew when it resumes. Several
+    processes agree on the step, whichever of them got the signal, and wait for the end of a validation.
 
     Args:
         every_n_train_steps: Save this often too, in optimizer steps; for epochs that take long.
@@ -43,8 +40,9 @@ class LastCheckpoint(ModelCheckpoint):
             enable_version_counter=False,  # the same file each time
         )
         self._within_epochs = every_n_train_steps is not None
-        self._asked: set[int] = set()
-        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._signals = HeldSignals()
+        self._step = 0
+        self._validates = False
 
     @property
     def path(self) -> Path:
@@ -72,65 +70,69 @@ class LastCheckpoint(ModelCheckpoint):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._asked = set()
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            for number in filter(None, (signal.SIGINT, _REQUEUE)):
-                self._hold(number)
+        self._step = trainer.global_step
+        self._signals.hold()
 
-    def _hold(self, signum: int) -> None:
-        handler = signal.getsignal(signum)
-        if callable(handler):  # Lightning's, Python's; a signal that is ignored, or kills, goes on to do so
-            self._before[signum] = handler
-            signal.signal(signum, self._ask)
-
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
-        self._asked.add(signum)
-        if signum == signal.SIGINT:  # a second one does not wait
-            signal.signal(signum, self._before.pop(signum))
-
-    def _release(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def _requeue(self) -> None:
-        if _REQUEUE is not None and _REQUEUE in self._asked:
-            self._asked.remove(_REQUEUE)
-            self._before[_REQUEUE](_REQUEUE, None)
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if signal.SIGINT in self._signals.agreed(trainer):  # since the last step; the end of the epoch was saved
+            raise KeyboardInterrupt
 
     @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        stepped = trainer.global_step != self._step  # else the gradients of further batches are to come
+        self._step = trainer.global_step
         if not trainer.is_last_batch:  # what is saved then resumes without the validation that follows
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            self._requeue()
-        interrupted = signal.SIGINT in self._asked
-        if interrupted or (trainer.received_sigterm and trainer.world_size == 1):
-            trainer.save_checkpoint(self.path)
-        if interrupted:
-            raise KeyboardInterrupt
-        # Lightning itself stops after a SIGTERM.
+            if stepped:
+                self._obey(trainer)
 
     @override
-    def on_validation_batch_end(self, *args: Any) -> None:
-        self._requeue()  # a validation may take longer than SLURM waits, and leaves the model as it is
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.world_size == 1 and trainer.validating and trainer.state.fn == TrainerFn.FITTING:
+            self._validates = True
+            self._obey(trainer)
+            self._validates = False
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._validates:
+            validation_begins_anew(checkpoint)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if self._within_epochs:
             trainer.save_checkpoint(self.path)
-        self._requeue()
+        for number in self._signals.agreed(trainer) & {REQUEUE, signal.SIGTERM}:
+            self._signals.let_through(number)  # Lightning stops when what the epoch has measured is logged
+
+    def _obey(self, trainer: pl.Trainer) -> None:
+        """Save, and do what the signals ask for."""
+        got = self._signals.agreed(trainer)
+        if REQUEUE in got:
+            self._signals.let_through(REQUEUE)
+        if got & {signal.SIGINT, signal.SIGTERM}:
+            trainer.save_checkpoint(self.path)
+        if signal.SIGTERM in got:
+            self._signals.let_through(signal.SIGTERM)  # Lightning stops
+        if signal.SIGINT in got:
+            raise KeyboardInterrupt
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        self._release()
+        self._signals.release()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._release()
+        super().on_exception(trainer, pl_module, exception)
+        self._signals.release()
         if (
             isinstance(exception, (KeyboardInterrupt, SIGTERMException))
             and trainer.is_global_zero

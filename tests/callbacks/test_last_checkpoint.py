@@ -9,9 +9,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
+from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.resuming import assert_same_bits
 
 PHASES = [Phase(1, train="head", lr=3e-3), Phase(2, train="all", lr=1e-3)]
 
@@ -98,7 +101,71 @@ def test_a_job_that_is_requeued_and_then_interrupted_does_both(photos: Path, tmp
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
 
 
+class Losses(pl.Callback):
+    """The validation loss of each epoch."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, float] = {}
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.of[trainer.current_epoch] = float(trainer.callback_metrics["val_loss"])
+
+
+def accumulated(root: Path, *callbacks: pl.Callback, begin: Path | None = None):
+    """Weights and validation losses of two epochs of three steps of three batches; None where it was stopped."""
+    pl.seed_everything(0, verbose=False)
+    module, losses = ForeignNet(), Losses()
+    phased = FineTune([Phase(1, "head", 1e-2), Phase(1, "all", 1e-3)])
+    trainer = quiet_trainer(
+        root,
+        callbacks=[phased, losses, LastCheckpoint(), *callbacks],
+        enable_checkpointing=True,
+        accumulate_grad_batches=3,
+    )
+    try:
+        trainer.fit(module, loader(72, shuffle=True), loader(32, seed=1), ckpt_path=begin)
+    except (KeyboardInterrupt, SystemExit, SIGTERMException):
+        return None
+    return dict(module.state_dict()), losses.of
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return accumulated(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("hook", "step", "saved"),
+    [
+        ("on_train_batch_start", 1, 2),  # amid the gradients of the second step
+        ("on_train_batch_start", 4, 5),
+        ("on_before_backward", 2, 3),  # of the last step of the epoch: ends with the first batch of its validation
+        ("on_validation_batch_start", 3, 3),
+    ],
+)
+def test_what_a_signal_saves_is_between_two_steps(undisturbed, tmp_path, interrupts, number, hook, step, saved):
+    assert accumulated(tmp_path, Signal(hook, step, (number,))) is None
+    last = tmp_path / "checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == saved
+    weights, losses = accumulated(tmp_path / "rest", begin=last)
+    assert_same_bits(undisturbed[0], weights)
+    assert losses.items() <= undisturbed[1].items()
+    assert len(losses) == (2 if saved <= 3 else 1)
+
+
+def test_in_epochs_of_one_batch_an_interrupt_is_obeyed_when_the_next_begins(tmp_path, interrupts):
+    sender = Signal("on_train_batch_start", 1, (signal.SIGINT,))
+    settings = {"enable_checkpointing": True, "max_epochs": 9}
+    trainer = quiet_trainer(tmp_path, callbacks=[LastCheckpoint(), sender], **settings)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trainer.fit(ForeignNet(), loader(8))
+    assert trainer.global_step == 2
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
 def test_handlers_are_given_back(photos: Path, tmp_path: Path, job: Path):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
     trained(photos, tmp_path)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
