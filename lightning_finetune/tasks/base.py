@@ -26,6 +26,7 @@ from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, plain
 from lightning_finetune.tasks.shared.batch import check_data, explained, images_of, target_of
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
+from lightning_finetune.tasks.shared.processes import carry_learned
 from lightning_finetune.tasks.shared.sources import Sources, all_of, known_preprocessing, list_sources, normalize
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 from lightning_finetune.tasks.shared.verdicts import Verdict, by_shape
@@ -86,6 +87,7 @@ class BaseTask(LightningModule, ABC):
         self._knows_targets = False
         self.head_is_new, self.origin = True, ""
         self.register_load_state_dict_post_hook(_head_is_known)  # type: ignore[no-untyped-call]  # torch's
+        carry_learned(self)
 
     # -- template methods ----------------------------------------------------------------------------------------------
 
@@ -226,7 +228,8 @@ class BaseTask(LightningModule, ABC):
             raise DataError(f"Expected data of kind {self.kind!r}, got {kind!r}. Train it with {fitting}.")
         check_data(datamodule, self.num_classes, self.arguments["in_channels"], self.counted)
         names = list(getattr(datamodule, "classes", None) or self.classes)
-        if names != self.classes != _unnamed(self.num_classes):
+        named = self.preprocessing is not None or self.classes != _unnamed(self.num_classes)
+        if named and names != self.classes:
             raise DataError(
                 f"Expected `data` with the classes {self.classes}, got {names}. Give the data that the model was "
                 "trained on; for other classes begin a new model with its weights: weights='best.ckpt'."
