@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 def run(out: Path, *options: object, expect: int = 0) -> dict:
     command = [sys.executable, "-m", "tests.runs", str(out), *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return torch.load(out / "rank0.pt") if expect == 0 else {}
 

@@ -4,7 +4,9 @@ Rank r writes ``OUT/rank{r}.pt``: parameters, optimizer state, and for each phas
 """
 
 import argparse
+import multiprocessing
 import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.utils.data import DataLoader, DistributedSampler, Sampler
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle, RunReport
+from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.data import ImageData
 from lightning_finetune.engine.phases import Phase
@@ -90,15 +93,29 @@ def callbacks(which: str) -> list[pl.Callback]:
 
 
 class Stop(pl.Callback):
-    """Ends the process abruptly after a number of optimizer steps, as a kill would."""
+    """After a number of optimizer steps ends the process abruptly, as a kill would; or raises, or sends it a signal."""
 
-    def __init__(self, step: int, rank: int | None) -> None:
+    def __init__(self, step: int, rank: int | None, how: str) -> None:
         self.step = step
         self.rank = rank
+        self.how = how
+        self.batches = 0
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == self.step and self.rank in (None, trainer.global_rank):
+            self.batches += 1
+            self.do(trainer.accumulate_grad_batches)
+
+    def do(self, accumulated: int) -> None:
+        if self.how == "exit":
             os._exit(17)
+        if self.how == "worker":
+            multiprocessing.active_children()[0].kill()
+            self.step = -1
+        if self.how == "raise":
+            raise RuntimeError("This process cannot go on.")
+        if self.how.startswith("SIG") and self.batches == min(2, accumulated):  # amid an accumulation, once
+            os.kill(os.getpid(), getattr(signal, self.how))
 
 
 def foreign_loaders(args: argparse.Namespace) -> tuple[DataLoader, DataLoader]:
@@ -117,6 +134,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--stop", type=int)
     parser.add_argument("--stop-rank", type=int, help="only this process, else all")
+    parser.add_argument(
+        "--how", default="exit", help="exit, raise, worker, or a signal, for which LastCheckpoint saves"
+    )
+    parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--every", type=int, help="save each this many steps, else each epoch")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--optimizer", default="sgd")
@@ -138,12 +159,14 @@ def main() -> None:
         save_top_k=-1,
         save_on_train_epoch_end=args.every is None or None,
     )
-    extra = [Stop(args.stop, args.stop_rank)] if args.stop is not None else []
+    extra: list[pl.Callback] = [Stop(args.stop, args.stop_rank, args.how)] if args.stop is not None else []
+    extra += [LastCheckpoint()] if args.how.startswith("SIG") else []
     trainer = quiet_trainer(
         args.out / f"rank{os.environ.get('LOCAL_RANK', 0)}",  # so that it is seen which process writes what
         callbacks=[*callbacks(args.which), counter, Agree(), *extra, saver],
         enable_checkpointing=True,
         max_epochs=4,
+        accumulate_grad_batches=args.accumulate,
         strategy=args.strategy,
         devices=args.devices,
         use_distributed_sampler=args.shuffle,

@@ -86,7 +86,8 @@ def _export(task: BaseTask, path: Path) -> Path:
                 continue
             _report(path, free, failures, max(differences))
             card = draft.with_suffix(".json")
-            card.write_text(json.dumps(_card(task, graph, path, free), indent=2, ensure_ascii=False), encoding="utf-8")
+            said = json.dumps(_card(task, graph, path, free), indent=2, ensure_ascii=False)
+            card.write_text(said, encoding="utf-8", errors="backslashreplace")  # names of folders need not be UTF-8
             draft.replace(path)
             card.replace(path.with_suffix(".json"))
             return path

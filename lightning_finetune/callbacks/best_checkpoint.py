@@ -8,6 +8,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
+from lightning_finetune.errors import FinetuneError
+from lightning_finetune.run.checkpoint_file import write_safely
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` for one ``best.ckpt``; a module that does not log ``monitor`` has none.
@@ -18,7 +22,15 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val_loss", mode: Literal["min", "max"] = "min") -> None:
+        check_types(BestCheckpoint.__init__, locals())
+        if mode not in ("min", "max"):
+            raise FinetuneError(f"Expected `mode` to be 'min' or 'max', got {mode!r}.")
         super().__init__(filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True)
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        write_safely(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

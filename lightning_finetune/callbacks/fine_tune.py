@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
 from lightning_finetune.engine.range_test import Curve, Found
@@ -92,6 +93,7 @@ class FineTune(PhasedCallback):
         recipe: RecipeName = "measured",
         scheduler: Scheduler = "refuse",
     ) -> None:
+        check_types(FineTune.__init__, locals(), PhaseError)
         if recipe not in RECIPES:
             raise PhaseError(f"Expected `recipe` to be one of {list(RECIPES)}, got {recipe!r}.")
         self.recipe = RECIPES[recipe]

@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 from torch.optim import LBFGS
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.engine.phases import Phase, Train
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased import PhasedCallback, spans
@@ -46,12 +47,14 @@ class GradualUnfreezing(PhasedCallback):
         groups: list[str] | None = None,
         unfreeze_all: bool = False,
     ) -> None:
+        others = {name: value for name, value in locals().items() if name != "schedule"}  # it has words of its own
+        check_types(GradualUnfreezing.__init__, others, PhaseError)
         super().__init__(groups, train_norm, unfreeze_all=unfreeze_all)
         if lr_ratio is not None and lr_ratio < 1:
             raise PhaseError(f"Expected `lr_ratio` to be at least 1 or None, got {lr_ratio}.")
+        self._spans = spans(schedule, "the unfreezing schedule")
         self.schedule = dict(schedule)
         self.lr_ratio = lr_ratio
-        self._spans = spans(self.schedule, "the unfreezing schedule")
 
     @override
     def _start_afresh(self) -> None:

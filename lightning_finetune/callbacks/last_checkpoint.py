@@ -13,6 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
+from lightning_finetune.errors import FinetuneError
+from lightning_finetune.run.checkpoint_file import write_safely
 from lightning_finetune.run.folder import resume_command
 from lightning_finetune.run.signals import REQUEUE, HeldSignals
 from lightning_finetune.run.trainer import validation_begins_anew
@@ -32,6 +35,9 @@ class LastCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:
+        check_types(LastCheckpoint.__init__, locals())
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise FinetuneError(f"Expected `every_n_train_steps` to be at least 1, got {every_n_train_steps}.")
         at_epoch_end = True if every_n_train_steps is None else None
         super().__init__(
             filename="last",
@@ -66,6 +72,11 @@ class LastCheckpoint(ModelCheckpoint):
 
     @last_model_path.setter
     def last_model_path(self, path: str) -> None: ...
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        write_safely(trainer)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.run.artifacts import save_figure, save_samples, shown_state
 from lightning_finetune.run.phase_ends import ends_phase
@@ -36,6 +37,7 @@ class LogPredictions(Callback):
     """
 
     def __init__(self, num: int = 16, seed: int = 42) -> None:
+        check_types(LogPredictions.__init__, locals())
         if num < 1:
             raise FinetuneError(f"Expected `num` of LogPredictions to be at least 1, got {num}.")
         self._sample = ValidationSample(num, seed)

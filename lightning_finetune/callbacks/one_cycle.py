@@ -7,6 +7,7 @@ from typing import Literal
 import lightning.pytorch as pl
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.engine.schedules import Moms, Shape
@@ -57,6 +58,7 @@ class OneCycle(PhasedCallback):
         groups: list[str] | None = None,
         scheduler: Scheduler = "refuse",
     ) -> None:
+        check_types(OneCycle.__init__, locals(), PhaseError)
         super().__init__(groups, scheduler=scheduler)
         self.epochs = epochs
         spans: list[int | None] = list(epochs) if epochs else [None]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.resize import MIN_SIZE, Size, check_min_size
+from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased import PhasedCallback, spans
 
 
@@ -32,6 +34,7 @@ class ProgressiveResizing(PhasedCallback):
     """
 
     def __init__(self, sizes: dict[int, int | Size], min_size: int = MIN_SIZE) -> None:
+        check_types(ProgressiveResizing.__init__, locals(), PhaseError)
         super().__init__(min_size=min_size)
         self.sizes = {epoch: tuple(size) if isinstance(size, list) else size for epoch, size in sizes.items()}
         for size in self.sizes.values():

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.run import report_facts
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.galleries import Galleries
@@ -35,6 +36,7 @@ class RunReport(RecordingCallback):
     """
 
     def __init__(self, enabled: bool = True) -> None:
+        check_types(RunReport.__init__, locals())
         super().__init__()
         self.enabled = enabled
         self._galleries = Galleries()
@@ -107,7 +109,7 @@ class RunReport(RecordingCallback):
             self.history.flush()
             report = report_facts.make_report(trainer, module, self.history, outcome, self._seconds(), self._origin)
             report = replace(report, predictions=self._galleries.predictions, top_losses=self._galleries.top_losses)
-            path.write_text(render(report), encoding="utf-8")
+            path.write_text(render(report), encoding="utf-8", errors="backslashreplace")
         except Exception as error:
             rank_zero_warn(f"RunReport: {shown(path)} was not written: {type(error).__name__}: {error}")
             return None

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.run.kinds import is_a
 
 
@@ -25,6 +26,7 @@ class WatchModel(Callback):
     """
 
     def __init__(self, log: Literal["gradients", "parameters", "all"] = "gradients", log_freq: int = 100) -> None:
+        check_types(WatchModel.__init__, locals())
         self._what, self._every = log, log_freq  # Lightning puts a method `log` on every callback
         self._watched: list[int] | None = None
 

@@ -26,14 +26,17 @@ from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
 from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.cli.loggers import HERE, RunLogger, stay_offline_without_key, through_latest
+from lightning_finetune.cli.machine import in_a_sentence
 from lightning_finetune.cli.old_configurations import take_old_configurations
 from lightning_finetune.cli.parser import ShortErrorsParser
+from lightning_finetune.cli.say_data import SayData
 from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.trainer import max_epochs, steps_per_epoch
 from lightning_finetune.tasks import BaseTask
+from lightning_finetune.tasks.networks.weights import read_file
 
 CALLBACKS = {
     "fine_tune": FineTune,
@@ -56,6 +59,9 @@ SUBJECTS = {
 
 RESUME = ("ckpt_path", "weights_only")
 """Arguments that not every subcommand has: where they say nothing, a saved configuration leaves them out."""
+
+PLACES = ("best", "last", "hpc")
+"""What Lightning takes as a checkpoint that it finds itself."""
 
 _NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
@@ -151,6 +157,18 @@ class FineTuneCLI(LightningCLI):
         if root is not None and isinstance(logger, Namespace) and logger["init_args"].get("save_dir") == HERE:
             logger["init_args"]["save_dir"] = root  # ours, as Lightning's own logger does
 
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        given = self.config[self.config.subcommand] if self.config.get("subcommand") else {}
+        path = given.get("ckpt_path")
+        if path and path not in PLACES and "://" not in str(path) and not str(path).startswith("registry"):
+            read_file(through_latest(path))  # Lightning reads it next, in words of its own
+
+    def before_fit(self) -> None:
+        """Have it said what will be trained on."""
+        self.trainer.callbacks.append(SayData())  # type: ignore[attr-defined]  # set by a connector
+
     def _need_checkpoint(self) -> None:
         if isinstance(self.model, BaseTask) and self.config[self.subcommand].get("ckpt_path") is None:
             raise FinetuneError(
@@ -204,5 +222,9 @@ def main() -> None:
         sys.exit(f"lightning-finetune: error: {error}")
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0, for which a scheduler would take the job as done
+    except Exception as error:
+        if (said := in_a_sentence(error)) is None:
+            raise
+        sys.exit(f"lightning-finetune: error: {said}")
     finally:
         leave_group()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from PIL import Image
 from rich.progress import track
 
 from lightning_finetune.after.loading import load
+from lightning_finetune.cli.outputs import claim, taken
 from lightning_finetune.data.pixels.decode import load_image, visible
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 from lightning_finetune.show.figures.predictions import overlay
@@ -25,6 +26,9 @@ from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.shared.cells import safe
 from lightning_finetune.tasks.shared.sources import list_sources
 from lightning_finetune.tasks.shared.symmetries import TTA
+
+_TABLE, _MASKS, _OVERLAYS = "predictions.csv", "masks", "overlays"
+"""What a prediction writes."""
 
 
 def export_checkpoint(ckpt_path: str, out: str, task: str | None = None) -> None:
@@ -51,6 +55,7 @@ def predict_files(
     tile: int | None = None,
     scale: float | None = None,
     task: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Predict an image or a folder of images, and write what the model says.
 
@@ -61,12 +66,13 @@ def predict_files(
     Args:
         ckpt_path: Checkpoint of a task of this package.
         images: A folder, or an image.
-        out: Folder to write to, which is made.
+        out: Folder to write to, which is made; one that holds predictions already is refused.
         tta: Mean over symmetries of the image.
         batch_size: Images at once.
         tile: For masks: side in pixels of the overlapping pieces in which larger images are seen; 1024 by default.
         scale: For masks: pixels of the model for one of the image; 1 sees a large aerial photo at its own resolution.
         task: Dotted name of the checkpoint's task, where that is not of this package.
+        overwrite: Write over predictions that are there.
     """
     _import(task)
     model, folder = load(ckpt_path), Path(out)
@@ -79,8 +85,8 @@ def predict_files(
     sources, many = list_sources(images)
     root = Path(images) if many else Path(images).parent
     bad: list[str] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with _Writer(folder, root, model, sources) as writer:
+    claim(folder, (_TABLE, _MASKS, _OVERLAYS), overwrite)
+    with _Writer(folder, root, model, sources, overwrite) as writer:
         pairs = model.predict_each(sources, tta=tta, batch_size=batch_size, **pieces)
         for source, prediction in track(pairs, "Predicting", total=len(sources)):
             if isinstance(prediction, DataError):
@@ -113,10 +119,11 @@ def _import(task: str | None) -> None:
 class _Writer:
     """What a task says about files, one at a time: as rows of ``predictions.csv``, as ``masks`` and as ``overlays``."""
 
-    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any]) -> None:
-        self.folder, self.root, self.task = folder, root, task
+    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any], overwrite: bool) -> None:
+        self.folder, self.root, self.task, self.overwrite = folder, root, task, overwrite
         self.stems = Counter(Path(source).with_suffix("") for source in sources)
         self.table: csv.DictWriter[str] | None = None
+        self.draws = False
         self.files = ExitStack()
 
     def __enter__(self) -> _Writer:
@@ -136,11 +143,26 @@ class _Writer:
     def _add(self, row: dict[str, object]) -> None:
         if self.table is None:
             # Names of files need not be UTF-8, but what is written must.
-            path = self.folder / "predictions.csv"
-            file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+            file = self._new_table()
             self.table = csv.DictWriter(self.files.enter_context(file), list(row))
             self.table.writer.writerow(map(safe, row))
         self.table.writerow({name: safe(value) for name, value in row.items()})
+
+    def _new_table(self) -> TextIO:
+        path = self.folder / _TABLE
+        try:
+            mode: Literal["w", "x"] = "w" if self.overwrite else "x"
+            return path.open(mode, newline="", encoding="utf-8", errors="backslashreplace")
+        except FileExistsError as error:  # of a run that began after this one
+            raise taken(path) from error
+
+    def _new_folders(self) -> None:
+        try:
+            for name in (_MASKS, _OVERLAYS):
+                (self.folder / name).mkdir(exist_ok=self.overwrite)
+        except FileExistsError as error:
+            raise taken(self.folder / _MASKS) from error
+        self.draws = True
 
     def _draw(self, path: Path, ids: npt.NDArray[np.int64]) -> None:
         """Masks lie in the folders of the images; two images of one name keep their endings."""
@@ -148,13 +170,15 @@ class _Writer:
             raise FinetuneError(f"Expected at most 256 classes for mask files of 8 bits, got {self.task.num_classes}.")
         name = path.stem if self.stems[path.with_suffix("")] == 1 else path.name
         place = path.relative_to(self.root).parent / f"{name}.png"
+        if not self.draws:
+            self._new_folders()
         mask = Image.fromarray(ids.astype(np.uint8))
         mask.putpalette(_palette())
-        _save(mask, self.folder / "masks" / place)
+        _save(mask, self.folder / _MASKS / place)
         channels = self.task.arguments["in_channels"]
         white = (self.task.preprocessing or {}).get("white")
         pixels = visible(load_image(path, ids.shape, channels=channels, white=white)).permute(1, 2, 0).numpy()
-        _save(Image.fromarray(overlay(pixels, ids)), self.folder / "overlays" / place)
+        _save(Image.fromarray(overlay(pixels, ids)), self.folder / _OVERLAYS / place)
 
 
 def _palette() -> list[int]:

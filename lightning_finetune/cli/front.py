@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning_finetune.__about__ import __version__
 from lightning_finetune.cli.help import COMMANDS, OVERVIEW, options
+from lightning_finetune.cli.machine import escape_what_cannot_be_shown, in_a_sentence, use_own_temporary_folder
 from lightning_finetune.errors import FinetuneError, no_folder
 
 _MEANT = {"train": "fit", "finetune": "fit", "fine_tune": "fit", "evaluate": "validate", "find_lr": "lr_find"}
@@ -32,6 +33,7 @@ _SAID_ELSEWHERE = ("trainer", "c", "print_config", "help", "h", "version", "log_
 
 def main() -> None:
     """Entry of the console script; an error of this package ends it with its message alone."""
+    escape_what_cannot_be_shown()
     if (text := help_of(sys.argv[1:])) is not None:
         print(text, end="")  # noqa: T201
         return
@@ -40,6 +42,7 @@ def main() -> None:
         sys.stderr.write(f"lightning-finetune: error: {error}\n")
         sys.exit(2)
     sys.path.append(str(Path.cwd()))  # where a configuration's own functions and modules lie, as for `python -m`
+    use_own_temporary_folder()
     if command := own_command(words):
         _run(command, words)
     else:
@@ -55,6 +58,10 @@ def _run(command: Callable[..., None], words: Sequence[str]) -> None:
         auto_cli(command, args=[*words[1:]], as_positional=words[0] == "diagnose")
     except FinetuneError as error:
         sys.exit(f"lightning-finetune: error: {error}")
+    except Exception as error:
+        if (said := in_a_sentence(error)) is None:
+            raise
+        sys.exit(f"lightning-finetune: error: {said}")
 
 
 def own_command(words: Sequence[str]) -> Callable[..., None] | None:
@@ -88,8 +95,8 @@ def as_parsed(words: Sequence[str]) -> Iterator[str]:
             yield word.replace("-", "_")
         elif place == 1 and not word.startswith("-") and words[0].replace("-", "_") in _WITH_DATA:
             yield f"--data.root={word}"
-        elif word == "--unfrozen" and after.startswith("--"):
-            yield "--unfrozen=true"  # jsonargparse wants a value
+        elif word in ("--unfrozen", "--overwrite") and after.startswith("--"):
+            yield f"{word}=true"  # jsonargparse wants a value
         else:
             yield "--help" if word == "--help-all" else word
 

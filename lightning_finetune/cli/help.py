@@ -146,7 +146,9 @@ COMMANDS = {
         "Show on which validation images a checkpoint is wrong.",
         _SUBJECTS,
         "\n  --ckpt_path FILE               the checkpoint\n"
-        "  --out null                     folder to write to; else that of the run\n",
+        "  --out null                     folder to write to; else that of the run\n"
+        "  --overwrite false              replace what is there\n"
+        "  --tile null                    masks: side of the pieces of larger images\n",
         _RUN,
     ),
     "predict": """\
@@ -158,6 +160,7 @@ predictions.csv, masks as pictures.
   --ckpt_path FILE     the checkpoint
   --images FOLDER      a folder of images, or one image
   --out predictions    folder to write to
+  --overwrite False    replace predictions that are there
   --tta none           mean over mirrored (flip) or all turned images (dihedral)
   --batch_size 32
   --tile null          masks: side in pixels of pieces of larger images

@@ -75,7 +75,16 @@ def through_latest(path: str | Path) -> str:
 
 def stay_offline_without_key() -> None:
     """Let Weights & Biases, if it is used, log to disk where nobody has logged in, instead of asking for a key."""
-    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    known = "WANDB_API_KEY" in os.environ or (netrc.is_file() and "wandb" in netrc.read_text())
-    if not known:
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # what is set and empty, W&B would take for a wrong word
+    if not (os.environ.get("WANDB_API_KEY") or _key_is_kept()):
         os.environ.setdefault("WANDB_MODE", "offline")
+
+
+def _key_is_kept() -> bool:
+    """Whether somebody has logged in, in a container without a home too."""
+    try:
+        netrc = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+        return netrc.is_file() and "wandb" in netrc.read_text(errors="replace")
+    except (OSError, RuntimeError):  # a file that is not ours to read; a user without a home
+        return False

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.after.loading import load
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, RunReport
+from lightning_finetune.cli.outputs import claim
 from lightning_finetune.cli.plan_only import PlanOnly
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.engine.plan import Plan
@@ -113,6 +114,7 @@ class CommandTrainer(Trainer):
         ckpt_path: str | None = None,
         out: str | None = None,
         tile: int | None = None,
+        overwrite: bool = False,
     ) -> Path:
         """Say where a trained model is wrong: tables and figures of the validation images; trains nothing.
 
@@ -120,8 +122,9 @@ class CommandTrainer(Trainer):
             model: Not used: the checkpoint says which.
             datamodule: An ImageData with the classes of the model.
             ckpt_path: Checkpoint of a task of this package.
-            out: Folder to write to; by default within the run's.
+            out: Folder to write to; by default within the run's. One that holds such tables already is refused.
             tile: Side in pixels of the pieces in which larger images are seen; of masks alone.
+            overwrite: Write over what is there.
 
         Raises:
             FinetuneError: No checkpoint of a task, or data that does not fit it.
@@ -132,8 +135,9 @@ class CommandTrainer(Trainer):
             raise FinetuneError(f"interpret needs an ImageData, got {type(datamodule).__name__}.")
         from lightning_finetune.after.interpretation import interpret  # only now, as it loads pandas and matplotlib
 
-        interpretation = interpret(load(ckpt_path), datamodule, tile=tile)
         folder = run_dir(self) / "interpretation" if out is None else Path(out)
+        claim(folder, ["items.csv", "top_losses.png"], overwrite)
+        interpretation = interpret(load(ckpt_path), datamodule, tile=tile)
         interpretation.save(folder)
         tables = interpretation.tables()
         if "report" in tables:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
-from lightning_finetune.errors import FinetuneError, did_you_mean
+from lightning_finetune.cli.sweep_file import kind_of, read_sweep
+from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.tables import show_table
 
 if TYPE_CHECKING:
@@ -53,47 +53,6 @@ class TrialError(RuntimeError):
     """A trial whose process failed, or that measured nothing; the sweep goes on."""
 
 
-def read_sweep(path: Path) -> dict[str, Any]:
-    """A sweep file, checked.
-
-    Raises:
-        FinetuneError: It is missing, or says something that cannot be done here.
-    """
-    try:
-        space = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise FinetuneError(f"{path}: expected a sweep file, got {error}.") from error
-    for key in ("method", "metric", "parameters", "command"):
-        if not isinstance(space, Mapping) or key not in space:
-            raise FinetuneError(f"{path}: expected a sweep file with `{key}`; see docs/sweeps.md.")
-    if space["method"] not in _SAMPLERS:
-        raise FinetuneError(f"{path}: expected `method` to be one of {list(_SAMPLERS)}, got {space['method']!r}.")
-    if space["metric"].get("goal", "minimize") not in ("minimize", "maximize"):
-        raise FinetuneError(f"{path}: expected `goal` to be minimize or maximize, got {space['metric']['goal']!r}.")
-    for name, spec in space["parameters"].items():
-        _check_parameter(path, name, spec, space["method"])
-    return {**space, "metric": {"goal": "minimize", **space["metric"]}}
-
-
-def _check_parameter(path: Path, name: str, spec: Any, method: str) -> None:
-    kind = _kind(spec) if isinstance(spec, Mapping) else "nothing"
-    if kind not in _DISTRIBUTIONS or (method == "grid" and kind not in ("values", "value")):
-        known = ["values", "value"] if method == "grid" else list(_DISTRIBUTIONS)
-        raise FinetuneError(
-            f"{path}: expected `{name}` to have one of {known} for method {method!r}, got {spec}."
-            f"{did_you_mean(kind, known)}"
-        )
-
-
-def _kind(spec: Mapping[str, Any]) -> str:
-    """The distribution of a parameter, by name or by what is given, as Weights & Biases reads it."""
-    for name in ("distribution", "values", "value"):
-        if name in spec and (name != "distribution" or spec[name] not in ("categorical", "constant")):
-            return str(spec[name]) if name == "distribution" else name
-    both = [spec.get("min"), spec.get("max")]
-    return "int_uniform" if all(isinstance(bound, int) for bound in both) else "uniform" if None not in both else ""
-
-
 # How Optuna draws each; choices go by their text, as they may be lists.
 _DISTRIBUTIONS: dict[str, Callable[[Any, str, Mapping[str, Any]], Any]] = {
     "values": lambda trial, name, spec: _choose(trial, name, spec["values"]),
@@ -108,9 +67,6 @@ _DISTRIBUTIONS: dict[str, Callable[[Any, str, Mapping[str, Any]], Any]] = {
 def _choose(trial: Any, name: str, values: list[Any]) -> Any:
     by_text = {str(value): value for value in values}
     return by_text[trial.suggest_categorical(name, list(by_text))]
-
-
-_SAMPLERS = ("grid", "random", "bayes")
 
 
 def _study(space: Mapping[str, Any], folder: Path) -> optuna.Study:
@@ -174,7 +130,7 @@ def run_trial(trial: Any, space: Mapping[str, Any], folder: Path) -> float:
 
 def draw(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
     """A value for each parameter."""
-    return {name: _DISTRIBUTIONS[_kind(spec)](trial, name, spec) for name, spec in space["parameters"].items()}
+    return {name: _DISTRIBUTIONS[kind_of(spec)](trial, name, spec) for name, spec in space["parameters"].items()}
 
 
 def command(space: Mapping[str, Any], values: Mapping[str, Any], place: Path) -> list[str]:

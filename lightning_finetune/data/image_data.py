@@ -10,6 +10,7 @@ from typing import Any
 
 from typing_extensions import Unpack
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.block.class_folders import classes_of, without_labels
 from lightning_finetune.data.block.files import check_class_folders, image_files
@@ -82,6 +83,7 @@ class ImageData(ImageDataModule):
         Raises:
             DataError: The folder does not hold what is described here.
         """
+        check_types(ImageData.from_folder, locals(), DataError)
         root = Path(root)
         masks = _function_or_folder(root, masks)
         layout = find_layout(root, train, valid)
@@ -136,6 +138,7 @@ class ImageData(ImageDataModule):
         Raises:
             DataError: The table cannot be read, columns or files are missing, or a name leads out of ``root``.
         """
+        check_types(ImageData.from_csv, locals(), DataError)
         table = _table(Path(root), Path(root) / csv, image_col, folder, suffix)
         return cls.from_df(
             table, root, image_col, label_col, label_delim, valid_col, valid_pct, folder, suffix, numbers, **options
@@ -157,6 +160,7 @@ class ImageData(ImageDataModule):
         **options: Unpack[Options],
     ) -> ImageData:
         """From a data frame; the arguments are those of :meth:`from_csv`."""
+        check_types(ImageData.from_df, locals(), DataError)
         items = ImageItems.from_df(table, root, image_col, folder, suffix)
         items = _split_random(items, valid_pct, options) if valid_col is None else items.split_by_column(valid_col)
         items = items.label_from_df(label_col, label_delim) if numbers is None else items.numbers_from(numbers)
@@ -173,6 +177,7 @@ class ImageData(ImageDataModule):
         **options: Unpack[Options],
     ) -> ImageData:
         """From a list of files and one of labels; where labels are lists, images have several."""
+        check_types(ImageData.from_lists, locals(), DataError)
         items = _split_random(ImageItems.from_lists(files, root), valid_pct, options)
         return items.label_from_lists(labels, label_delim).datamodule(**options)
 
@@ -194,6 +199,7 @@ class ImageData(ImageDataModule):
             numbers: Names of the numbers that ``func`` gives, where it gives numbers.
             **options: Of :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`.
         """
+        check_types(ImageData.from_name_func, locals(), DataError)
         items = _split_random(ImageItems.from_folder(root), valid_pct, options)
         if numbers is None:
             return items.label_from_func(lambda file: func(file.name)).datamodule(**options)
@@ -205,6 +211,7 @@ class ImageData(ImageDataModule):
         cls, root: str | Path, pattern: str, valid_pct: float = 0.2, **options: Unpack[Options]
     ) -> ImageData:
         """From all images under a folder, labelled by the first group of a pattern, searched in the file name."""
+        check_types(ImageData.from_name_re, locals(), DataError)
         items = _split_random(ImageItems.from_folder(root), valid_pct, options)
         return items.label_from_re(pattern, name_only=True).datamodule(**options)
 
@@ -231,6 +238,7 @@ class ImageData(ImageDataModule):
         Raises:
             DataError: Targets are none of these.
         """
+        check_types(ImageData.from_dataset, locals(), DataError)
         items = items_of(train, valid, classes)
         if valid is None:
             items = _split_random(items, valid_pct, options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.engine import schedules
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, Rates
 from lightning_finetune.engine.resize import Size
@@ -63,8 +64,10 @@ class Phase:
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
+        spoken_of_below = ("epochs", "train", "lr", "size")
+        check_types(Phase, {k: value for k, value in vars(self).items() if k not in spoken_of_below}, PhaseError)
         _check(self.epochs is None or _is_count(self.epochs), "epochs", "a positive whole number", self.epochs)
-        named = self.train in ("head", "all", None)
+        named = self.train is None or (isinstance(self.train, str) and self.train in ("head", "all"))
         _check(
             named or _is_count(self.train), "train", '"head", "all" or a positive number of layer groups', self.train
         )

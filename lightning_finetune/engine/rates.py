@@ -37,7 +37,8 @@ class Rates:
             PhaseError: It is neither a rate, nor a pair of rates, nor a list of them.
         """
         rates = cls(tuple(lr) if isinstance(lr, (tuple, list)) else (lr,))
-        if not rates._fits():
+        plain = all(value is None or isinstance(value, (int, float, str)) for value in rates.values)
+        if not (plain and rates.values and rates._fits()):
             raise PhaseError(
                 f'Expected `lr` of a phase to be a rate, a pair of rates, or "find" in place of a rate, got {lr!r}.'
             )

@@ -20,6 +20,7 @@ from lightning_finetune.engine.plan import Plan, State, make_plan
 from lightning_finetune.engine.rates import LR
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError, UnsupportedError
+from lightning_finetune.run.checkpoint_file import write_safely
 from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.run.grouping import Grouping
 from lightning_finetune.run.loaders import LoaderOrder
@@ -113,6 +114,7 @@ class PhasedCallback(Callback):
             refuse_unsupported(trainer, pl_module, type(self).__name__)
             if self.governs(trainer) & {"train", "lr"}:
                 refuse_finetuning(trainer, type(self).__name__)
+            write_safely(trainer)
             warn_of_early_stopping(trainer, self.phases(trainer))
 
     @override

@@ -194,9 +194,15 @@ def validate_what_was_not(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> No
             batches[part]["completed"] += 1
     elif validated["total"]["started"] == validated["total"]["completed"]:
         return
-    before = validated["total"]["completed"] - validated["current"]["completed"]
+    validation_begins_anew(checkpoint)
+
+
+def validation_begins_anew(checkpoint: dict[str, Any]) -> None:
+    """Let a run that resumes from a checkpoint of amid its validation validate from the first batch on."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    before = progress["total"]["completed"] - progress["current"]["completed"]
     for part, done in (("total", before), ("current", 0)):
-        validated[part].update(ready=done + 1, started=done + 1, processed=done, completed=done)
+        progress[part].update(ready=done + 1, started=done + 1, processed=done, completed=done)
 
 
 def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
@@ -73,8 +74,11 @@ class BaseTask(LightningModule, ABC):
 
     def build(self, arguments: Mapping[str, Any]) -> None:
         """Build model, loss and metrics from the constructor's ``locals()``."""
+        check_types(arguments.get("__class__", type(self)).__init__, arguments)
         self.arguments = {name: arg for name, arg in arguments.items() if name not in ("self", "__class__")}
         self.num_classes = check_count(*self.counted, self.arguments[self.counted[0]])
+        if self.arguments.get("in_channels", 1) < 1:
+            raise FinetuneError(f"Expected `in_channels` to be at least 1, got {self.arguments['in_channels']}.")
         self.classes = _unnamed(self.num_classes)
         self.preprocessing: dict[str, Any] | None = None
         self.model = self.configure_models().to(memory_format=torch.channels_last)

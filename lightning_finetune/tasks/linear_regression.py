@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.errors import FinetuneError
 
 
@@ -27,6 +28,7 @@ class LinearRegression(pl.LightningModule):
     """
 
     def __init__(self, num_features: int = 2, lr: float = 0.1) -> None:
+        check_types(LinearRegression.__init__, locals())
         super().__init__()
         if num_features < 1:
             raise FinetuneError(f"Expected `num_features` to be at least 1, got {num_features}.")

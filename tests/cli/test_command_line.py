@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,8 @@ def test_a_run_leaves_a_report_with_its_command_and_its_configuration(done: tupl
 
 def test_it_says_what_it_will_do_and_what_came_out(done: tuple[Path, str]) -> None:
     _, said = done
+    assert said.count("Data: 24 train, 12 valid") == 1
+    assert "  green       8 train       4 valid" in said
     for words in (
         "Plan of the run",
         "head (1 of 9)",
@@ -81,6 +84,35 @@ def test_it_says_what_it_will_do_and_what_came_out(done: tuple[Path, str]) -> No
     assert "lightning_logs/version_0" in said
     for noise in ("Traceback", "max_epochs`", "litlogger", "deprecated", "TPU", "Seed set"):
         assert noise not in said
+
+
+def test_what_cannot_be_summed_up_ends_no_training(photos: Path, here: Path, capfd) -> None:
+    """A broken test image is none of those that train and validate."""
+    shutil.copytree(photos, here / "photos")
+    (here / "photos/test/red").mkdir(parents=True)
+    (here / "photos/test/red/broken.jpg").write_bytes(b"no image")
+    words = [
+        "fit",
+        "--data.root",
+        "photos",
+        *SMALL,
+        *QUIET,
+        "--fine_tune.head_epochs",
+        "0",
+        "--trainer.logger",
+        "false",
+    ]
+    with pytest.warns(UserWarning, match=r"The data cannot be summed up: (.|\n)*broken\.jpg"):
+        command_line.run([*words, "--fine_tune.full_epochs", "1", "--report.enabled", "false"])
+    assert Path("checkpoints/last.ckpt").is_file()
+
+
+def test_a_damaged_or_missing_checkpoint_is_named_in_one_line(here: Path, photos: Path) -> None:
+    Path("last.ckpt").write_bytes(b"PK\x03\x04 and no more")
+    for path, words in (("last.ckpt", "It may be truncated"), ("gone.ckpt", "there is none")):
+        with pytest.raises(FinetuneError, match=words) as caught:
+            command_line.run(["fit", "--data.root", str(photos), *SMALL, *QUIET, "--ckpt_path", path])
+        assert "\n" not in str(caught.value)
 
 
 def test_a_checkpoint_knows_the_classes_of_the_data(done: tuple[Path, str], photos: Path) -> None:

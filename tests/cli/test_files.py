@@ -10,7 +10,7 @@ from PIL import Image
 from lightning_finetune import load
 from lightning_finetune.cli import front
 from lightning_finetune.cli.files import predict_files
-from lightning_finetune.errors import DataError
+from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
 from tests.tasks.photos import photo
 from tests.tasks.subjects import SMALL, ready
@@ -80,3 +80,44 @@ def test_a_folder_that_is_not_there_is_named(checkpoint, tmp_path):
     with pytest.raises(DataError, match=r"--images.*nowhere"):
         predict_files(str(path), "nowhere", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("cls", [ImageClassifier, UNetSegmenter])
+def test_predictions_of_another_run_are_replaced_only_when_asked(checkpoint, images, tmp_path, cls):
+    segments = cls is UNetSegmenter
+    task = cls("unet", backbone="test_resnet", **SMALL) if segments else cls("test_resnet", **SMALL)
+    path, out = str(checkpoint(task)), tmp_path / "out"
+    predict_files(path, str(images / "a.jpg"), str(out))
+    before = sorted(out.rglob("*"))
+    with pytest.raises(FinetuneError, match=r"there are results already.*--overwrite"):
+        predict_files(path, str(images), str(out))
+    assert sorted(out.rglob("*")) == before
+    predict_files(path, str(images), str(out), overwrite=True)
+    if segments:  # a.jpg alone is a.png, beside the other it keeps its ending
+        assert len(list((out / "masks").rglob("*.png"))) == 1 + 4
+    else:
+        assert (out / "predictions.csv").read_text().count("\n") == 1 + 4
+
+
+def test_of_two_predictions_at_once_one_writes(checkpoint, images, tmp_path, monkeypatch):
+    """The second begins after the first has looked into the folder."""
+    path, out = str(checkpoint(ImageClassifier("test_resnet", **SMALL))), tmp_path / "out"
+    task = ImageClassifier("test_resnet", **SMALL)
+    each = type(task).predict_each
+
+    def late(*args, **options):
+        monkeypatch.setattr(ImageClassifier, "predict_each", each)
+        predict_files(path, str(images), str(out))
+        return each(*args, **options)
+
+    monkeypatch.setattr(ImageClassifier, "predict_each", late)
+    with pytest.raises(FinetuneError, match="there are results already"):
+        predict_files(path, str(images / "a.jpg"), str(out))
+    assert (out / "predictions.csv").read_text().count("\n") == 5
+
+
+def test_a_file_in_place_of_the_folder_is_named(checkpoint, images, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(FinetuneError, match="expected a folder to write to, got a file"):
+        predict_files(str(checkpoint(ImageClassifier("test_resnet", **SMALL))), str(images), str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "mine"

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_finetune.cli.sweep import command, measured, read_sweep, sweep
+from lightning_finetune.cli.sweep import command, draw, measured, sweep
+from lightning_finetune.cli.sweep_file import read_sweep
 from lightning_finetune.errors import FinetuneError
 from tests.cli.launching import QUIET, SMALL
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 
 def write(path: Path, photos: Path, **changes) -> str:
@@ -73,11 +74,31 @@ def test_the_words_are_those_of_the_file_with_the_values_last(tmp_path):
         ({"parameters": {"x": 3}}, "expected `x` to have one of"),
         ({"method": "grid", "parameters": {"x": {"min": 0.0, "max": 1.0}}}, r"one of \['values', 'value'\]"),
         ({"metric": {"name": "a", "goal": "minimise"}}, "got 'minimise'"),
+        ({"metric": "val_loss"}, "with `metric`, a mapping"),
+        ({"metric": {"goal": "minimize"}}, "`metric` to have a name"),
+        ({"parameters": ["x"]}, "with `parameters`, a mapping"),
+        ({"command": "python train.py"}, "with `command`, a list"),
+        ({"parameters": {"x": {"values": 3}}}, "`values` of `x` to be a list, got 3"),
+        ({"parameters": {"x": {"min": "low", "max": 1}}}, "`min` and `max` of `x` to be numbers"),
+        ({"parameters": {"x": {"min": 2, "max": 1}}}, "min <= max"),
+        ({"parameters": {"x": {"distribution": "uniform", "min": 0.0}}}, "`min` and `max` of `x` to be numbers"),
+        ({"parameters": {"x": {"distribution": "int_uniform", "min": 0.5, "max": 2}}}, "to be whole numbers"),
+        ({"parameters": {"x": {"distribution": "log_uniform_values", "min": 0, "max": 1}}}, "above 0 for log_uniform"),
     ],
 )
 def test_what_cannot_be_done_is_named(tmp_path, changes, message):
     with pytest.raises(FinetuneError, match=message):
         read_sweep(Path(write(tmp_path / "s.yaml", tmp_path, **changes)))
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path):
+    path = Path(write(tmp_path / "s.yaml", tmp_path))
+    path.write_text(path.read_text().replace("min: 0.0001", "min: 1e-4").replace("max: 0.01", "max: 1e-2"))
+    assert "1e-4" in path.read_text()
+    trial = optuna.create_study().ask()
+    assert 1e-4 <= draw(trial, read_sweep(path))["fine_tune.lr"] <= 1e-2
+    space = {"parameters": {"x": {"min": 1, "max": 3}}}
+    assert isinstance(draw(trial, read_sweep(Path(write(tmp_path / "s.yaml", tmp_path, **space))))["x"], int)
 
 
 def test_a_file_that_is_no_sweep(tmp_path):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.callbacks.situations import CALLBACKS
 from tests.resuming import ROOT, assert_same_bits, run
@@ -29,6 +30,28 @@ def whole(tmp_path_factory) -> dict:
     return run(tmp_path_factory.mktemp("whole"), *TWO)
 
 
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory) -> dict:
+    return run(tmp_path_factory.mktemp("accumulated"), *TWO, "--accumulate", 3)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path, accumulated, rank, number):
+    """Sent before the second of the three batches of step 5, in the third of epochs of two steps."""
+    words = [*map(str, TWO), "--accumulate", "3", "--stop", "4", "--stop-rank", str(rank), "--how", number]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.runs", str(tmp_path), *words], cwd=ROOT, capture_output=True, timeout=400
+    )
+    assert not list(tmp_path.glob("rank*.pt")), "ended before its end"
+    last = tmp_path / "rank0/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 5, done.stderr[-3000:]
+    (tmp_path / "rest").mkdir()
+    resumed = run(tmp_path / "rest", *TWO, "--accumulate", 3, "--resume", last)
+    assert_same_bits(accumulated["params"], resumed["params"])
+    assert_same_bits(accumulated["optimizer"], resumed["optimizer"])
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_lost_process_ends_the_job_and_a_restart_ends_as_if_it_had_lived(tmp_path: Path, whole: dict, rank: int):
     """Lost in the second epoch, after an unfreezing; the others must not wait for it."""
@@ -39,7 +62,7 @@ def test_a_lost_process_ends_the_job_and_a_restart_ends_as_if_it_had_lived(tmp_p
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert lost.returncode != 0
     assert time.monotonic() - begun < 100
@@ -50,9 +73,25 @@ def test_a_lost_process_ends_the_job_and_a_restart_ends_as_if_it_had_lived(tmp_p
     assert_same_bits(whole["optimizer"], resumed["optimizer"])
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_raises_ends_the_job_with_its_reason(tmp_path: Path, whole: dict, rank: int):
+    words = [*map(str, TWO), "--stop", "8", "--stop-rank", str(rank), "--how", "raise"]
+    lost = subprocess.run(
+        [sys.executable, "-m", "tests.runs", str(tmp_path), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert lost.returncode != 0
+    assert "This process cannot go on." in lost.stdout + lost.stderr
+    resumed = run(tmp_path, *TWO, "--resume", tmp_path / "step=6.ckpt")
+    assert_same_bits(whole["params"], resumed["params"])
+
+
 def test_another_number_of_processes_is_refused_on_resume(tmp_path: Path):
     run(tmp_path, *TWO, "--stop", 8, expect=17)
     words = [sys.executable, "-m", "tests.runs", str(tmp_path), "--resume", str(tmp_path / "step=6.ckpt")]
-    one = subprocess.run([*words, "--optimizer", "adamw"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    one = subprocess.run([*words, "--optimizer", "adamw"], cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert one.returncode != 0
     assert "The checkpoint is of a run of 2 processes, and this one has 1" in one.stderr

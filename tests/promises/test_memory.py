@@ -1,5 +1,6 @@
 """Two hundred short phases leak nothing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CODE = """
-import gc, os, sys, warnings
+import gc, os, sys, tempfile, warnings
 import lightning.pytorch as pl
 import torch
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
@@ -22,7 +23,8 @@ class Meter(pl.Callback):
         if (trainer.current_epoch + 1) % 20 == 0:
             gc.collect()
             pages = int(open("/proc/self/statm").read().split()[1])
-            print("meter", trainer.current_epoch + 1, pages, len(os.listdir("/proc/self/fd")), flush=True)
+            others = [len(os.listdir(place)) for place in ("/proc/self/fd", "/proc/self/task", tempfile.gettempdir())]
+            print("meter", trainer.current_epoch + 1, pages, *others, flush=True)
 
 phases = [
     Phase(1, "head" if number % 2 else "all", "find" if number % 10 == 0 else 1e-3, size=32 if number % 3 else 64)
@@ -35,18 +37,21 @@ trainer.fit(ForeignNet(), loader(16), loader(8, seed=1))
 
 
 @pytest.mark.slow
-def test_memory_and_open_files_stay_flat(tmp_path: Path):
+def test_memory_files_threads_and_temporary_folders_stay_flat(tmp_path: Path):
     """Between epochs 100 and 200; before, allocators and caches of figures still fill."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path)],
         cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         timeout=550,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("meter")]
-    pages = {int(epoch): int(count) for epoch, count, _ in rows}
-    files = {int(epoch): int(count) for epoch, _, count in rows}
-    assert pages[200] <= 1.02 * pages[100], pages
-    assert files[200] <= files[20], files
+    found = {int(epoch): [*map(int, counts)] for epoch, *counts in rows}
+    assert found[200][0] <= 1.02 * found[100][0], found
+    for what, first, last in zip(("files", "threads", "temporary files"), found[20][1:], found[200][1:], strict=True):
+        assert last <= first, (what, found)

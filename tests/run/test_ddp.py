@@ -43,6 +43,15 @@ def test_two_processes_are_one_with_the_doubled_batch(two, one):
         torch.testing.assert_close(value, alone["params"][name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_accumulated_gradients_of_two_processes_are_those_of_one(tmp_path):
+    (first, _), _ = run(tmp_path, "--strategy", "ddp", "--devices", 2, "--batch-size", 4, "--plain", "--accumulate", 3)
+    (tmp_path / "alone").mkdir()
+    [alone], _ = run(tmp_path / "alone", "--batch-size", 8, "--plain", "--accumulate", 3)
+    for name, value in first["params"].items():
+        torch.testing.assert_close(value, alone["params"][name], rtol=0, atol=1e-6)
+
+
 def test_only_what_trains_is_reduced(two):
     """Bytes a phase: four for each trainable number at each of six steps."""
     (first, second), _ = two

@@ -1,12 +1,14 @@
 """Runs killed and resumed in a new process end with the same bits as runs that were not."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.resuming import assert_same_bits, run
+from tests.resuming import ROOT, assert_same_bits, run
 
 
 @pytest.fixture(scope="module", params=["fine_tune", "apart"])
@@ -51,5 +53,19 @@ def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folde
     expected = run(whole, *options)
     run(parts, *options, "--stop", step, expect=17)
     resumed = run(parts, *options, "--resume", parts / f"step={step}.ckpt")
+    assert_same_bits(expected["params"], resumed["params"])
+    assert_same_bits(expected["optimizer"], resumed["optimizer"])
+
+
+def test_a_worker_that_is_killed_ends_the_run_in_a_sentence_and_the_rest_has_the_same_bits(folder, tmp_path):
+    options = ["--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    expected = run(whole, *options)
+    words = [sys.executable, "-m", "tests.runs", str(parts), *map(str, options), "--stop", "8", "--how", "worker"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 1
+    assert "DataError: A process that loads images is gone: DataLoader worker (pid" in done.stderr
+    last = max(parts.glob("step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
+    resumed = run(parts, *options, "--resume", last)
     assert_same_bits(expected["params"], resumed["params"])
     assert_same_bits(expected["optimizer"], resumed["optimizer"])

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.block.examined import Examined
@@ -88,6 +89,7 @@ class ImageDataModule(LightningDataModule):
         channels: int = 3,
         white: float | None = None,
     ) -> None:
+        check_types(ImageDataModule.__init__, locals(), DataError)
         super().__init__()
         splits, labels = items.complete()
         if mix is not None and labels.kind == "mask":
@@ -258,9 +260,13 @@ class ImageDataModule(LightningDataModule):
         masks = None if ids is None else [*ids.masked_fill(ids >= self.num_classes, -1).numpy()]
         return batch_figure(pixels, titles, masks, self.classes)
 
-    def summary(self) -> Summary:
-        """Counts, class balance and sizes, and warnings of what looks wrong."""
-        return self._examined.summary(self._workers())
+    def summary(self, *, compare: bool = True) -> Summary:
+        """Counts, class balance and sizes, and warnings of what looks wrong.
+
+        Args:
+            compare: Look for images of equal content in different splits, which may read each file once more.
+        """
+        return self._examined.summary(self._workers(), compare=compare)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device: augment what carries a plan, normalise all."""
@@ -363,7 +369,7 @@ def _default_stats(channels: int) -> Stats:
 
 
 def _two(size: int | Size) -> Size:
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, (int, np.integer)) else size
     if min(height, width) < 1:
         raise DataError(f"size: expected a height and a width of at least 1 pixel, got {size}.")
     return int(height), int(width)

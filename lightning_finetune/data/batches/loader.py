@@ -155,7 +155,7 @@ class ImageLoader:
         here = None if self.num_workers else iter(self._loader)
         if here is None:
             self._workers = iter(self._loader)  # and no other name of it, which would outlive `close`
-        while (batch := next(self._workers if here is None else here, None)) is not None:
+        while (batch := _next(self._workers if here is None else here)) is not None:
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
             yield _unpacked(batch)
 
@@ -203,6 +203,23 @@ class ImageLoader:
         after their queues are closed, and each be waited for in vain for five seconds.
         """
         self._loader, self._workers = None, iter(())
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """The next batch, or None after the last.
+
+    Raises:
+        DataError: A worker process was killed.
+    """
+    try:
+        return next(batches, None)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"A process that loads images is gone: {str(error).rstrip('. ')}. Most often memory ran out: use fewer "
+            "workers (`num_workers`) or smaller batches, and resume from the last checkpoint."
+        ) from error
 
 
 def _packed(batch: Any, small: int) -> dict[str, Tensor | npt.NDArray[Any]]:

@@ -74,8 +74,9 @@ class Examined:
         return white_of(self._ranges)
 
     def _first_is_deep(self) -> bool:
-        """By the first file alone: to open all would take minutes of a million."""
-        first = self._files[0] if self._files else None
+        """By the first training image alone: to open all would take minutes of a million."""
+        rows = np.flatnonzero(self.splits == Split.TRAIN)
+        first = self._files[int(rows[0])] if self._files and len(rows) else None
         return isinstance(first, Path) and not is_array(first) and file_depth(first) != Depth.EIGHT
 
     @property
@@ -120,11 +121,12 @@ class Examined:
             self._tell(self._known_ids())
             self._told = True
 
-    def summary(self, threads: int = 1) -> Summary:
+    def summary(self, threads: int = 1, *, compare: bool = True) -> Summary:
         """Counts, class balance and sizes, and warnings of what looks wrong.
 
         Args:
             threads: How many read at a time.
+            compare: Look for images of equal content in different splits.
 
         Raises:
             DataError: Some files are no images.
@@ -132,7 +134,8 @@ class Examined:
         refuse(self._fill(_NONE, np.flatnonzero(self._sizes[:, 0] == 0), threads, shared=False), None)
         ids = self._mask_ids()
         shown = None if ids is None else ids.shown()
-        return summarize(self._files, self.splits, self.labels, self.classes, self.targets, self._sizes, shown)
+        told = self._files, self.splits, self.labels, self.classes, self.targets, self._sizes, shown
+        return summarize(*told, compare)
 
     def _fill(self, decoded: Ints, measured: Ints, threads: int, *, shared: bool) -> list[str]:
         """Decode and measure images and, the first time, look at all masks; what is wrong with them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,20 @@ def items_of(train: Any, valid: Any, classes: Sequence[str] | None) -> ImageItem
     Raises:
         DataError: The targets are neither class numbers, nor 0/1 vectors, nor masks.
     """
+    for name, dataset in (("train", train), ("valid", valid)):
+        if dataset is not None:
+            _check_dataset(name, dataset)
     pairs = train if valid is None else torch.utils.data.ConcatDataset([train, valid])
     targets = [target for dataset in (train, valid) if dataset is not None for target in _targets(dataset)]
     names = classes if classes is not None else getattr(train, "classes", None)
     return ImageItems(Pictures(pairs), Path(), labels=_labels(targets, names))
+
+
+def _check_dataset(name: str, dataset: Any) -> None:
+    """Check that it can be counted and asked."""
+    wrong = isinstance(dataset, (str, bytes, Mapping))
+    if wrong or not all(hasattr(dataset, part) for part in ("__len__", "__getitem__")):
+        raise DataError(f"{name}: expected a dataset of (image, target) pairs with a length, got {dataset!r:.80}.")
 
 
 def _targets(pairs: Any) -> list[Any]:
@@ -42,7 +52,16 @@ def _targets(pairs: Any) -> list[Any]:
     if known is not None and len(known) == len(pairs):
         return list(known)
     log.info("Reading %d items once for their targets.", len(pairs))
-    return [pairs[item][1] for item in range(len(pairs))]
+    return [_target(pairs[item]) for item in range(len(pairs))]
+
+
+def _target(pair: Any) -> Any:
+    if not isinstance(pair, (tuple, list)) or len(pair) < 2:
+        raise DataError(
+            f"Expected a dataset of (image, target) pairs, got items that are of the class {type(pair).__name__}. Wrap "
+            "it in one whose `__getitem__` returns both."
+        )
+    return pair[1]
 
 
 def _labels(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import Unpack
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.block import labels as labelling
 from lightning_finetune.data.block import splits as splitting
 from lightning_finetune.data.block.files import image_files, why_no_images
@@ -70,6 +71,7 @@ class ImageItems:
         Raises:
             DataError: There is no such folder, or no image in it.
         """
+        check_types(ImageItems.from_folder, locals(), DataError)
         root = Path(root)
         files = image_files(root, skip=skip)
         if not files:
@@ -92,6 +94,9 @@ class ImageItems:
         Raises:
             DataError: The column or files are missing, or a name leads out of ``root``.
         """
+        check_types(ImageItems.from_df, locals(), DataError)
+        if "\0" in str(root):
+            raise DataError(f"root: expected a folder, got {str(root)!r}.")
         names = [str(name).strip() for name in column_of(table, column)]
         try:
             items = cls.from_lists((Path(folder, f"{name}{suffix}") for name in names), root)
@@ -106,6 +111,7 @@ class ImageItems:
         Raises:
             DataError: Files are missing, or a relative one leads out of ``root``.
         """
+        check_types(ImageItems.from_lists, locals(), DataError)
         root, paths = Path(root), FilePaths()
         unnamable, escaped, missing = list[str](), list[Path](), list[Path]()
         for path in map(Path, files):
@@ -139,6 +145,7 @@ class ImageItems:
             seed: Of the draw.
             test: Name of a folder under ``root`` whose images are for the test.
         """
+        check_types(ImageItems.split_by_pct, locals(), DataError)
         tests = np.empty(0, np.int64)
         if test is not None:
             tests, _ = splitting.by_folder(self.files, self.root, {test: Split.TEST})
@@ -146,6 +153,7 @@ class ImageItems:
 
     def split_by_folder(self, train: str = "train", valid: str = "valid", test: str = "test") -> ImageItems:
         """By the folder under ``root`` that an image lies in; images elsewhere are left out, and the log says so."""
+        check_types(ImageItems.split_by_folder, locals(), DataError)
         split_of = {train: Split.TRAIN, valid: Split.VALID, test: Split.TEST}
         files = self.files
         used, splits = splitting.by_folder(files, self.root, split_of)
@@ -156,6 +164,7 @@ class ImageItems:
 
     def split_by_column(self, column: str = "is_valid") -> ImageItems:
         """By a column of the table: true, 1 or ``valid`` validates; it may also hold ``train`` and ``test``."""
+        check_types(ImageItems.split_by_column, locals(), DataError)
         return self._split(splitting.by_column(self._table("split_by_column"), column))
 
     def split_by_file(self, file: str | Path = "valid.txt") -> ImageItems:
@@ -164,6 +173,7 @@ class ImageItems:
         Raises:
             DataError: There is no such file, or it lists images that are not among the items.
         """
+        check_types(ImageItems.split_by_file, locals(), DataError)
         listing = self.root / file
         if not listing.is_file():
             raise DataError(f"{listing}: expected a file that lists validation images, but there is none.")
@@ -172,10 +182,12 @@ class ImageItems:
 
     def split_by_index(self, valid: Sequence[int]) -> ImageItems:
         """The items at these positions validate."""
+        check_types(ImageItems.split_by_index, locals(), DataError)
         return self._split(splitting.by_index(len(self.images), valid))
 
     def split_by_func(self, is_valid: Callable[[Path], bool]) -> ImageItems:
         """The images for which the function is true validate."""
+        check_types(ImageItems.split_by_func, locals(), DataError)
         return self._split(splitting.by_func(self.files, is_valid))
 
     # --- labels -----------------------------------------------------------------------------------------------------
@@ -186,6 +198,7 @@ class ImageItems:
 
     def label_from_re(self, pattern: str, name_only: bool = False) -> ImageItems:
         """By the first group of a regular expression, searched in the path (with ``/``) or only the name of a file."""
+        check_types(ImageItems.label_from_re, locals(), DataError)
         names = (file.name if name_only else file.as_posix() for file in self.files)
         try:
             return self._label(labelling.from_re(names, pattern))
@@ -194,10 +207,12 @@ class ImageItems:
 
     def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> ImageItems:
         """By a function of the path: one name, or a list of names for several labels."""
+        check_types(ImageItems.label_from_func, locals(), DataError)
         return self._label(labelling.from_values(map(func, self.files), label_delim))
 
     def label_from_df(self, column: str | int = 1, label_delim: str | None = None) -> ImageItems:
         """By a column of the table; with ``label_delim``, such as ``" "``, each image has several labels."""
+        check_types(ImageItems.label_from_df, locals(), DataError)
         values = column_of(self._table("label_from_df"), column)
         return self._label(labelling.from_values(values, label_delim))
 
@@ -207,6 +222,7 @@ class ImageItems:
         Raises:
             DataError: The lists have different lengths.
         """
+        check_types(ImageItems.label_from_lists, locals(), DataError)
         if len(values) != len(self.images):
             raise DataError(f"Expected one label for each of {len(self.images)} images, got {len(values)}.")
         return self._label(labelling.from_values(values, label_delim))
@@ -221,6 +237,7 @@ class ImageItems:
                 or a function from the path of an image to that of its mask.
             codes: Names of the classes in the order of their ids, or a file with one a line; by default ``codes.txt``.
         """
+        check_types(ImageItems.masks_from, locals(), DataError)
         mask_of = masks if callable(masks) else mask_finder(self.root, masks, self.files.texts())
         mask_files = FilePaths(Path(mask_of(file)) for file in self.files)
         rows = _no_masks(self.files, mask_files)
@@ -235,6 +252,7 @@ class ImageItems:
                 number, or to a list of its numbers.
             names: Of the numbers; by default those of the columns, else their positions.
         """
+        check_types(ImageItems.numbers_from, locals(), DataError)
         if callable(source):
             return self._label(from_numbers(map(source, self.files), names))
         columns, table = source if isinstance(source, list) else [source], self._table("numbers_from")

@@ -41,12 +41,20 @@ class Summary:
     warnings: tuple[str, ...]
 
     def __str__(self) -> str:
+        return self.text(len(self.classes))
+
+    def text(self, most: int) -> str:
+        """As text, with at most so many classes by name, the rarest in training first where not all are named."""
         lines = [", ".join(f"{count} {split}" for split, count in self.counts.items())]
         if self.sizes is not None:
             lines.append("height x width: " + ", ".join(f"{height} x {width}" for height, width in self.sizes))
-        longest = max(map(len, self.classes), default=0)
-        for name, shown in self.classes.items():
+        rare = sorted(self.classes, key=lambda name: self.classes[name].get("train", 0))[:most]
+        named = {name: shown for name, shown in self.classes.items() if name in set(rare)}
+        longest = max(map(len, named), default=0)
+        for name, shown in named.items():
             lines.append(f"  {name:{longest}}  " + "  ".join(f"{shown[split]:6} {split}" for split in self.counts))
+        if len(named) < len(self.classes):
+            lines.append(f"  and {len(self.classes) - len(named)} more classes with as many training images or more")
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
 
 
@@ -58,6 +66,7 @@ def summarize(
     targets: Targets,
     sizes: Numbers,
     shown: Bools | None,
+    compare: bool = True,
 ) -> Summary:
     """Count and compare the images of all splits.
 
@@ -69,6 +78,7 @@ def summarize(
         targets: As they were encoded.
         sizes: Height and width of each image ``[N, 2]``; noughts where it is no file.
         shown: Which classes each mask shows ``[N, classes]``, where there are masks.
+        compare: Look for images of equal content in different splits, which may read each file once more.
     """
     present = [split for split in _USED if (splits == split).any()]
     shows = labels.shows(targets) if shown is None else map(np.flatnonzero, shown)
@@ -80,7 +90,8 @@ def summarize(
         }
     rows = np.flatnonzero(sizes[:, 0])
     files, used = select(images or (), rows), sizes[rows].astype(np.int64)
-    warnings = [*_missing(per_class), *_alike(classes), *_twice(files, splits[rows]), *_tiny(files, used)]
+    warnings = [*_missing(per_class), *_alike(classes), *(_twice(files, splits[rows]) if compare else ())]
+    warnings += _tiny(files, used)
     counts = {split.name.lower(): int((splits == split).sum()) for split in present}
     return Summary(counts, per_class, _three(used), tuple(warnings))
 

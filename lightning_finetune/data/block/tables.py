@@ -74,6 +74,8 @@ def column_of(table: pd.DataFrame, column: str | int) -> list[Any]:
     Raises:
         DataError: There is no such column; the message names those that there are.
     """
+    if not hasattr(table, "columns"):
+        raise DataError(f"table: expected a data frame of pandas, got {type(table).__name__}.")
     names = [str(name) for name in table.columns]
     if isinstance(column, int) and column < len(names):
         return table.iloc[:, column].tolist()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.pixels.draws import Floats, Ints, Stream, uniforms
 from lightning_finetune.errors import DataError, did_you_mean
 
@@ -51,6 +52,7 @@ class Augment:
     p_lighting: float = 0.75
 
     def __post_init__(self) -> None:
+        check_types(Augment, vars(self), DataError)
         if not 0 <= self.max_lighting < 1:
             raise DataError(f"max_lighting: expected 0 <= max_lighting < 1, got {self.max_lighting}.")
         if not 0 < self.min_zoom <= self.max_zoom:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from lightning_finetune.argument_types import fits
 from lightning_finetune.data.pixels.draws import Floats, Ints, Stream, hashes
 from lightning_finetune.errors import DataError
 
@@ -98,7 +100,7 @@ def mix_labels(labels: Tensor, partners: Tensor, own: Tensor, classes: int) -> T
 
 
 def _positive(alpha: float) -> float:
-    if alpha <= 0:
+    if not fits(alpha, float) or not 0 < alpha < math.inf:
         raise DataError(f"alpha: expected a number above 0, got {alpha}.")
     return alpha
 

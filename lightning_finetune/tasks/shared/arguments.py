@@ -46,7 +46,7 @@ def check_count(name: str, what: str, count: int | None) -> int:
     Raises:
         FinetuneError: It is None or less than 1.
     """
-    if count is None or count < 1:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise FinetuneError(
             f"Expected `{name}`, the number of {what}, got {count}. Give it to the task, "
             f"{name}=data.num_classes; the command line takes it from the data."

@@ -66,3 +66,23 @@ def test_every_class_is_counted_in_each_split_and_groups_of_equals_are_named_who
     assert leak.startswith("6 images are in more than one split")
     equal = next(line for line in leak.splitlines() if "copy3.jpg" in line)
     assert (equal.count("000.jpg"), equal.count("copy3.jpg"), equal.count("copy4.jpg")) == (10, 10, 10)
+
+
+def test_of_many_classes_the_rarest_are_named(tmp_path: Path):
+    for number in range(6):
+        fill(tmp_path / f"train/class {number}", 1 + number % 3, start=10 * number, size=(80, 80))
+        fill(tmp_path / f"valid/class {number}", 1, start=100 + 10 * number, size=(80, 80))
+    text = ImageData.from_folder(tmp_path).summary().text(2)
+    assert "class 0" in text
+    assert "class 3" in text
+    assert "class 1" not in text
+    assert "and 4 more classes with as many training images or more" in text
+
+
+def test_without_comparing_no_file_is_read_again(tmp_path: Path):
+    fill(tmp_path / "train/a", 2, size=(80, 80)), fill(tmp_path / "train/b", 2, start=5, size=(80, 80))
+    (tmp_path / "valid/b").mkdir(parents=True), fill(tmp_path / "valid/a", 1, start=8, size=(80, 80))
+    shutil.copy(tmp_path / "train/b/005.jpg", tmp_path / "valid/b/again.jpg")
+    data = ImageData.from_folder(tmp_path)
+    assert len(data.summary().warnings) == 1
+    assert data.summary(compare=False).warnings == ()

@@ -1,0 +1,98 @@
+"""What the command meets on its machine: encodings, folders that are full or closed, what killed processes left."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, where processes leave none of these folders
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX = "lf-"
+"""Short, as addresses of sockets lie in these folders, and hold 100 characters."""
+
+_LOCK = "lock"
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Let a terminal that cannot show a name show it escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def in_a_sentence(error: Exception) -> str | None:
+    """What is said of an error that neither this package nor Lightning puts into words; None where it is none such."""
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):  # of a loader of somebody else
+        return f"{str(error).rstrip('. ')}. Most often memory ran out: use fewer workers, and resume."
+    package = type(error).__module__.partition(".")[0]
+    if package == "wandb":
+        return f"Weights & Biases: {error}"
+    if package == "pydantic_core" and getattr(error, "title", "") == "Settings":  # theirs, mostly of the environment
+        wrong: Any = error
+        return "Weights & Biases: " + "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}" for one in wrong.errors()
+        )
+    return None
+
+
+def _of_file(error: OSError) -> str | None:
+    name = "a file" if error.filename is None else str(error.filename2 or error.filename)
+    if error.errno in _FULL:
+        return f"{name} cannot be written: {error.strerror}. Make room; a run resumes from its last checkpoint."
+    if error.errno in _CLOSED:
+        return f"{name}: {error.strerror}. Choose another folder by `--trainer.default_root_dir` or `--out`."
+    if error.errno in _IN_THE_WAY and error.filename is not None:
+        return f"{name}: {error.strerror}. A file lies where a folder is to be, or the reverse; choose another name."
+    return None
+
+
+def use_own_temporary_folder() -> None:
+    """Keep the temporary files of this process and of those that it starts together, and remove what dead ones left.
+
+    A process that is killed removes nothing: Python's own processes each leave a folder. So each run of the command
+    has one folder for all, with a lock that ends with the last of its processes, and the next run removes those whose
+    lock is free.
+    """
+    parent = Path(tempfile.gettempdir())
+    if fcntl is None or (parent / _LOCK).exists():  # that of the process that started this one
+        return
+    _remove_dead(parent)
+    with suppress(OSError):  # it is tidiness alone; a place that nothing can be written to is met again
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        lock = (folder / "new").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "new").rename(folder / _LOCK)  # only now may others try it
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+        atexit.register(_remove_own, folder, lock, os.getpid())
+
+
+def _remove_own(folder: Path, lock: IO[str], process: int) -> None:
+    if os.getpid() == process:  # not a fork of it
+        tempfile.tempdir = str(folder.parent)
+        os.environ["TMPDIR"] = tempfile.tempdir
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def _remove_dead(parent: Path) -> None:
+    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(OSError), lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
