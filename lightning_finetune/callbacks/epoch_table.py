@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_finetune.run.trainer import scalar_metrics
@@ -26,13 +28,14 @@ class EpochTable(Callback):
         mode: ``"min"`` if less of it is better, else ``"max"``.
 
     Attributes:
-        rows: The epochs so far: ``epoch``, each metric by name, ``seconds``.
+        rows: The epochs so far: ``epoch``, ``train_loss`` as the mean over its batches (of this process), metrics by
+            name, ``seconds``.
     """
 
     def __init__(self, monitor: str = "val_loss", mode: str = "min") -> None:
         self.monitor, self.better = monitor, max if mode == "max" else min
         self.rows: list[dict[str, float]] = []
-        self._begin = 0.0
+        self._begin, self._losses = 0.0, torch.zeros(2)
         self._display: Any = None
 
     @property
@@ -53,11 +56,23 @@ class EpochTable(Callback):
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin = time.monotonic()
+        self._losses = torch.zeros(2, device=pl_module.device)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):  # it stays on its device; Lightning divides it by the batches that are accumulated
+            self._losses += torch.stack([loss.detach() * trainer.accumulate_grad_batches, torch.ones_like(loss)])
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        seconds = time.monotonic() - self._begin
-        self.rows.append({"epoch": trainer.current_epoch + 1, **scalar_metrics(trainer), "seconds": seconds})
+        row = {"epoch": trainer.current_epoch + 1, **scalar_metrics(trainer)}
+        total, batches = self._losses.tolist()
+        if batches:
+            row["train_loss"] = total / batches  # of all batches; what a module logs by step is that of the last
+        self.rows.append({**row, "seconds": time.monotonic() - self._begin})
         if trainer.is_global_zero:
             self._show(trainer)
 

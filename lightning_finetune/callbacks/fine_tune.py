@@ -270,7 +270,8 @@ class FineTune(PhasedCallback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.results and self.current_plan is not None:  # None: the run had ended before
             tables.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
-            save_table(trainer, "phases", *tables.result_rows(self.plan_of_run, self.results))
+            if keeps_files(trainer):
+                save_table(trainer, "phases", *tables.result_rows(self.plan_of_run, self.results))
 
     def range_tests(self) -> Iterator[tuple[int, RangeTest]]:
         """What a report tells of each, with the epoch that it came before."""

@@ -247,10 +247,13 @@ def _notes(traits: Features, curves: Curves) -> list[Finding]:
     """What is worth knowing and no fault."""
     notes = []
     smooth = _smoothed(list(curves.losses))
+    # A head that was solved begins with next to no loss, and a batch with one hard image then looks like a spike.
+    usual_on_others = [value for _, value in curves.measured.get("val_loss", ()) if math.isfinite(value)]
+    least = max([traits.first, *(4 * value for value in usual_on_others)])
     spikes = [
         step
         for step, loss, usual in zip(curves.steps, curves.losses, smooth, strict=True)
-        if loss > 4 * usual and loss > traits.first
+        if loss > 4 * usual and loss > least
     ]
     if spikes:
         notes.append(

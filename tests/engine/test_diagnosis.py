@@ -132,6 +132,13 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(bad):
     assert "step 2" in found.evidence
 
 
+def test_a_hard_image_in_a_batch_of_a_solved_head_is_no_spike():
+    """Its training loss is next to nothing, and one image that is wrong is many times that."""
+    losses = [0.05 + 0.45 * (step % 29 == 7) for step in range(248)]
+    measured = {"val_loss": [(62 * epoch, 0.2 - 0.02 * epoch) for epoch in range(1, 5)]}
+    assert "loss spike" not in {finding.name for finding in diagnose(Curves(range(248), losses, measured))}
+
+
 def test_a_spike_is_a_note():
     spiky = [*FALLING[:60], 9.0, *FALLING[60:]]
     (found,) = diagnose(curves(spiky, [0.31, 0.3], [0.2, 0.1]))

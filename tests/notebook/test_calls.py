@@ -34,6 +34,8 @@ def test_one_call_trains_as_the_trainer_does_and_leaves_no_files(here: Path, dat
     assert list(here.iterdir()) == []
     assert [row["epoch"] for row in run.table.rows] == [1, 2]
     assert run.table.rows[1]["val_loss"] == pytest.approx(float(run.trainer.callback_metrics["val_loss"]))
+    first = [loss for step, loss in zip(run.history.steps, run.history.losses, strict=True) if step < 3]
+    assert run.table.rows[0]["train_loss"] == pytest.approx(sum(first) / 3, rel=1e-5)
     lines = repr(run).splitlines()
     assert lines[0].split() == ["epoch", "train_loss", "val_loss", "val_error_rate", "val_accuracy", "time"]
     assert lines[1 + run.table.best].endswith(" *")
