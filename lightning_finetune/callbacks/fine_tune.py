@@ -210,6 +210,7 @@ class FineTune(PhasedCallback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._ends.check(trainer, self.plan_of_run)
         if self.follows_recipe and self.recipe.solves:
             self._solve_head(trainer, pl_module)
         if trainer.is_global_zero:

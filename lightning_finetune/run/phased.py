@@ -173,7 +173,6 @@ class PhasedCallback(Callback):
         for change in self._progress.go_on(trainer, moves=self is self._all(trainer)[0]):
             rank_zero_info(f"{type(self).__name__}: {change}")
         self._replan(trainer)
-        self._ends.check(trainer, self.plan_of_run)
         self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
         self._enter(trainer)

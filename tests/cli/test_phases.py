@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_finetune.cli import sweep
 from tests.cli.launching import QUIET, SMALL, launch
 
 PHASES = """[
@@ -36,3 +37,14 @@ def test_a_schedule_by_dotted_name_and_a_phase_that_ends_by_itself(photos: Path,
     head = [float(row["lr/head"]) for row in measured if row["phase"] == "1.0"]
     assert head == pytest.approx([0.01 * (1 - step / len(head)) for step in range(len(head))])
     assert "my_schedules.falling" in (run / "config.yaml").read_text()
+
+
+def test_a_sweep_gives_whole_lists_of_phases(photos: Path, tmp_path: Path) -> None:
+    phases = [{"epochs": 20, "train": "all", "schedule": "flat_cos", "until": "val_loss", "cooldown": 2}]
+    (word, *_) = sweep.command({"command": ["${args}"]}, {"fine_tune.phases": phases}, tmp_path)
+    program = str(Path(sys.executable).with_name("lightning-finetune"))
+    process = launch([program, "plan", "--data.root", str(photos), *SMALL, *QUIET, word], tmp_path, COLUMNS="200")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "Phase 1 may end before its 20 epochs: when val_loss has not improved for 3 validations" in said
+    assert "and a fall over 2 epochs" in said

@@ -26,6 +26,11 @@ PHASES = st.builds(
     pct_start=st.one_of(st.none(), st.floats(0, 1)),
     div=st.floats(1, 100),
     div_final=st.floats(1, 1e6),
+    weight_decay=st.one_of(st.none(), st.floats(0, 1)),
+    until=st.one_of(st.none(), st.just("val_loss")),
+    patience=st.integers(1, 5),
+    min_delta=st.floats(0, 1),
+    mode=st.sampled_from(["min", "max"]),
 )
 
 

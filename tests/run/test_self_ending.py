@@ -155,7 +155,7 @@ def test_planned_and_real_lengths_are_shown(tmp_path, capsys, caplog):
     train(tmp_path, phases(), extra=[diagnosis, report, ProgressiveResizing({0: 64, 9: 96})])
     out = " ".join(capsys.readouterr().out.split())
     assert "<= 24" in out, "the plan"
-    assert "0-3 (4 of 6)" in out, "the results"
+    assert "1-4 (4 of 6)" in out, "the results"
     assert "Phase 1 ends after 4 of at most 6 epochs: val_loss has not improved for 2 validations" in caplog.text
     rows = (tmp_path / "phases.csv").read_text().splitlines()
     assert [row.split(",")[:4] for row in rows[1:]] == [["1", "6", "4", "16"], ["2", "6", "3", "12"]]
