@@ -55,7 +55,7 @@ def test_a_disk_that_fills_up_leaves_a_checkpoint_that_resumes_to_the_same_bits(
     size = (whole / "lightning_logs/version_0/checkpoints/last.ckpt").stat().st_size
     (tmp_path / "disk").mkdir()
     kept = tmp_path / "kept.ckpt"
-    disk = ["sh", "-c", ON_A_SMALL_DISK, "sh", str(tmp_path / "disk"), str(int(2.5 * size)), str(kept)]
+    disk = ["sh", "-c", ON_A_SMALL_DISK, "sh", str(tmp_path / "disk"), str(int(2.1 * size)), str(kept)]
     process = launch([*NAMESPACE, *disk, *words(photos)], tmp_path)
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 1, said
