@@ -289,7 +289,7 @@ def test_without_a_logger_the_files_lie_in_the_root_directory(here: Path, photos
     words = ["fit", "--data.root", str(photos), *SMALL, *SHORT, *QUIET, "--trainer.logger", "false"]
     command_line.run([*words, "--trainer.default_root_dir", "out"])
     pictures = {"run.png", "predictions.png", "confusion.png"}
-    tables = {"plan.csv", "confusion.csv", "diagnosis.csv"}
+    tables = {"plan.csv", "phases.csv", "confusion.csv", "diagnosis.csv"}
     assert {path.name for path in Path("out").iterdir()} == {
         "checkpoints",
         "config.yaml",

@@ -157,7 +157,7 @@ def test_datasets_with_vectors_and_with_masks():
     numbered = ImageData.from_dataset([(image, 2 * k) for k, image in enumerate(images)], valid_pct=0.01)
     assert numbered.targets.tolist() == [0, 2, 4, 6, 8, 10]  # class numbers stay what they are
     with pytest.raises(DataError, match="class numbers"):
-        ImageData.from_dataset([(image, 0.5) for image in images])
+        ImageData.from_dataset([(image, "a") for image in images])
 
 
 def test_camvid(shared):
