@@ -29,7 +29,7 @@ TITLES = {
 }
 SIGNS = {"yes": "✓", "partly": "(✓)", "no": "✗"}
 
-_T = "tests/callbacks/test_"
+_T, _R = "tests/callbacks/test_", "tests/run/test_"
 ROWS: dict[str, tuple[str, list[str]]] = {
     "One cycle for each phase of freezing, in one run": (
         "cycles",
@@ -58,17 +58,17 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "Replicas stay equal through an unfreezing under DDP": (
         "replicas",
         [
-            f"{_T}ddp.py::test_replicas_are_bitwise_equal",
-            f"{_T}ddp.py::test_two_processes_are_one_with_the_doubled_batch",
+            f"{_R}ddp.py::test_replicas_are_bitwise_equal",
+            f"{_R}ddp.py::test_two_processes_are_one_with_the_doubled_batch",
         ],
     ),
     "Killed before or after an unfreezing, resumes to the same bits": (
         "resume_between",
-        [f"{_T}resume.py::test_a_run_killed_between_epochs_resumes_to_the_same_bits"],
+        [f"{_R}resume.py::test_a_run_killed_between_epochs_resumes_to_the_same_bits"],
     ),
     "Killed within an epoch, resumes to the same bits": (
         "resume_within",
-        [f"{_T}resume.py::test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch"],
+        [f"{_R}resume.py::test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch"],
     ),
     "Images grow during the run": (
         "sizes",
@@ -95,7 +95,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     ),
     "Checkpoints load without the library": (
         "checkpoints",
-        [f"{_T}trainer.py::test_a_checkpoint_loads_without_the_callbacks"],
+        [f"{_R}trainer.py::test_a_checkpoint_loads_without_the_callbacks"],
     ),
     "A phase ends when a metric stops improving": (
         "early_end",

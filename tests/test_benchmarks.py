@@ -63,3 +63,11 @@ def test_every_script_of_make_bench_is_tried():
     assert recipe is not None
     scripts = set(re.findall(r"benchmarks/(\w+)\.py", recipe[1]))
     assert scripts == {name.split()[0] for name in SMALL}
+
+
+def test_the_tests_that_hold_our_ticks_exist() -> None:
+    rows = json.loads((ROOT / "benchmarks/peers.json").read_text())["rows"]
+    for row in rows:
+        for test in row["libraries"]["lightning_finetune"]["tests"]:
+            file, _, name = test.partition("::")
+            assert re.search(rf"def {re.escape(name)}\(", (ROOT / file).read_text()), test
