@@ -72,9 +72,9 @@ def layers() -> list[str]:
 
 def test_the_table_of_layers_names_every_package():
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
-    assert {*layers()} == folders | {"argument_types", "errors"}
+    assert {*layers()} == folders | {"errors"}
     beside = {path.name for path in PACKAGE.iterdir() if path.is_file()}
-    assert beside == {"__init__.py", "__about__.py", "__main__.py", "argument_types.py", "errors.py", "py.typed"}
+    assert beside == {"__init__.py", "__about__.py", "__main__.py", "errors.py", "py.typed"}
 
 
 def test_no_import_goes_up():

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 from torch.optim import LBFGS
 from typing_extensions import override
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase, Train
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased import PhasedCallback, spans

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.checkpoint_file import write_safely
 from lightning_finetune.run.folder import resume_command

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.run.artifacts import save_figure, save_samples, shown_state
 from lightning_finetune.run.phase_ends import ends_phase

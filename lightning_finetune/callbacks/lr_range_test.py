@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, fault, sweep_rates
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, swept

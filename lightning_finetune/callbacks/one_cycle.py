@@ -7,7 +7,7 @@ from typing import Literal
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.engine.schedules import Moms, Shape

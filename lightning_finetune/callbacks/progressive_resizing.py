@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.resize import MIN_SIZE, Size, check_min_size
 from lightning_finetune.errors import PhaseError

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.run.kinds import is_a
 
 

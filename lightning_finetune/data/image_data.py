@@ -10,7 +10,6 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.block.class_folders import classes_of, without_labels
 from lightning_finetune.data.block.files import check_class_folders, image_files
@@ -25,6 +24,7 @@ from lightning_finetune.data.block.tables import Table, read_table
 from lightning_finetune.data.pixels.decode import Resize
 from lightning_finetune.data.pixels.mix import Mix
 from lightning_finetune.data.pixels.transforms import Augmentation
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError
 
 log = logging.getLogger(__name__)

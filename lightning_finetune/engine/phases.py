@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from lightning_finetune.argument_types import check_types
 from lightning_finetune.engine import schedules
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, Rates
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.engine.schedules import Moms, Schedule

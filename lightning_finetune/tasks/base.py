@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine import param_groups
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.engine.linear_probe import STRENGTH
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError

@@ -6,7 +6,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from lightning_finetune.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import FinetuneError
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 
-from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.block.examined import Examined
@@ -26,6 +25,7 @@ from lightning_finetune.data.pixels.draws import permutation
 from lightning_finetune.data.pixels.free_memory import free_bytes
 from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
 from lightning_finetune.data.pixels.transforms import Augmentation, augmenter
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import Unpack
 
-from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.block import labels as labelling
 from lightning_finetune.data.block import splits as splitting
 from lightning_finetune.data.block.files import image_files, why_no_images
@@ -30,6 +29,7 @@ from lightning_finetune.data.block.tables import column_of
 from lightning_finetune.data.block.whereabouts import advice_on
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError, first_ten
 
 if TYPE_CHECKING:

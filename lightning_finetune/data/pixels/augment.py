@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from lightning_finetune.argument_types import check_types
 from lightning_finetune.data.pixels.draws import Floats, Ints, Stream, uniforms
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError, did_you_mean
 
 Preset: TypeAlias = Literal["photo", "satellite", "none"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from lightning_finetune.argument_types import fits
 from lightning_finetune.data.pixels.draws import Floats, Ints, Stream, hashes
+from lightning_finetune.engine.argument_types import fits
 from lightning_finetune.errors import DataError
 
 

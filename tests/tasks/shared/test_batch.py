@@ -28,12 +28,15 @@ def test_errors_say_what_the_batch_holds():
         target_of([IMAGES], "label")
 
 
+COUNTED = ("num_classes", "classes")
+
+
 def test_number_of_classes_against_the_data():
     with pytest.raises(DataError, match=r"2 classes \(`num_classes`\), the data 5\. Give num_classes=5"):
-        check_data(SimpleNamespace(num_classes=5), 2, 3)
-    check_data(SimpleNamespace(), 2, 3)
+        check_data(SimpleNamespace(num_classes=5), 2, 3, COUNTED)
+    check_data(SimpleNamespace(), 2, 3, COUNTED)
 
 
 def test_number_of_channels_against_the_data():
     with pytest.raises(DataError, match=r"3 channels \(`in_channels`\), the data gives 5"):
-        check_data(SimpleNamespace(channels=5), 2, 3)
+        check_data(SimpleNamespace(channels=5), 2, 3, COUNTED)

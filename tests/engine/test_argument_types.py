@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_finetune.argument_types import check_types, fits, in_words
+from lightning_finetune.engine.argument_types import check_types, fits, in_words
 from lightning_finetune.errors import FinetuneError, PhaseError
 
 PAIR = tuple[int, int]
