@@ -76,6 +76,6 @@ def test_what_lies_outside_of_the_root_is_said(tmp_path: Path, caplog: pytest.Lo
     assert "3 images lie outside of" in caplog.text
     caplog.clear()
     files = [*sorted((tmp_path / "root/bee").iterdir()), *sorted((tmp_path / "elsewhere").iterdir())]
-    items = ImageItems.from_lists(files, tmp_path / "root").split_by_index([0]).label_from_lists("abaab")
+    items = ImageItems.from_lists(files, tmp_path / "root").split_by_index([0]).label_from_lists(list("abaab"))
     items.datamodule(num_workers=0).setup("validate")
     assert "2 images lie outside of" in caplog.text
