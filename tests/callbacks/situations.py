@@ -17,6 +17,7 @@ CALLBACKS = {
     "LRRangeTest": lambda: callbacks.LRRangeTest(num_steps=20, at_epochs=(0, 2), apply=False),
     "ProgressiveResizing": lambda: callbacks.ProgressiveResizing({0: 32, 2: 64}, min_size=32),
     "LogConfusion": lambda: callbacks.LogConfusion(),
+    "EpochTable": callbacks.EpochTable,
     "LogPredictions": lambda: callbacks.LogPredictions(),
     "PlotRun": lambda: callbacks.PlotRun(),
     "RunReport": lambda: callbacks.RunReport(),

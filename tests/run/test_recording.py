@@ -58,7 +58,8 @@ def test_what_somebody_else_does_is_seen(tmp_path) -> None:
                 trainer.optimizers[0].param_groups[-1].update(lr=0.5, betas=(0.1, 0.9))
 
     plot = PlotRun()
-    fit(tmp_path, OneCycle(1e-2), Meddles(), plot)
+    with pytest.warns(UserWarning, match=r"somebody changed it to 0\.5"):
+        fit(tmp_path, OneCycle(1e-2), Meddles(), plot)
     assert plot.history.trained["stem"] == [1.0] * 8 + [0.0] * 4
     assert (plot.history.rates["head"][8], plot.history.momentum[8]) == (0.5, 0.1)
 
