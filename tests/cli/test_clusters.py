@@ -36,7 +36,7 @@ def slurm(folder: Path, words: list[str], ranks: int, **env: str) -> list[subpro
 
 def check_one_run(folder: Path, steps: int) -> None:
     """The files of one run, not of two, which made ``steps`` steps."""
-    (run,) = (folder / "lightning_logs").iterdir()
+    (run,) = (folder / "lightning_logs").glob("version_*")
     assert {path.name for path in run.iterdir()} >= {"checkpoints", "config.yaml", "run.png", "metrics.csv"}
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == steps
 
