@@ -465,23 +465,11 @@ class BaseTask(LightningModule, ABC):
                 f"Expected a checkpoint of {type(self).__name__}, got one of {kept['task']}. "
                 f"Name that task (--model.class_path {kept['task']}), or use load(checkpoint), which finds it."
             )
-        self._check_weights(checkpoint.get("state_dict", {}))
+        if self.strict_loading:
+            record.check_weights(self.state_dict(), checkpoint.get("state_dict", {}))
         for name, value in kept.items():
             if name in self.learned():
                 setattr(self, name, value)
-
-    def _check_weights(self, given: Mapping[str, Tensor]) -> None:
-        """Say in one sentence what torch says tensor by tensor."""
-        shapes = {name: list(value.shape) for name, value in self.state_dict().items()}
-        others = {name: list(given[name].shape) if name in given else "nothing" for name in shapes}
-        wrong = [name for name, shape in shapes.items() if others[name] != shape]
-        if wrong and self.strict_loading:
-            there, here = others[wrong[0]], shapes[wrong[0]]
-            raise CheckpointError(
-                f"Expected a checkpoint of this model, got one with other weights: {wrong[0]} is {there} there "
-                f"and {here} here, as are {len(wrong) - 1} more. Take that model and data with as many classes, or "
-                "start without a checkpoint."
-            )
 
     def learned(self) -> dict[str, Any]:
         """What the task knows from its data beside weights, in plain values; kept in checkpoints."""

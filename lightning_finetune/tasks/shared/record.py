@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from lightning_finetune.errors import CheckpointError
 from lightning_finetune.tasks.shared.arguments import plain
 
@@ -71,3 +73,20 @@ def accepted_arguments(task: type, arguments: Mapping[str, Any]) -> dict[str, An
 def _is_of_command_line(name: str, value: Any) -> bool:
     """Whether LightningCLI left it: a note of its own, or the configuration that an object was made from."""
     return name.startswith("_") or (isinstance(value, Mapping) and "class_path" in value)
+
+
+def check_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Say in one sentence what torch says tensor by tensor.
+
+    Raises:
+        CheckpointError: Weights are missing from ``given``, or have other shapes than ``own``.
+    """
+    shapes = {name: list(value.shape) for name, value in own.items()}
+    others = {name: list(given[name].shape) if name in given else "nothing" for name in shapes}
+    wrong = [name for name, shape in shapes.items() if others[name] != shape]
+    if wrong:
+        raise CheckpointError(
+            f"Expected a checkpoint of this model, got one with other weights: {wrong[0]} is {others[wrong[0]]} there "
+            f"and {shapes[wrong[0]]} here, as are {len(wrong) - 1} more. Take that model, data of as many classes, "
+            "or start without a checkpoint."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -141,13 +142,11 @@ def _between(rows: Tensor, places: Tensor, width: int) -> Tensor:
 def _across(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int) -> Tensor:
     """One row of pieces, blended."""
     along = spans(images.shape[-1], tile)
-    whole: Tensor | None = None
-    for place, (left, right) in enumerate(along):
-        found = forward(images[..., left:right])
-        if whole is None:
-            whole = found.new_zeros(*found.shape[:-1], images.shape[-1])
-        whole[..., left:right] += found * _weights(place, along, overlap_of(tile), found)
-    assert whole is not None  # noqa: S101  # there is one piece at least
+    pieces = (forward(images[..., left:right]) for left, right in along)
+    first = next(pieces)
+    whole = first.new_zeros(*first.shape[:-1], images.shape[-1])
+    for place, ((left, right), piece) in enumerate(zip(along, chain([first], pieces), strict=True)):
+        whole[..., left:right] += piece * _weights(place, along, overlap_of(tile), piece)
     return whole
 
 
