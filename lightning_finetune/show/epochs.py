@@ -43,7 +43,8 @@ def epoch_html(rows: Rows, best: int | None) -> str:
 def _names(rows: Rows) -> list[str]:
     """The training loss, what validation measured, then the rest."""
     seen = dict.fromkeys(name for row in rows for name in row if name not in ("epoch", "seconds"))
-    return sorted(seen, key=lambda name: 0 if name == "train_loss" else 1 if name.startswith("val") else 2)
+    first = ("train_loss", "val_loss")
+    return sorted(seen, key=lambda name: first.index(name) if name in first else 2 if name.startswith("val") else 3)
 
 
 def _cell(row: dict[str, float], name: str) -> str:
