@@ -65,11 +65,12 @@ def write_on(path: Path, temporary: str, written) -> None:
 @pytest.mark.parametrize("temporary", ["here", "/dev/shm"])  # another file system
 def test_whoever_is_killed_while_it_writes_leaves_a_whole_checkpoint_not_older_than_the_last(tmp_path, temporary):
     path, draws = tmp_path / "last.ckpt", random.Random(0)
-    fork = multiprocessing.get_context("fork")
+    clean = multiprocessing.get_context("forkserver")  # what is forked from a process with threads may hang
+    clean.set_forkserver_preload([__name__])
     for _ in range(6):
-        written = fork.Value("i", -1)
+        written = clean.Value("i", -1)
         folder = str(tmp_path) if temporary == "here" else temporary
-        process = fork.Process(target=write_on, args=(path, folder, written))
+        process = clean.Process(target=write_on, args=(path, folder, written))
         process.start()
         deadline = time.monotonic() + 60
         while written.value < 1 and time.monotonic() < deadline:
