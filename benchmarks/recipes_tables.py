@@ -40,7 +40,7 @@ def equal_seconds(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         spent[row["way"], row["set"], row["epochs"]].append(row["cpu"][-1])
     chosen: dict[tuple[str, str], int] = {}
-    for way, name, epochs in spent:
+    for way, name, _ in spent:
         aim = statistics.fmean(spent.get((OURS, name, EPOCHS), [math.inf]))
         far = {n: abs(statistics.fmean(found) - aim) for (w, s, n), found in spent.items() if (w, s) == (way, name)}
         chosen[way, name] = EPOCHS if way == OURS else min(far, key=lambda n: far[n])

