@@ -18,9 +18,9 @@ from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.figures import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Ints
-from lightning_finetune.tasks.shared.cells import safe
+from lightning_finetune.tasks.shared.csv_cells import safe
 from lightning_finetune.tasks.shared.sources import known_preprocessing, normalize
-from lightning_finetune.tasks.shared.tiles import evaluating
+from lightning_finetune.tasks.shared.tiling import evaluating
 from lightning_finetune.tasks.shared.verdicts import Verdict
 
 if TYPE_CHECKING:

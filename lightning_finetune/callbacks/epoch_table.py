@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_finetune.run.trainer import scalar_metrics
-from lightning_finetune.show.epochs import epoch_html, epoch_lines
+from lightning_finetune.show.epoch_lines import epoch_html, epoch_lines
 
 
 class EpochTable(Callback):

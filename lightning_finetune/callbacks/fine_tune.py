@@ -22,7 +22,7 @@ from lightning_finetune.run.artifacts import save_table
 from lightning_finetune.run.find import find_lr
 from lightning_finetune.run.folder import keeps_files
 from lightning_finetune.run.head_start import new_head, solve_new_head
-from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.second_hands import Scheduler
 from lightning_finetune.run.trainer import (
     DEFAULT_MAX_EPOCHS,
@@ -32,7 +32,7 @@ from lightning_finetune.run.trainer import (
     scalar_metrics,
     steps_per_epoch,
 )
-from lightning_finetune.show import tables
+from lightning_finetune.show import terminal
 from lightning_finetune.show.report import RangeTest
 
 
@@ -214,9 +214,9 @@ class FineTune(PhasedCallback):
         if self.follows_recipe and self.recipe.solves:
             self._solve_head(trainer, pl_module)
         if trainer.is_global_zero:
-            tables.show_plan(self.plan_of_run, self.grouping.groups)
+            terminal.show_plan(self.plan_of_run, self.grouping.groups)
             if keeps_files(trainer):
-                save_table(trainer, "plan", *tables.plan_rows(self.plan_of_run, self.grouping.groups))
+                save_table(trainer, "plan", *terminal.plan_rows(self.plan_of_run, self.grouping.groups))
 
     @override
     def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -245,7 +245,7 @@ class FineTune(PhasedCallback):
             self._tests[phase] = found.reason, found.curve
             self.set_lr(trainer, phase, found.lr)
             rank_zero_info(
-                f"FineTune: phase {phase + 1} trains at {tables.rates(self.plan_of_run, phase)}: {found.reason}."
+                f"FineTune: phase {phase + 1} trains at {terminal.rates(self.plan_of_run, phase)}: {found.reason}."
             )
 
     def rule(self, phase: Phase) -> tuple[float, float] | None:
@@ -270,9 +270,9 @@ class FineTune(PhasedCallback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.results and self.current_plan is not None:  # None: the run had ended before
-            tables.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
+            terminal.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
             if keeps_files(trainer):
-                save_table(trainer, "phases", *tables.result_rows(self.plan_of_run, self.results))
+                save_table(trainer, "phases", *terminal.result_rows(self.plan_of_run, self.results))
 
     def range_tests(self) -> Iterator[tuple[int, RangeTest]]:
         """What a report tells of each, with the epoch that it came before."""

@@ -15,8 +15,8 @@ from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, fault, sweep_rates
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, swept
-from lightning_finetune.run.phased import PhasedCallback
-from lightning_finetune.run.rates import ratios, scale_rates
+from lightning_finetune.run.module_rates import ratios, scale_rates
+from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.second_hands import refuse_without_rate
 from lightning_finetune.run.trainer import callbacks, is_dev_run, max_epochs, refuse_unsupported, the_optimizer
 from lightning_finetune.show.report import RangeTest

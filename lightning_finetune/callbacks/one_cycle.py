@@ -12,7 +12,7 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.engine.schedules import Moms, Shape
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.second_hands import Scheduler
 from lightning_finetune.run.trainer import is_dev_run
 

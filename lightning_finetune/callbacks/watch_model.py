@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
-from lightning_finetune.run.kinds import is_a
+from lightning_finetune.run.either_lightning import is_a
 
 
 class WatchModel(Callback):

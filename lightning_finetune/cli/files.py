@@ -23,7 +23,7 @@ from lightning_finetune.data.pixels.decode import load_image, visible
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 from lightning_finetune.show.figures.predictions import overlay
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.shared.cells import safe
+from lightning_finetune.tasks.shared.csv_cells import safe
 from lightning_finetune.tasks.shared.sources import list_sources
 from lightning_finetune.tasks.shared.symmetries import TTA
 

@@ -11,8 +11,8 @@ from typing_extensions import override
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.phase_ends import bands_of
-from lightning_finetune.run.phased import PhasedCallback
-from lightning_finetune.show import tables
+from lightning_finetune.run.phased_callback import PhasedCallback
+from lightning_finetune.show import terminal
 
 
 class PlanOnly(PhasedCallback):
@@ -41,7 +41,7 @@ class PlanOnly(PhasedCallback):
             from lightning_finetune.show.figures.saving import save
 
             plan, groups = self.plan_of_run, self.grouping.groups
-            tables.show_plan(plan, groups)
+            terminal.show_plan(plan, groups)
             path = run_dir(trainer) / "plan.png"
             save(draw_plan(plan, [group.name for group in groups], bands_of(plan)), path, 110)
             rank_zero_info(f"Its rates step by step are in {shown(path)}")

@@ -23,7 +23,7 @@ from lightning_finetune.errors import CheckpointError, FinetuneError
 from lightning_finetune.run.find_only import FindOnly
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.trainer import callbacks
-from lightning_finetune.show.tables import show_table
+from lightning_finetune.show.terminal import show_table
 
 TOP = 10
 """Rows of a printed table; the files hold all."""

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lightning_finetune.cli.sweep_file import kind_of, read_sweep
 from lightning_finetune.errors import FinetuneError
-from lightning_finetune.show.tables import show_table
+from lightning_finetune.show.terminal import show_table
 
 if TYPE_CHECKING:
     import optuna

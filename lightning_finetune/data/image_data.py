@@ -12,8 +12,7 @@ from typing_extensions import Unpack
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.block.class_folders import classes_of, without_labels
-from lightning_finetune.data.block.files import check_class_folders, image_files
-from lightning_finetune.data.block.foreign import items_of
+from lightning_finetune.data.block.folder_images import check_class_folders, image_files
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.layout import Layout, check_beside, check_splits, find_layout
 from lightning_finetune.data.block.masks import mask_folders
@@ -21,6 +20,7 @@ from lightning_finetune.data.block.numbers import Columns
 from lightning_finetune.data.block.options import Options, Stats
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.tables import Table, read_table
+from lightning_finetune.data.block.torch_datasets import items_of
 from lightning_finetune.data.pixels.decode import Resize
 from lightning_finetune.data.pixels.mix import Mix
 from lightning_finetune.data.pixels.transforms import Augmentation

@@ -13,8 +13,8 @@ from typing import Literal
 from torch import nn
 from torch.nn import Parameter
 
-from lightning_finetune.engine.group_order import ordered_parts
-from lightning_finetune.engine.group_words import by_patterns
+from lightning_finetune.engine.groups.order import ordered_parts
+from lightning_finetune.engine.groups.said import by_patterns
 from lightning_finetune.errors import LayerGroupError
 
 Role = Literal["body", "decoder", "head", "last"]

@@ -15,7 +15,7 @@ from lightning_finetune.engine.history import History
 from lightning_finetune.engine.range_test import Found
 from lightning_finetune.engine.rates import LR, ends
 from lightning_finetune.run.phase_ends import bands_of, plan_of
-from lightning_finetune.show.epochs import epoch_lines
+from lightning_finetune.show.epoch_lines import epoch_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed

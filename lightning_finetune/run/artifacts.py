@@ -12,8 +12,8 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.folder import run_dir
-from lightning_finetune.run.kinds import is_a
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.run.kinds import is_a
+from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.trainer import callbacks, is_dev_run
 
 

@@ -14,8 +14,8 @@ from lightning_finetune.engine.range_test import Found
 from lightning_finetune.engine.rates import UNFROZEN_LR
 from lightning_finetune.run.find import find_lr
 from lightning_finetune.run.folder import keeps_files, run_dir, shown
-from lightning_finetune.run.phased import PhasedCallback
-from lightning_finetune.show import tables
+from lightning_finetune.run.phased_callback import PhasedCallback
+from lightning_finetune.show import terminal
 
 
 class FindOnly(PhasedCallback):
@@ -54,7 +54,7 @@ class FindOnly(PhasedCallback):
         if trainer.is_global_zero and keeps_files(trainer):
             path = run_dir(trainer) / "lr_find.json"
             path.write_text(json.dumps({"unfrozen": self.unfrozen, **asdict(self.found)}, indent=1))
-            tables.show_suggestions(self.found)
+            terminal.show_suggestions(self.found)
             rank_zero_info(
                 f"The curve is in {shown(path.with_name('lr_range_phase_1.png'))}, its numbers in {shown(path)}"
             )

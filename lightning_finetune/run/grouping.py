@@ -19,8 +19,8 @@ from lightning_finetune.engine.freezing import (
     release,
     set_trainable,
 )
+from lightning_finetune.engine.groups.known import says_itself
 from lightning_finetune.engine.head_doubts import CallOrder, doubt_by_size
-from lightning_finetune.engine.known_networks import says_itself
 from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State

@@ -9,7 +9,7 @@ from torch.nn import Parameter
 
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.resize import Size
-from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.trainer import callbacks
 from lightning_finetune.show.figures import Band
 

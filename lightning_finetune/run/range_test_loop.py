@@ -28,8 +28,8 @@ from lightning_finetune.engine.param_groups import own_rates, set_rate
 from lightning_finetune.engine.range_test import Curve, sweep
 from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
-from lightning_finetune.run.kinds import is_a
-from lightning_finetune.run.rates import ratios
+from lightning_finetune.run.either_lightning import is_a
+from lightning_finetune.run.module_rates import ratios
 from lightning_finetune.run.trainer import reseed, to_device
 
 

@@ -17,7 +17,7 @@ from lightning_finetune.engine.resize import Size
 from lightning_finetune.errors import DataError
 from lightning_finetune.run.phase_ends import layers_of, size_on_device
 from lightning_finetune.run.trainer import callbacks, scalar_metrics
-from lightning_finetune.tasks.shared.batch import images_of
+from lightning_finetune.tasks.shared.batch_parts import images_of
 
 Sizes: TypeAlias = dict[str, list[tuple[Parameter, int]]]
 """Parameters and how many numbers each holds, by the name of their group."""

@@ -18,8 +18,8 @@ from lightning_finetune.engine.diagnosis import Curves, Finding
 from lightning_finetune.engine.freezing import norm_params
 from lightning_finetune.engine.history import LIMIT, History, planned
 from lightning_finetune.engine.phase_diagnosis import OF_THE_RUN, diagnose_run
+from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.folder import resume_command, run_dir, shown
-from lightning_finetune.run.kinds import is_a
 from lightning_finetune.run.phase_ends import bands_of, layers_of, plan_of, plans_of, seed_of
 from lightning_finetune.run.trainer import callbacks, max_epochs, max_steps
 from lightning_finetune.show.report import Outcome, RangeTest, Report

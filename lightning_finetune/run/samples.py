@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_finetune.errors import DataError
 from lightning_finetune.run.describe import describe
 from lightning_finetune.show.figures import Shown
-from lightning_finetune.tasks.shared.batch import TARGETS, images_of, target_of
+from lightning_finetune.tasks.shared.batch_parts import TARGETS, images_of, target_of
 
 
 class Sample:

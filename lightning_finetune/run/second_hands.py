@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from lightning_finetune.engine.param_groups import set_rate
 from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import PhaseError, UnsupportedError
-from lightning_finetune.run.kinds import is_a
+from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.trainer import callbacks
 
 Scheduler = Literal["refuse", "replace"]

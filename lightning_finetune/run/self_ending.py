@@ -14,8 +14,8 @@ from lightning_finetune.engine.nested import map_nested
 from lightning_finetune.engine.patience import Patience, length_after
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.errors import PhaseError
+from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.grouping import Grouping
-from lightning_finetune.run.kinds import is_a
 from lightning_finetune.run.trainer import callbacks
 
 

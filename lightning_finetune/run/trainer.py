@@ -29,7 +29,7 @@ from lightning_finetune.data.batches.loader import ImageLoader
 from lightning_finetune.engine import nested
 from lightning_finetune.engine.epochs import same_part
 from lightning_finetune.errors import UnsupportedError
-from lightning_finetune.run.kinds import is_a
+from lightning_finetune.run.either_lightning import is_a
 
 DEFAULT_MAX_EPOCHS = 1000
 """What Lightning sets when the user gives no end of the run."""

@@ -25,9 +25,9 @@ from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument,
 from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, plain
-from lightning_finetune.tasks.shared.batch import check_data, explained, images_of, target_of
+from lightning_finetune.tasks.shared.batch_parts import check_data, explained, images_of, target_of
+from lightning_finetune.tasks.shared.learned import carry_learned
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
-from lightning_finetune.tasks.shared.processes import carry_learned
 from lightning_finetune.tasks.shared.sources import Sources, all_of, known_preprocessing, list_sources, normalize
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 from lightning_finetune.tasks.shared.verdicts import Verdict, by_shape

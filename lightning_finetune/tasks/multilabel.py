@@ -24,7 +24,7 @@ from lightning_finetune.tasks.measures.thresholds import BestThreshold, LabelAcc
 from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import choose, not_plain
-from lightning_finetune.tasks.shared.cells import joined
+from lightning_finetune.tasks.shared.csv_cells import joined
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import path_of
 from lightning_finetune.tasks.shared.verdicts import Verdict, columns, of_labels, ranked

@@ -35,7 +35,7 @@ from lightning_finetune.tasks.shared.sources import (
     path_of,
 )
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
-from lightning_finetune.tasks.shared.tiles import check_tile, evaluating, in_tiles, largest, rows_in_tiles, scaled
+from lightning_finetune.tasks.shared.tiling import check_tile, evaluating, in_tiles, largest, rows_in_tiles, scaled
 from lightning_finetune.tasks.shared.verdicts import Verdict, of_masks
 
 

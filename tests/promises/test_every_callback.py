@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_finetune import callbacks
-from lightning_finetune.run.phased import PhasedCallback
+from lightning_finetune.run.phased_callback import PhasedCallback
 from tests.callbacks.situations import CALLBACKS, SITUATIONS, averaging
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.resuming import assert_same_bits

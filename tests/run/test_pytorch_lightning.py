@@ -18,7 +18,7 @@ from lightning_finetune.callbacks import (
 )
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError, UnsupportedError
-from lightning_finetune.run.kinds import is_a
+from lightning_finetune.run.either_lightning import is_a
 from tests.foreign import images, loader
 
 theirs = pytest.importorskip("pytorch_lightning")

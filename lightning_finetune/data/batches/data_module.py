@@ -245,7 +245,7 @@ class ImageDataModule(LightningDataModule):
             split: Which of them; only training images are augmented.
             epoch: Whose order and augmentation.
         """
-        from lightning_finetune.show.figures.batch import batch_figure  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.image_grid import batch_figure  # only now, as it loads matplotlib
 
         train = split == "train"
         images = self.dataset(Split[split.upper()])

@@ -20,7 +20,7 @@ from lightning_finetune.data.block.summary import Summary, summarize
 from lightning_finetune.data.pixels.decode import file_depth
 from lightning_finetune.data.pixels.depth import Depth, Range, white_of
 from lightning_finetune.data.pixels.draws import Ints
-from lightning_finetune.data.pixels.files import is_array
+from lightning_finetune.data.pixels.image_files import is_array
 from lightning_finetune.data.pixels.mask_values import MaskSource
 from lightning_finetune.errors import DataError, first_ten
 

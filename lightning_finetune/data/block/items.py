@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 
 from lightning_finetune.data.block import labels as labelling
 from lightning_finetune.data.block import splits as splitting
-from lightning_finetune.data.block.files import image_files, why_no_images
+from lightning_finetune.data.block.folder_images import image_files, why_no_images
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.masks import mask_finder, read_codes
 from lightning_finetune.data.block.numbers import Columns, from_numbers

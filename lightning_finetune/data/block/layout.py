@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from lightning_finetune.data.block.files import check_folder
+from lightning_finetune.data.block.folder_images import check_folder
 from lightning_finetune.data.block.splits import Split, split_named
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_finetune.data.block.files import image_files
+from lightning_finetune.data.block.folder_images import image_files
 from lightning_finetune.data.block.mask_names import renaming
 from lightning_finetune.data.block.names import clean
 from lightning_finetune.errors import DataError, did_you_mean, first_ten

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_finetune.data.block.tables import Table, column_of
-from lightning_finetune.data.pixels.files import is_image
+from lightning_finetune.data.pixels.image_files import is_image
 
 _LOOKED_FOR = 100
 """Names of which each must be found."""

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lightning_finetune.data.pixels.depth import Depth, Range, depth_of, is_cut, range_of, to_bytes
-from lightning_finetune.data.pixels.files import ARRAY, UNREADABLE, is_array, open_image, read_array, unreadable
+from lightning_finetune.data.pixels.image_files import ARRAY, UNREADABLE, is_array, open_image, read_array, unreadable
 from lightning_finetune.data.pixels.mask_values import Ids, MaskSource, mask_values
 from lightning_finetune.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from lightning_finetune.data.pixels.files import UNREADABLE, is_array, open_image, read_array, unreadable
+from lightning_finetune.data.pixels.image_files import UNREADABLE, is_array, open_image, read_array, unreadable
 from lightning_finetune.errors import DataError, first_ten
 
 MaskSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"

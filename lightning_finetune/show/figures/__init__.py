@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lightning_finetune.show.figures.shown import Band, Shown
+from lightning_finetune.show.figures.content import Band, Shown
 
 if TYPE_CHECKING:
     from lightning_finetune.show.figures.confusion import draw_confusion
     from lightning_finetune.show.figures.plan import draw_plan
     from lightning_finetune.show.figures.predictions import draw_predictions
-    from lightning_finetune.show.figures.run import draw_run
+    from lightning_finetune.show.figures.whole_run import draw_run
 
 __all__ = ["Band", "Shown", "draw_confusion", "draw_plan", "draw_predictions", "draw_run"]
 

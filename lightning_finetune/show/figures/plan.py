@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from lightning_finetune.engine.history import LIMIT, planned
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.show.curves import RunCharts
+from lightning_finetune.show.figures.content import Band
 from lightning_finetune.show.figures.lines import draw_chart
-from lightning_finetune.show.figures.run import finish
-from lightning_finetune.show.figures.shown import Band
+from lightning_finetune.show.figures.whole_run import finish
 
 
 def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lightning_finetune.show.figures.shown import Pixels, Shown
+from lightning_finetune.show.figures.content import Pixels, Shown
 
 _ROWS = 2**22
 """Values of an image that are mixed at once."""

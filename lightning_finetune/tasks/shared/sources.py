@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_finetune.data.block.files import image_files
+from lightning_finetune.data.block.folder_images import image_files
 from lightning_finetune.data.pixels.decode import ImageSource, Size, image_size, upright_size
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
 

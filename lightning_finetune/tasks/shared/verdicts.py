@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from lightning_finetune.errors import DataError
-from lightning_finetune.tasks.shared.cells import joined
+from lightning_finetune.tasks.shared.csv_cells import joined
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_finetune.data import ImageData, ImageItems
-from lightning_finetune.data.block.files import image_files
+from lightning_finetune.data.block.folder_images import image_files
 from lightning_finetune.data.block.paths import FilePaths
 from tests.data.images import fill
 

@@ -1,7 +1,7 @@
 from lightning_finetune.engine.layer_groups import LayerGroup
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import make_plan
-from lightning_finetune.show.tables import show_results
+from lightning_finetune.show.terminal import show_results
 
 
 def test_of_many_metrics_losses_and_what_validation_measured_are_shown(capsys):

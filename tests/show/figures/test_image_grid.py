@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lightning_finetune.show.figures.batch import batch_figure
+from lightning_finetune.show.figures.image_grid import batch_figure
 
 NAMES = ["ant", "bee", "wasp"]
 

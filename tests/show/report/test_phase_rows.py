@@ -1,5 +1,5 @@
 from lightning_finetune.engine.history import History, Settings, planned
-from lightning_finetune.show.report.phases import phase_rows
+from lightning_finetune.show.report.phase_rows import phase_rows
 from tests.show.report.runs import BANDS, NAMES, PLAN, history
 
 MEANT = planned([PLAN], NAMES, range(40))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from lightning_finetune.engine import network_names as names
+from lightning_finetune.engine.groups import layer_names as names
 from lightning_finetune.engine.norms import is_leaf, scales_only
 
 STAGES = 3

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from lightning_finetune.engine.network_part import Part
-from lightning_finetune.engine.network_parts import Reader
+from lightning_finetune.engine.groups.parts import Part, Reader
 
 MIN_GROUPS = 3
 """What the lessons split a network into, and so the least that a known backbone gives."""

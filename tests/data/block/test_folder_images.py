@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from lightning_finetune import ImageData
-from lightning_finetune.data.block.files import check_class_folders, image_files
+from lightning_finetune.data.block.folder_images import check_class_folders, image_files
 from lightning_finetune.data.block.paths import FilePaths
-from lightning_finetune.data.pixels.files import is_image
+from lightning_finetune.data.pixels.image_files import is_image
 from lightning_finetune.errors import DataError
 from tests.data.images import fill
 

@@ -23,7 +23,7 @@ from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.checkpoint_file import write_safely
 from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.run.grouping import Grouping
-from lightning_finetune.run.loaders import LoaderOrder
+from lightning_finetune.run.loader_order import LoaderOrder
 from lightning_finetune.run.progress import Progress
 from lightning_finetune.run.range_test_loop import lends_batches
 from lightning_finetune.run.second_hands import Scheduler, be_the_only_hand, check_scheduler, refuse_finetuning

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from lightning_finetune.engine.history import History
 from lightning_finetune.show.curves import RunCharts
+from lightning_finetune.show.figures.content import Band
 from lightning_finetune.show.figures.lines import draw_chart
-from lightning_finetune.show.figures.shown import Band
 
 _SHADE = "#f0f2f5"
 _LETTER, _MOST_LINES = 0.011, 4  # of the width of a panel

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_finetune import UNetSegmenter
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks.shared.tiles import in_tiles, largest, overlap_of, spans
+from lightning_finetune.tasks.shared.tiling import in_tiles, largest, overlap_of, spans
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.nn import Parameter
 
-from lightning_finetune.engine.group_words import own_groups
+from lightning_finetune.engine.groups.said import own_groups
 
 
 def known_parts(module: nn.Module, wanted: frozenset[int]) -> dict[str, list[Parameter]] | None:

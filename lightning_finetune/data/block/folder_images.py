@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from lightning_finetune.data.block.paths import FilePaths
-from lightning_finetune.data.pixels.files import is_image
+from lightning_finetune.data.pixels.image_files import is_image
 from lightning_finetune.errors import DataError, first_ten, no_folder
 
 log = logging.getLogger(__name__)

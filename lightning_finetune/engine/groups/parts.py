@@ -9,19 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn import Parameter
 
-from lightning_finetune.engine import network_names as names
-from lightning_finetune.engine import repeats
-from lightning_finetune.engine.known_networks import is_known, is_segmentation, known_parts, says_itself
-from lightning_finetune.engine.network_part import Part, Role, join
+from lightning_finetune.engine.groups import layer_names as names
+from lightning_finetune.engine.groups import repeats
+from lightning_finetune.engine.groups.known import is_known, is_segmentation, known_parts, says_itself
 from lightning_finetune.engine.norms import is_leaf, is_table, scales_only
+
+Role = Literal["block", "joins", "embedding", "stays", "loose", "decoder", "head", "other"]
+"""``joins`` the part before it; ``stays`` in the body, though it comes after blocks; ``loose`` hangs on no child."""
 
 _CROWDED = 6
 """A module with so many children that hold layers shows its steps itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Parameters that act together.
+
+    Attributes:
+        name: Of the module that holds them, within the network.
+        params: In the module's order.
+        role: What its name and its place say of it.
+        module: Of that name; None where there is nothing to be found within.
+    """
+
+    name: str
+    params: tuple[Parameter, ...]
+    role: Role = "other"
+    module: nn.Module | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -78,7 +97,7 @@ class Reader:
 
     def _loose(self, module: nn.Module, name: str) -> list[Part]:
         own = [(key, param) for key, param in module.named_parameters(recurse=False) if id(param) in self.wanted]
-        return [Part(join(name, key), (param,), "loose" if param.numel() == 1 else "embedding") for key, param in own]
+        return [Part(_join(name, key), (param,), "loose" if param.numel() == 1 else "embedding") for key, param in own]
 
     # -- one level after the other -------------------------------------------------------------------------------------
 
@@ -90,7 +109,7 @@ class Reader:
         children = self._children(module)
         if repeats.is_list(module, children):
             few = len(children) < repeats.STAGES
-            return [part for own, child in children.items() for part in self._of_list(child, join(name, own), few)]
+            return [part for own, child in children.items() for part in self._of_list(child, _join(name, own), few)]
         level = self._level(module, children, inside)
         parts = [part for own in children for part in self._of_child(level, own, name)]
         return self._with_loose(parts, self._loose(module, name), level)
@@ -114,7 +133,7 @@ class Reader:
         return _Level(children, found, inside, prefix if prefix in children else None, set(full))
 
     def _of_child(self, level: _Level, own: str, name: str) -> list[Part]:
-        child, full = level.children[own], join(name, own)
+        child, full = level.children[own], _join(name, own)
         if own in level.repeats.taken:
             return []
         if own in level.repeats.stages:
@@ -192,19 +211,19 @@ class Reader:
         given = known_parts(module, self.wanted)
         if given is None:
             return None
-        parts = [Part(join(name, own), self._own(params), "block") for own, params in given.items()]
+        parts = [Part(_join(name, own), self._own(params), "block") for own, params in given.items()]
         has_head = says_itself(module) or [*given][-1] == "head"
         return [*parts[:-1], replace(parts[-1], role="head")] if has_head else parts
 
     def _segmentation(self, module: Any, name: str) -> list[Part]:
         """Encoder parts, decoder, head of a segmentation-models-pytorch model (its heads for classes join the head)."""
         inner = getattr(module.encoder, "model", module.encoder)  # timm encoders are wrapped
-        body = [replace(part, name=join(name, f"encoder.{part.name}")) for part in self.parts(inner)]
+        body = [replace(part, name=_join(name, f"encoder.{part.name}")) for part in self.parts(inner)]
         tail = [child for own, child in module.named_children() if own not in ("encoder", "decoder")]
         parts = [
             *(part if part.role in ("joins", "embedding") else replace(part, role="block") for part in body),
-            Part(join(name, "decoder"), self._own(module.decoder.parameters()), "decoder"),
-            Part(join(name, "head"), self._all(tail), "head"),
+            Part(_join(name, "decoder"), self._own(module.decoder.parameters()), "decoder"),
+            Part(_join(name, "head"), self._all(tail), "head"),
         ]
         return [part for part in parts if part.params]
 
@@ -221,3 +240,8 @@ def _in_list(child: nn.Module) -> Role:
     if scales_only(child):
         return "joins"
     return "block" if not is_leaf(child) else "stays" if _convolves(child) else "other"
+
+
+def _join(name: str, own: str) -> str:
+    """The name of a child of ``name``, which may be empty."""
+    return f"{name}.{own}" if name else own

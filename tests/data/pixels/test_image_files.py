@@ -9,7 +9,7 @@ from PIL import Image
 
 from lightning_finetune import ImageData, ImageItems
 from lightning_finetune.data.pixels.decode import decode_fully, image_size, load_image
-from lightning_finetune.data.pixels.files import FORMATS, is_image
+from lightning_finetune.data.pixels.image_files import FORMATS, is_image
 from lightning_finetune.data.pixels.mask_values import mask_values
 from lightning_finetune.errors import DataError
 from tests.data.images import fill, picture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_finetune.errors import DataError
-from lightning_finetune.tasks.shared.batch import check_data, images_of, target_of
+from lightning_finetune.tasks.shared.batch_parts import check_data, images_of, target_of
 
 IMAGES, LABELS = torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
 

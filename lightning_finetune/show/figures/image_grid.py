@@ -10,8 +10,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from lightning_finetune.show.figures.content import Pixels
 from lightning_finetune.show.figures.predictions import class_colour, overlay
-from lightning_finetune.show.figures.shown import Pixels
 
 
 def batch_figure(

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from lightning_finetune.tasks.shared.cells import joined, safe
+from lightning_finetune.tasks.shared.csv_cells import joined, safe
 
 
 @pytest.mark.parametrize(
