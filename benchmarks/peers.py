@@ -45,7 +45,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     ),
     "Range test keeps the ratios of the groups' rates": (
         "range_ratios",
-        [f"{_T}lr_range_test.py::test_groups_keep_their_ratio_during_the_sweep_and_after_it"],
+        [f"{_T}lr_range_test.py::test_groups_keep_their_ratio_during_the_test_and_after_it"],
     ),
     "Range test leaves no trace": (
         "range_trace",

@@ -118,21 +118,21 @@ def range_later(root: Path) -> Seen:
 
 
 def range_ratios(root: Path) -> Seen:
-    """Rates of the groups within the sweep."""
+    """Rates of the groups within the test."""
     note = Rates()
     learner(root, lr=[1e-4, 1e-3, 1e-2], cbs=note).lr_find(num_it=20, show_plot=False)
     same = all(len(set(rates)) == 1 for rates in note.rates)
-    return ("no" if same else "yes"), f"all groups at one rate throughout the sweep: {same}"
+    return ("no" if same else "yes"), f"all groups at one rate throughout the test: {same}"
 
 
 def range_trace(root: Path) -> Seen:
     """The same run with it and without it."""
     ends, kept = [], True
-    for sweep in (False, True):
+    for found in (False, True):
         learn = learner(root, shuffle=True)
         torch.manual_seed(0)
         before = bits(learn)
-        if sweep:
+        if found:
             learn.lr_find(num_it=20, show_plot=False)
             kept = torch.equal(before, bits(learn))
         learn.fit_one_cycle(2)

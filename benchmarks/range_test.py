@@ -6,7 +6,7 @@
     python benchmarks/range_test.py find DATA [--sets ants_bees ...] [--folds 2]
     python benchmarks/range_test.py cost DATA [--settings satellite/lite0 ...] [--seeds 3]
 
-DATA holds ``ants_bees``, ``satellite`` and ``camvid``. ``record`` sweeps before a head phase and, two epochs later,
+DATA holds ``ants_bees``, ``satellite`` and ``camvid``. ``record`` tests before a head phase and, two epochs later,
 before an unfrozen one, and adds the curves to ``range_curves.json``; what a person reads off each ("the last rate
 before the loss shoots up") is then written by hand into its ``hand``. ``evaluate`` compares all suggestions, those of
 Lightning too, on the same curves and draws ``docs/pictures/range-test.png``. ``train`` makes short runs with what each
@@ -47,7 +47,7 @@ from lightning_finetune import (
     Phase,
     UNetSegmenter,
 )
-from lightning_finetune.engine.range_test import Curve, choose, suggest, sweep, sweep_rates
+from lightning_finetune.engine.range_test import Curve, choose, rates_between, record_curve, suggest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -55,9 +55,9 @@ from screen import RULE, split  # noqa: E402
 
 CURVES = HERE / "range_curves.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "range-test.png"
-RATES = sweep_rates(1e-7, 10.0, 100)
+RATES = rates_between(1e-7, 10.0, 100)
 NAMES = ("lightning", "steep", "valley", "slide", "minimum", "elbow")
-UNFREEZE = 2  # epochs that the head trains before the second sweep
+UNFREEZE = 2  # epochs that the head trains before the second test
 Record = dict[str, Any]
 Slice = float | tuple[float, float]
 Weights = dict[str, torch.Tensor] | None
@@ -175,7 +175,7 @@ def trainer(epochs: int, callbacks: list[pl.Callback], folder: str, **options: A
 
 
 def record(root: Path, settings: list[str], seeds: int) -> None:
-    """Sweep with every setting and seed, and keep the losses."""
+    """Test with every setting and seed, and keep the losses."""
     kept = load() if CURVES.exists() else []
     for setting in settings:
         kept = [curve for curve in kept if curve["setting"] != setting]
@@ -238,9 +238,9 @@ def evaluate() -> None:
 
 
 def curve_of(row: Record) -> Curve:
-    """The sweep as the engine records it."""
+    """The test as the engine records it."""
     losses = iter(row["losses"])
-    return sweep(lambda _: next(losses), RATES[: len(row["losses"])], stop_div=None)
+    return record_curve(lambda _: next(losses), RATES[: len(row["losses"])], stop_div=None)
 
 
 def suggestions(row: Record) -> dict[str, float]:

@@ -12,9 +12,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
-from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, fault, sweep_rates
+from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, fault, rates_between
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, swept
+from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, timed_test
 from lightning_finetune.run.module_rates import ratios, scale_rates
 from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.second_hands import refuse_without_rate
@@ -25,7 +25,7 @@ SUGGESTIONS: tuple[Suggestion, ...] = ("steep", "valley", "slide", "minimum", "e
 
 
 class LRRangeTest(Callback):
-    """Sweep the learning rate before given epochs, record the loss, and suggest a rate.
+    """Test a range of learning rates before given epochs, record the loss, and suggest a rate.
 
     Works at the start and in the middle of a fit, also after an unfreezing. Keeps the ratios between parameter groups,
     counts optimizer steps, begins a small loader again, says how many steps it makes and how long they took, never
@@ -35,7 +35,7 @@ class LRRangeTest(Callback):
 
     Args:
         start_lr: First rate, of the group with the highest rate.
-        end_lr: The rates grow towards it; a loss that shoots up ends the sweep before.
+        end_lr: The rates grow towards it; a loss that shoots up ends the test before.
         num_steps: Optimizer steps; None: a hundred, or fewer and wider ones where that is more than four passes over
             the training data, but at least sixteen.
         at_epochs: Before which epochs, from 0.
@@ -47,7 +47,7 @@ class LRRangeTest(Callback):
         results: Curve with its suggestions, by epoch; kept in the checkpoint, so that a resumed run does not repeat it.
 
     Raises:
-        PhaseError: Rates, steps or epochs that make no sweep.
+        PhaseError: Rates, steps or epochs that make no test.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LRRangeTest(Callback):
             raise PhaseError(f"Expected `suggest` to be one of {list(SUGGESTIONS)}, got {suggest!r}.")
         if any(not isinstance(epoch, int) or epoch < 0 for epoch in at_epochs):
             raise PhaseError(f"Expected `at_epochs` to be whole numbers from 0, got {list(at_epochs)}.")
-        sweep_rates(start_lr, end_lr, FULL_STEPS if num_steps is None else num_steps)  # refuses what makes no sweep
+        rates_between(start_lr, end_lr, FULL_STEPS if num_steps is None else num_steps)  # refuses what makes no test
         self.start_lr, self.end_lr, self.num_steps = start_lr, end_lr, num_steps
         self.at_epochs = tuple(at_epochs)
         self.suggest: Suggestion = suggest
@@ -92,8 +92,8 @@ class LRRangeTest(Callback):
         epoch = trainer.current_epoch
         if batch_idx == 0 and epoch in self.at_epochs and epoch not in self.results:
             steps = default_steps(trainer) if self.num_steps is None else self.num_steps
-            rates, scales = sweep_rates(self.start_lr, self.end_lr, steps), ratios(trainer.optimizers[0])
-            self.results[epoch] = swept(trainer, pl_module, rates, scales, epoch, type(self).__name__)
+            rates, scales = rates_between(self.start_lr, self.end_lr, steps), ratios(trainer.optimizers[0])
+            self.results[epoch] = timed_test(trainer, pl_module, rates, scales, epoch, type(self).__name__)
             self._report(trainer, self.results[epoch])
 
     def _report(self, trainer: pl.Trainer, curve: Curve) -> None:

@@ -39,12 +39,12 @@ class CommandTrainer(Trainer):
         unfrozen: bool = False,
         ckpt: str | None = None,
     ) -> Found:
-        """Sweep the learning rate without training; prints the suggestions, and saves the curve.
+        """Test a range of learning rates without training; prints the suggestions, and saves the curve.
 
         Args:
             model: The module.
             datamodule: Its data.
-            unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
+            unfrozen: Test with all layers training, as after an unfreezing; else with the head alone.
             ckpt: Checkpoint whose weights to begin with.
 
         Raises:

@@ -1,6 +1,6 @@
-"""The learning rate range test: the sweep, and what its curve suggests.
+"""The learning rate range test: its curve, and what that suggests.
 
-Smith 2015 (https://arxiv.org/abs/1506.01186); sweep, smoothing, stop and the suggestions ``steep``, ``valley``,
+Smith 2015 (https://arxiv.org/abs/1506.01186); rates, smoothing, stop and the suggestions ``steep``, ``valley``,
 ``slide`` and ``minimum`` as in fastai; ``elbow`` is the reading that the fast.ai lessons teach for an unfrozen model.
 """
 
@@ -21,22 +21,22 @@ Suggestion = Literal["steep", "valley", "slide", "minimum", "elbow"]
 Array = npt.NDArray[np.float64]
 
 FULL_STEPS = 100
-"""Steps of a sweep over data that has enough; windows and decays are fastai's for so many, and scale with fewer."""
+"""Steps of a test over data that has enough; windows and decays are fastai's for so many, and scale with fewer."""
 MIN_STEPS = 16
-"""Steps of a sweep over next to no data: fewer do not show where the loss shoots up."""
+"""Steps of a test over next to no data: fewer do not show where the loss shoots up."""
 EPOCHS = 4
 """Most passes over the training images; more, and the curve falls because the images are known by heart."""
 BETA = 0.98
 """Decay of the running mean of the loss."""
 STOP_DIV = 4.0
-"""The sweep stops when the smoothed loss exceeds this many times its best."""
+"""The test stops when the smoothed loss exceeds this many times its best."""
 SKIP_END = 5
 MIN_POINTS = 10
 """A curve with fewer points is not trusted."""
 ELBOW_FALL, ELBOW_NOISE = 0.2, 3.0
 """How far above its lowest level a loss counts as not risen yet: shares of the fall, multiples of the noise."""
 ELBOW_REACH, SLIDE_REACH = 3, 15
-"""Steps of a full sweep: to each side in the elbow's median; between the slopes that ``slide`` compares."""
+"""Steps of a full test: to each side in the elbow's median; between the slopes that ``slide`` compares."""
 MOST_HEAD = 0.1
 """A rate for a head above this is not trusted: its curve did not shoot up where those of heads do."""
 GUESS = math.log(2)
@@ -51,14 +51,14 @@ DIVIDED = {"minimum", "elbow"}
 
 @dataclass(frozen=True)
 class Curve:
-    """What a sweep recorded, one entry a step.
+    """What a test recorded, one entry a step.
 
     Attributes:
         lrs: Rate of the step.
         losses: Loss before the step.
         smoothed: Debiased running mean of the losses.
         suggestions: Rate by name, whether it is to be trusted (:func:`fault`) or not; no ``elbow`` where none is.
-        diverged: Whether the sweep ended because the loss shot up or was not finite.
+        diverged: Whether the test ended because the loss shot up or was not finite.
     """
 
     lrs: list[float]
@@ -168,7 +168,7 @@ def fault(curve: Curve, name: Suggestion) -> str | None:
     return None
 
 
-def sweep_rates(start_lr: float, end_lr: float, num_steps: int) -> list[float]:
+def rates_between(start_lr: float, end_lr: float, num_steps: int) -> list[float]:
     """Rates that grow geometrically, ``start * (end / start) ** (i / n)``: the end itself is not reached.
 
     Raises:
@@ -181,17 +181,17 @@ def sweep_rates(start_lr: float, end_lr: float, num_steps: int) -> list[float]:
     return [start_lr * (end_lr / start_lr) ** (index / num_steps) for index in range(num_steps)]
 
 
-def sweep_steps(steps_per_epoch: float) -> int:
-    """How many steps a sweep over so much data makes: a hundred, or as many as four epochs have, or sixteen."""
+def steps_of_test(steps_per_epoch: float) -> int:
+    """How many steps a test over so much data makes: a hundred, or as many as four epochs have, or sixteen."""
     return int(min(FULL_STEPS, max(MIN_STEPS, EPOCHS * steps_per_epoch)))
 
 
 def scaled(window: int, steps: int) -> int:
-    """A number of steps of a full sweep, in one of ``steps`` over the same rates; at least one."""
+    """A number of steps of a full test, in one of ``steps`` over the same rates; at least one."""
     return max(1, round(window * min(1.0, steps / FULL_STEPS)))
 
 
-def sweep(step: Callable[[float], float], rates: Sequence[float], stop_div: float | None = STOP_DIV) -> Curve:
+def record_curve(step: Callable[[float], float], rates: Sequence[float], stop_div: float | None = STOP_DIV) -> Curve:
     """Call ``step`` with each rate until the loss shoots up.
 
     Args:
@@ -226,8 +226,8 @@ def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
     (``elbow`` looks at all).
 
     Args:
-        curve: Of one sweep.
-        num_steps: Steps that the sweep was to make; None: as many as the curve has.
+        curve: Of one test.
+        num_steps: Steps that the test was to make; None: as many as the curve has.
     """
     finite, steps = _finite_part(curve), num_steps or len(curve.lrs)
     lrs, losses = np.asarray(curve.lrs)[:finite], np.asarray(curve.smoothed)[:finite]
@@ -283,13 +283,13 @@ def elbow(lrs: Sequence[float] | Array, losses: Sequence[float] | Array, reach: 
     Read off the losses themselves, because their running mean lags by decades. A running median shows the level; the
     elbow is its last point that is no higher above the lowest than a fifth of the fall, or than three times the noise
     where the curve is flat, or than the loss of a guess where it begins below that, as that of a solved head does: it
-    cannot fall and soon rises, at rates that train well. The noise is that of the first third of the sweep (by median
+    cannot fall and soon rises, at rates that train well. The noise is that of the first third of the test (by median
     absolute deviation), in proportion to the level. None where the loss does not shoot up.
 
     Args:
         lrs: Rates of the steps.
         losses: Loss of each step, not smoothed.
-        reach: Steps to each side that the median takes in; three in a sweep of a hundred.
+        reach: Steps to each side that the median takes in; three in a test of a hundred.
     """
     x, y = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     level = np.array([np.median(y[max(0, i - reach) : i + reach + 1]) for i in range(len(y))])

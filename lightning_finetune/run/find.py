@@ -12,11 +12,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.engine.param_groups import Layout
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.engine.range_test import Curve, Found, choose, suggest, sweep_rates, sweep_steps
+from lightning_finetune.engine.range_test import Curve, Found, choose, rates_between, steps_of_test, suggest
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, ends
 from lightning_finetune.run.artifacts import save_figure, save_table
 from lightning_finetune.run.folder import keeps_files
-from lightning_finetune.run.range_test_loop import run_sweep
+from lightning_finetune.run.range_test_loop import run_range_test
 from lightning_finetune.run.trainer import steps_per_epoch
 
 START_LR, END_LR = 1e-7, 10.0
@@ -33,7 +33,7 @@ def find_lr(
     rule: tuple[float, float] | None = None,
     solved: bool = False,
 ) -> Found:
-    """Sweep before ``phase`` and decide its rate, with every trained group at the same rate, as the lessons read it.
+    """Test rates before ``phase`` and decide its own, with each trained group at the same rate, as the lessons read it.
 
     Args:
         trainer: At the start of the phase's first epoch, its layers frozen and unfrozen.
@@ -49,19 +49,21 @@ def find_lr(
     trained = plan.trained(phase) or plan.num_groups
     frozen = 0 if plan.train_norm else plan.num_groups - trained
     scales = [float(layer is not None and layer >= frozen) for layer in layout.layers]
-    curve = swept(trainer, module, sweep_rates(START_LR, END_LR, default_steps(trainer)), scales, seed, "range test")
+    curve = timed_test(
+        trainer, module, rates_between(START_LR, END_LR, default_steps(trainer)), scales, seed, "range test"
+    )
     found = choose(plan.phases[phase].lr or DEFAULT_LR, curve, trained > plan.num_head, rule, solved)
     show_curve(trainer, curve, f"lr_range_phase_{phase + 1}", found.lr)
     return found
 
 
 def default_steps(trainer: pl.Trainer) -> int:
-    """How many steps a sweep makes if nobody says: few enough for the run's data, a hundred where it has no length."""
+    """How many steps a test makes if nobody says: few enough for the run's data, a hundred where it has no length."""
     per_epoch = steps_per_epoch(trainer, trainer.current_epoch + 1)
-    return sweep_steps(math.inf if per_epoch is None else per_epoch[-1])
+    return steps_of_test(math.inf if per_epoch is None else per_epoch[-1])
 
 
-def swept(
+def timed_test(
     trainer: pl.Trainer,
     module: pl.LightningModule,
     rates: Sequence[float],
@@ -69,14 +71,14 @@ def swept(
     seed: int,
     who: str,
 ) -> Curve:
-    """Sweep, put everything back, and say before how many steps it takes, and after how long it took.
+    """Test rates, put everything back, and say before how many steps it takes, and after how long it took.
 
     Args:
         trainer: In the middle of a fit.
         module: The trainer's module.
         rates: In growing order, one optimizer step each.
         scales: What each of the optimizer's parameter groups multiplies the rate by.
-        seed: Of the random draws within the sweep.
+        seed: Of the random draws within the test.
         who: Begins what is printed.
 
     Returns:
@@ -86,7 +88,7 @@ def swept(
     passes = "" if per_epoch is None else f", {len(rates) / per_epoch[-1]:.2g} times the training data"
     rank_zero_info(f"{who}: up to {len(rates)} steps at rates from {rates[0]:.0e} to {rates[-1]:.0e}{passes}.")
     begin = time.monotonic()
-    curve = run_sweep(trainer, module, rates, scales, seed)
+    curve = run_range_test(trainer, module, rates, scales, seed)
     rank_zero_info(f"{who}: {len(curve.lrs)} steps took {time.monotonic() - begin:.1f} s.")
     return replace(curve, suggestions=suggest(curve, len(rates)))
 

@@ -19,12 +19,12 @@ from lightning_finetune.show import terminal
 
 
 class FindOnly(PhasedCallback):
-    """Sweep once before training would begin, show what it suggests, and end the run without a step.
+    """Test rates once before training would begin, show what it suggests, and end the run without a step.
 
     Writes ``lr_range_phase_1.png`` and ``lr_find.json`` into the run's directory, if it keeps files.
 
     Args:
-        unfrozen: Sweep with all layers training, as after an unfreezing; else with the head alone.
+        unfrozen: Test with all layers training, as after an unfreezing; else with the head alone.
         lr: Given upper rate of the unfrozen slice; None is the lessons' tenth of 3e-3.
         rule: Rates that a recipe would take for unfrozen layers; see
             :func:`lightning_finetune.engine.range_test.choose`.

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_finetune.data.batches.loader import ImageLoader
 from lightning_finetune.engine.nested import leaves, map_nested
 from lightning_finetune.engine.param_groups import own_rates, set_rate
-from lightning_finetune.engine.range_test import Curve, sweep
+from lightning_finetune.engine.range_test import Curve, record_curve
 from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.run.either_lightning import is_a
@@ -33,17 +33,17 @@ from lightning_finetune.run.module_rates import ratios
 from lightning_finetune.run.trainer import reseed, to_device
 
 
-def run_sweep(
+def run_range_test(
     trainer: pl.Trainer, module: pl.LightningModule, rates: Sequence[float], scales: Sequence[float], seed: int
 ) -> Curve:
-    """Sweep the learning rate over training batches and put everything back.
+    """Test a range of learning rates over training batches and put everything back.
 
     Args:
         trainer: In the middle of a fit.
         module: Its module.
         rates: In growing order, one optimizer step each.
         scales: What each of the optimizer's parameter groups multiplies the rate by.
-        seed: Of the random draws within the sweep.
+        seed: Of the random draws within the test.
 
     Returns:
         The curve; the same on every rank, as losses are means over ranks.
@@ -52,7 +52,7 @@ def run_sweep(
     with undisturbed(trainer, module, optimizer):
         reseed(trainer.strategy.root_device, seed, trainer.current_epoch, -2, trainer.global_rank)
         with closing(_lent_batches(trainer, module)) as batches:
-            return sweep(_Stepper(trainer, module, scales, batches).step, rates)
+            return record_curve(_Stepper(trainer, module, scales, batches).step, rates)
 
 
 def lends_batches(trainer: pl.Trainer) -> bool:

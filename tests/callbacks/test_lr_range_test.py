@@ -237,7 +237,7 @@ class Interrupted(StatefulNet):
         self.error = error
 
     def training_step(self, batch, batch_idx):
-        if self.seen == 8 * 5:  # the sixth step of the sweep
+        if self.seen == 8 * 5:  # the sixth step of the test
             self.drop.p = 0.9
             raise self.error
         return super().training_step(batch, batch_idx)
@@ -284,7 +284,7 @@ def test_it_counts_optimizer_steps_and_begins_a_small_loader_again(tmp_path):
 @pytest.mark.parametrize(
     ("count", "accumulate", "steps"), [(16, 1, 16), (48, 1, 24), (48, 3, 16), (400, 1, 100)], ids=str
 )
-def test_the_sweep_is_bounded_by_the_data_and_says_its_length_and_its_time(tmp_path, caplog, count, accumulate, steps):
+def test_the_test_is_bounded_by_the_data_and_says_its_length_and_its_time(tmp_path, caplog, count, accumulate, steps):
     range_test = LRRangeTest(apply=False)
     options = {"max_epochs": 1, "max_steps": 1, "limit_val_batches": 0, "accumulate_grad_batches": accumulate}
     with caplog.at_level("INFO"):
@@ -305,7 +305,7 @@ def test_by_default_it_sets_a_rate_a_decade_below_where_the_loss_shoots_up(tmp_p
     assert 10 * curve.suggestions["elbow"] < min(shot_up) * 1.01
 
 
-def test_groups_keep_their_ratio_during_the_sweep_and_after_it(tmp_path):
+def test_groups_keep_their_ratio_during_the_test_and_after_it(tmp_path):
     seen: list[list[float]] = []
 
     class Watching(StatefulNet):
@@ -315,9 +315,9 @@ def test_groups_keep_their_ratio_during_the_sweep_and_after_it(tmp_path):
     range_test = LRRangeTest(num_steps=40, suggest="valley")
     trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[range_test])
     trainer.fit(Watching(), loader())
-    sweep, run = seen[: len(range_test.results[0].lrs)], seen[len(range_test.results[0].lrs) :]
+    test, run = seen[: len(range_test.results[0].lrs)], seen[len(range_test.results[0].lrs) :]
     assert all(low / high == pytest.approx(0.1) for low, high in seen)
-    assert [high for _, high in sweep] == pytest.approx(range_test.results[0].lrs)
+    assert [high for _, high in test] == pytest.approx(range_test.results[0].lrs)
     assert run[0][1] == pytest.approx(range_test.results[0].suggestions["valley"])
 
 
@@ -408,7 +408,7 @@ def test_its_steps_are_not_logged_and_no_checkpoint_is_written(tmp_path):
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_sweeps_that_cannot_be_are_refused(tmp_path):
+def test_tests_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(PhaseError, match="start_lr"):
         LRRangeTest(start_lr=1.0, end_lr=0.1)
     with pytest.raises(PhaseError, match="suggest"):

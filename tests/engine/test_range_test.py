@@ -1,4 +1,4 @@
-"""The sweep, its stop, and its suggestions: fastai's numbers on the same curves, and the elbow."""
+"""The test, its stop, and its suggestions: fastai's numbers on the same curves, and the elbow."""
 
 import json
 import math
@@ -15,24 +15,24 @@ from lightning_finetune.engine.range_test import (
     elbow,
     fault,
     minimum,
+    rates_between,
+    record_curve,
     slide,
     steep,
+    steps_of_test,
     suggest,
-    sweep,
-    sweep_rates,
-    sweep_steps,
     valley,
 )
 from lightning_finetune.errors import PhaseError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "range_test.json").read_text())
 REAL = Path(__file__).parents[2] / "benchmarks" / "range_curves.json"
-RATES = sweep_rates(1e-7, 10, 100)
+RATES = rates_between(1e-7, 10, 100)
 
 
 def curve_of(losses, lrs=RATES) -> Curve:
     feed = iter(losses)
-    recorded = sweep(lambda _: float(next(feed)), lrs, stop_div=None)
+    recorded = record_curve(lambda _: float(next(feed)), lrs, stop_div=None)
     return Curve(recorded.lrs, recorded.losses, recorded.smoothed, recorded.diverged, suggest(recorded, len(lrs)))
 
 
@@ -65,14 +65,14 @@ def test_the_mean_is_debiased():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_the_sweep(bad):
     losses = iter([1.0] * 50 + [bad] + [1.0] * 50)
-    recorded = sweep(lambda _: next(losses), RATES)
+    recorded = record_curve(lambda _: next(losses), RATES)
     assert (len(recorded.lrs), recorded.diverged) == (51, True)
     assert all(math.isfinite(value) for value in suggest(recorded, 100).values())
 
 
 def test_a_smoothed_loss_of_four_times_the_best_ends_the_sweep():
     losses = iter([1.0] * 50 + [1000.0] * 50)
-    recorded = sweep(lambda _: next(losses), RATES)
+    recorded = record_curve(lambda _: next(losses), RATES)
     assert recorded.diverged
     assert recorded.smoothed[-1] > 4 * min(recorded.smoothed) > recorded.smoothed[-2]
 
@@ -116,14 +116,14 @@ def test_the_elbow_is_where_a_person_points_on_real_curves(real):
 def test_the_elbow_varies_less_over_seeds_than_the_steepest_descent(real):
     for elbows, steeps, hands in (rates.T for rates in real.values()):
         assert elbows.std() < 0.25
-        stuck = steeps.max() < np.log10(10 * RATES[10])  # all at the sweep's left edge: alike, and wrong
+        stuck = steeps.max() < np.log10(10 * RATES[10])  # all at the test's left edge: alike, and wrong
         assert elbows.std() < steeps.std() or stuck
         assert elbows.std() < hands.std() + 0.1
 
 
 @pytest.mark.parametrize("steps", [50, 25, 20, 16])
 def test_fewer_and_wider_steps_have_the_same_elbow(real, steps):
-    """Every so many of the recorded steps stand for a shorter sweep."""
+    """Every so many of the recorded steps stand for a shorter test."""
     kept, near, total = [100 * step // steps for step in range(steps)], 0, 0
     high = 0
     for row in json.loads(REAL.read_text()):
@@ -137,17 +137,17 @@ def test_fewer_and_wider_steps_have_the_same_elbow(real, steps):
     assert high <= 0.05 * total, "what is missed is missed on the safe side"
 
 
-def test_a_short_sweep_is_smoothed_over_as_many_decades():
+def test_a_short_test_is_smoothed_over_as_many_decades():
     def loss(lr: float) -> float:
         return 2.0 - 1.5 / (1 + math.exp(-3 * (math.log10(lr) + 3)))
 
-    full, short = (sweep(loss, sweep_rates(1e-7, 10, steps), None).smoothed for steps in (100, 25))
+    full, short = (record_curve(loss, rates_between(1e-7, 10, steps), None).smoothed for steps in (100, 25))
     assert short == pytest.approx(full[::4], abs=0.08)
 
 
 @pytest.mark.parametrize(("per_epoch", "steps"), [(1, 16), (4, 16), (6, 24), (24, 96), (1000, 100), (math.inf, 100)])
-def test_a_sweep_is_bounded_by_the_data(per_epoch, steps):
-    assert sweep_steps(per_epoch) == steps
+def test_a_test_is_bounded_by_the_data(per_epoch, steps):
+    assert steps_of_test(per_epoch) == steps
 
 
 def test_no_elbow_where_nothing_shoots_up():
@@ -164,7 +164,7 @@ def test_a_flat_curve_and_few_points_are_not_trusted():
     assert fault(short, "steep") == "has only 8 points"
 
 
-def test_the_suggestions_of_a_sweep_leave_out_what_fastai_leaves_out():
+def test_the_suggestions_of_a_test_leave_out_what_fastai_leaves_out():
     """The first tenth of the planned steps, and the last five points."""
     losses = list(np.linspace(2, 1, 90))
     curve = curve_of(losses, RATES[:90])
@@ -215,7 +215,7 @@ FITTED = {
 
 
 def fitted(losses) -> Curve:
-    recorded = curve_of(losses, sweep_rates(1e-7, 10, 24)[: len(losses)])
+    recorded = curve_of(losses, rates_between(1e-7, 10, 24)[: len(losses)])
     return replace(recorded, suggestions=suggest(recorded, 24))
 
 
@@ -259,9 +259,9 @@ def test_what_cannot_be_trusted_falls_back_to_the_lessons_default_and_says_so():
     assert "default" in choose(("find", 3e-4), flat, unfrozen=True).reason
 
 
-def test_sweeps_that_cannot_be_are_refused():
+def test_tests_that_cannot_be_are_refused():
     for wrong in ((0, 1, 100), (1, 0.1, 100), (1e-7, math.inf, 100)):
         with pytest.raises(PhaseError, match="start_lr"):
-            sweep_rates(*wrong)
+            rates_between(*wrong)
     with pytest.raises(PhaseError, match="num_steps=5"):
-        sweep_rates(1e-7, 10, 5)
+        rates_between(1e-7, 10, 5)

@@ -9,7 +9,7 @@ import torch
 from lightning_finetune.engine.history import History, Settings, planned
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
-from lightning_finetune.engine.range_test import Curve, suggest, sweep, sweep_rates
+from lightning_finetune.engine.range_test import Curve, rates_between, record_curve, suggest
 from lightning_finetune.show.figures import Band
 from lightning_finetune.show.report import Outcome, Report
 
@@ -52,6 +52,6 @@ def report(steps: int = 40, **changes) -> Report:
 
 
 def curve(explodes: bool = True) -> Curve:
-    rates = sweep_rates(1e-7, 10, 100)
-    found = sweep(lambda lr: 1 / (1 + 1e3 * lr) + (lr * 10 if explodes else 0.0), rates)
+    rates = rates_between(1e-7, 10, 100)
+    found = record_curve(lambda lr: 1 / (1 + 1e3 * lr) + (lr * 10 if explodes else 0.0), rates)
     return Curve(found.lrs, found.losses, found.smoothed, found.diverged, suggest(found, 100))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lightning_finetune.engine.diagnosis import Finding
 from lightning_finetune.engine.history import History
-from lightning_finetune.engine.range_test import Curve, choose, suggest, sweep, sweep_rates
+from lightning_finetune.engine.range_test import Curve, choose, rates_between, record_curve, suggest
 from lightning_finetune.show.figures import Shown
 from lightning_finetune.show.report import Example, Gallery, Outcome, RangeTest, render
 from tests.show.report.reading import Page
@@ -183,15 +183,15 @@ def test_range_tests_show_what_was_suggested_and_chosen():
 
 
 def test_a_suggestion_that_is_not_to_be_trusted_says_why():
-    rates = sweep_rates(1e-7, 10, 100)
-    flat = sweep(lambda lr: 1.0, rates)
+    rates = rates_between(1e-7, 10, 100)
+    flat = record_curve(lambda lr: 1.0, rates)
     told = page(range_tests=[RangeTest("", Curve(flat.lrs, flat.losses, flat.smoothed, False, suggest(flat, 100)))])
     assert told.rows("range-tests")["steep"][1] == "the curve nowhere falls"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_range_test_that_ended_with_a_loss_that_is_not_finite(bad: float):
-    found = sweep(lambda lr: bad if lr > 1e-2 else 1.0 - lr, sweep_rates(1e-7, 10, 100))
+    found = record_curve(lambda lr: bad if lr > 1e-2 else 1.0 - lr, rates_between(1e-7, 10, 100))
     told = page(range_tests=[RangeTest("", Curve(found.lrs, found.losses, found.smoothed, True, suggest(found, 100)))])
     assert len(told.paths["range-tests"]) >= 2
     assert not any("nan" in path or "inf" in path for path in told.paths["range-tests"])
