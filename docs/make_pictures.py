@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,18 +24,21 @@ import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from lightning_finetune import GradualUnfreezing, ImageClassifier, ImageData, Phase, WatchModel
 from lightning_finetune.engine.diagnosis import Curves, diagnose
 from lightning_finetune.engine.layer_groups import layer_groups
 from lightning_finetune.engine.plan import make_plan
+from lightning_finetune.engine.recipes import RECIPES, Wishes, make_phases
 from lightning_finetune.engine.schedules import Schedule, momentum, rate
-from lightning_finetune.run.samples import to_pixels
-from tests.run.test_artifacts import read_history
+from lightning_finetune.run.describe import to_pixels
+from tests.wandb_files import read_history
 
 PICTURES = Path(__file__).parent / "pictures"
-RECORDED = Path(__file__).parents[1] / "benchmarks" / "diagnosis_runs.json"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+RECORDED = BENCHMARKS / "diagnosis_runs.json"
 LIMIT = 100_000
 """Bytes of a picture."""
 
@@ -47,6 +51,14 @@ PHASES = [
     {"epochs": 2, "train": "all", "lr": [1e-5, 1e-3], "size": 128},
 ]
 BLUE, RED, GREEN, GREY = "#4477aa", "#cc3311", "#228833", "#d9dce1"
+WAYS = {
+    "ours": ("FineTune()", BLUE),
+    "plain-1e-03": ("all layers at 1e-3", GREEN),
+    "backbone-1e-03": ("BackboneFinetuning", "#aa7744"),
+    "fine_tune": ("fastai's fine_tune", RED),
+    "lessons": ("the lessons' recipe", "#888888"),
+}
+"""Of ``benchmarks/recipes.py``, as they are called and coloured."""
 
 
 def main(root: Path) -> None:
@@ -54,6 +66,7 @@ def main(root: Path) -> None:
     PICTURES.mkdir(exist_ok=True)
     unfreezing()
     one_cycle()
+    recipe()
     diagnosis()
     sizes(root)
     watched(root)
@@ -114,6 +127,37 @@ def one_cycle() -> None:
         _dress(panel, "optimizer step", name)
     rates.legend(frameon=False)
     _save(figure, "one-cycle")
+
+
+def recipe() -> None:
+    """The rates of the recipe, and its errors on unseen images after each epoch beside those of others."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    rates, errors = figure.subplots(1, 2)
+    plan = make_plan(make_phases(RECIPES["measured"], Wishes(), False), 100, num_groups=5)
+    for group, colour in ((0, GREEN), (4, BLUE)):
+        made = [state.lrs[group] for state in plan]
+        rates.plot(np.arange(len(made)) / 100, made, color=colour, label="input" if group == 0 else "head")
+    for way, (label, colour) in WAYS.items():
+        errors.plot(range(1, 9), errors_by_epoch(way), color=colour, marker=".", label=label)
+    errors.axhline(errors_by_epoch("head")[0], color=BLUE, linestyle=":", label="logistic regression")
+    errors.set_yscale("log")
+    errors.set_yticks([0.2, 0.3, 0.5, 0.7], ["0.2", "0.3", "0.5", "0.7"])
+    errors.yaxis.set_minor_locator(NullLocator())
+    for panel, name in ((rates, "learning rate"), (errors, "error on unseen images")):
+        _dress(panel, "epoch", name)
+    rates.legend(frameon=False)
+    errors.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, "recipe")
+
+
+def errors_by_epoch(way: str) -> list[float]:
+    """Geometric means over the sets of 200 images and their folds."""
+    rows = [json.loads(line) for line in (BENCHMARKS / "recipes.jsonl").read_text().splitlines()]
+    asked = {"way": way, "epochs": 8}
+    kept = [row for row in rows if asked.items() <= row.items() and row["set"].endswith("-200")]
+    kept = [row for row in kept if row.get("backbone", "tf_efficientnet_lite0") == "tf_efficientnet_lite0"]
+    by_epoch = zip(*([error for _, error in row["timeline"]] for row in kept), strict=True)
+    return [statistics.geometric_mean(found) for found in by_epoch]
 
 
 def diagnosis() -> None:
