@@ -117,6 +117,14 @@ def test_the_best_peer_is_one_way_over_all_sets(tables: ModuleType):
     assert tables.overall(rows).endswith("The best single peer over all sets: steady.")
 
 
+def test_at_equal_seconds_a_slow_way_has_fewer_epochs(tables: ModuleType):
+    """Ours stays at its eight epochs, whatever else was run of it."""
+    times = {("ours", 8): 10, ("ours", 4): 5, ("slow", 8): 20, ("slow", 4): 11, ("fast", 8): 8, ("fast", 12): 12.5}
+    rows = [{**row(way, "a", 1, cpu), "epochs": epochs} for (way, epochs), cpu in times.items()]
+    chosen = [(found["way"], found["epochs"]) for found in tables.equal_seconds(rows)]
+    assert chosen == [("ours", 8), ("slow", 4), ("fast", 8)]
+
+
 def test_only_what_all_ways_ran_is_compared_over_all_sets(tables: ModuleType):
     rows = [row("ours", "a", 10, 10), row("peer", "a", 20, 20), row("ours", "b", 90), row("ours", "a", 90, fold=1)]
     line = next(line for line in tables.overall(rows).splitlines() if line.startswith("| peer"))

@@ -1,7 +1,6 @@
 """The help texts list what the real parser has, with its defaults, on one screen."""
 
 import inspect
-import os
 import re
 import subprocess
 import sys
@@ -18,16 +17,28 @@ GROUPS = ("data", "model", "fine_tune", "log_predictions", "epoch_table", "repor
 """Of our own options; the text lists a few of the Trainer's too."""
 
 
+PARSED = ("fit", "plan", "lr_find", "show_batch", "validate", "test", "interpret")
+END = "# end of one configuration"
+PRINTED = f"""
+import sys
+from contextlib import suppress
+from lightning_finetune.cli.front import main
+
+root, *commands = sys.argv[1:]
+for command in commands:
+    sys.argv[1:] = [command, "--data.root", root, "--print_config"]
+    with suppress(SystemExit):
+        main()
+    print("{END}")
+"""
+
+
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """By command, names and defaults of the real parser, as one would type them."""
-    root = tmp_path_factory.mktemp("images")
-    found = {}
-    for command in ("fit", "plan", "lr_find", "show_batch", "validate", "test", "interpret"):
-        words = [sys.executable, "-m", "lightning_finetune", command, "--data.root", str(root), "--print_config"]
-        text = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ}).stdout
-        found[command] = flat(yaml.safe_load(text))
-    return found
+    words = [sys.executable, "-c", PRINTED, str(tmp_path_factory.mktemp("images")), *PARSED]
+    texts = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split(END)
+    return {command: flat(yaml.safe_load(text)) for command, text in zip(PARSED, texts, strict=False)}
 
 
 def flat(tree: dict, prefix: str = "") -> dict[str, str]:

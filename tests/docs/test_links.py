@@ -66,3 +66,11 @@ def test_every_call_of_fastai_is_mapped():
     code = " ".join(part for number, part in enumerate(text.split("`")) if number % 2)
     words = set("".join(c if c.isalnum() or c == "_" else " " for c in code).split())
     assert calls - words == set()
+
+
+def test_the_pictures_can_be_made_again(tmp_path, monkeypatch):
+    from docs import make_pictures
+
+    monkeypatch.setattr(make_pictures, "PICTURES", tmp_path)
+    make_pictures.recipe()
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.png"]

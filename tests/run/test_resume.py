@@ -1,5 +1,6 @@
 """Runs killed and resumed in a new process end with the same bits as runs that were not."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -43,30 +44,36 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
+def options_of(folder: Path, which: str) -> list[object]:
+    return ["--which", which, "--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
+
+
+@pytest.fixture(scope="module")
+def unstopped(folder, tmp_path_factory):
+    """What a run of images ends with that nothing stops; each is made once."""
+    return functools.cache(lambda which: run(tmp_path_factory.mktemp("unstopped"), *options_of(folder, which)))
+
+
 @pytest.mark.parametrize(("step", "which"), [(5, "fine_tune"), (12, "find"), (16, "fine_tune"), (8, "recipe")])
-def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, tmp_path, step, which):
+def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, unstopped, tmp_path, step, which):
     """Six steps an epoch, augmentation, workers, dropout: step 5 is in the first phase, 16 in the last.
 
     The checkpoint of step 12 is of the last batch of an epoch, before its end; a range test comes next.
     """
-    options = ["--which", which, "--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = run(whole, *options)
-    run(parts, *options, "--stop", step, expect=17)
-    resumed = run(parts, *options, "--resume", parts / f"step={step}.ckpt")
+    options, expected = options_of(folder, which), unstopped(which)
+    run(tmp_path, *options, "--stop", step, expect=17)
+    resumed = run(tmp_path, *options, "--resume", tmp_path / f"step={step}.ckpt")
     assert_same_bits(expected["params"], resumed["params"])
     assert_same_bits(expected["optimizer"], resumed["optimizer"])
 
 
-def test_a_worker_that_is_killed_ends_the_run_in_a_sentence_and_the_rest_has_the_same_bits(folder, tmp_path):
-    options = ["--images", folder, "--batch-size", 4, "--workers", 2, "--every", 1]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = run(whole, *options)
-    words = [sys.executable, "-m", "tests.runs", str(parts), *map(str, options), "--stop", "8", "--how", "worker"]
+def test_a_worker_that_is_killed_ends_the_run_in_a_sentence_and_the_rest_has_the_same_bits(folder, unstopped, tmp_path):
+    options, expected = options_of(folder, "fine_tune"), unstopped("fine_tune")
+    words = [sys.executable, "-m", "tests.runs", str(tmp_path), *map(str, options), "--stop", "8", "--how", "worker"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 1
     assert re.search(r"DataLoader worker \(pid.*\) is killed by signal: Killed", done.stderr)
-    last = max(parts.glob("step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
-    resumed = run(parts, *options, "--resume", last)
+    last = max(tmp_path.glob("step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
+    resumed = run(tmp_path, *options, "--resume", last)
     assert_same_bits(expected["params"], resumed["params"])
     assert_same_bits(expected["optimizer"], resumed["optimizer"])
