@@ -15,7 +15,7 @@ from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDatase
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.pixels.decode import visible
 from lightning_finetune.errors import FinetuneError
-from lightning_finetune.show.figures import Shown
+from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Ints
 from lightning_finetune.tasks.shared.csv_cells import safe
@@ -72,7 +72,7 @@ class Interpretation:
 
     def plot_top_losses(self, k: int = 9) -> Figure:
         """The images of :meth:`top_losses`, read again, under prediction and loss; of masks the true one beside it."""
-        from lightning_finetune.show.figures import draw_predictions  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.predictions import draw_predictions  # only now, as it loads matplotlib
 
         worst = self.top_losses(k)
         pairs = zip(worst.index.tolist(), worst["loss"].tolist(), strict=True)
@@ -94,7 +94,7 @@ class Interpretation:
         Raises:
             FinetuneError: The task tells no classes apart, more than 1,000 of them, or more than 100 labels.
         """
-        from lightning_finetune.show.figures import draw_confusion  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.confusion import draw_confusion  # only now, as it loads matplotlib
 
         return draw_confusion(self._known_confusion().panels(), self._title("Confusion"))
 

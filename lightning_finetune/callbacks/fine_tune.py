@@ -13,7 +13,7 @@ from typing_extensions import override
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
-from lightning_finetune.engine.range_test import Curve, Found
+from lightning_finetune.engine.range_test import ChosenRate, Curve
 from lightning_finetune.engine.rates import DEFAULT_LR, Rates, ends
 from lightning_finetune.engine.recipes import RECIPES, RecipeName, Wishes, make_phases
 from lightning_finetune.engine.resize import MIN_SIZE, Size
@@ -129,9 +129,9 @@ class FineTune(PhasedCallback):
         return make_phases(recipe, self._wishes_of(trainer), self._needs_head)
 
     @property
-    def found(self) -> dict[int, Found]:
+    def found(self) -> dict[int, ChosenRate]:
         """What range tests found, by phase from 0: the rate that the phase has, why, and the curve."""
-        return {phase: Found(self.found_rates[phase], *test) for phase, test in self._tests.items()}
+        return {phase: ChosenRate(self.found_rates[phase], *test) for phase, test in self._tests.items()}
 
     @property
     def given(self) -> list[Phase]:
@@ -241,11 +241,11 @@ class FineTune(PhasedCallback):
             rank_zero_info(f"FineTune: range test before phase {phase + 1}.")
             layout, seed, rule = self.grouping.layout, self.seed or 0, self.rule(self._phases[phase])
             solved = self._solved and phase == 0
-            found = find_lr(trainer, pl_module, self.plan_of_run, phase, layout, seed, rule, solved)
-            self._tests[phase] = found.reason, found.curve
-            self.set_lr(trainer, phase, found.lr)
+            chosen = find_lr(trainer, pl_module, self.plan_of_run, phase, layout, seed, rule, solved)
+            self._tests[phase] = chosen.reason, chosen.curve
+            self.set_lr(trainer, phase, chosen.lr)
             rank_zero_info(
-                f"FineTune: phase {phase + 1} trains at {terminal.rates(self.plan_of_run, phase)}: {found.reason}."
+                f"FineTune: phase {phase + 1} trains at {terminal.rates(self.plan_of_run, phase)}: {chosen.reason}."
             )
 
     def rule(self, phase: Phase) -> tuple[float, float] | None:
@@ -278,14 +278,14 @@ class FineTune(PhasedCallback):
         """What a report tells of each, with the epoch that it came before."""
         if self.current_plan is None:
             return
-        for phase, found in self.found.items():
-            test = RangeTest(f"Before phase {phase + 1}", found.curve, ends(found.lr), found.reason, phase)
+        for phase, chosen in self.found.items():
+            test = RangeTest(f"Before phase {phase + 1}", chosen.curve, ends(chosen.lr), chosen.reason, phase)
             yield self.current_plan.first_epoch(phase), test
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        found = {phase: {"reason": reason, "curve": asdict(curve)} for phase, (reason, curve) in self._tests.items()}
-        return {**super().state_dict(), "results": self.results, "found": found, "needs_head": self._needs_head}
+        tests = {phase: {"reason": reason, "curve": asdict(curve)} for phase, (reason, curve) in self._tests.items()}
+        return {**super().state_dict(), "results": self.results, "found": tests, "needs_head": self._needs_head}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -293,8 +293,8 @@ class FineTune(PhasedCallback):
         self.results = list(state_dict["results"])
         self._needs_head = state_dict.get("needs_head", True)
         self._began_as_lessons = "needs_head" not in state_dict  # there was no other recipe
-        found = state_dict["found"].items()
-        self._tests = {int(phase): (value["reason"], Curve(**value["curve"])) for phase, value in found}
+        tests = state_dict["found"].items()
+        self._tests = {int(phase): (value["reason"], Curve(**value["curve"])) for phase, value in tests}
 
 
 def _needs_head(module: pl.LightningModule) -> bool:

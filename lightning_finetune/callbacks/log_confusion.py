@@ -73,6 +73,6 @@ class LogConfusion(Callback):
         except FinetuneError as error:
             rank_zero_info(f"LogConfusion: {error} See confusion.csv.")
             return
-        from lightning_finetune.show.figures import draw_confusion  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.confusion import draw_confusion  # only now, as it loads matplotlib
 
         save_figure(trainer, "confusion", draw_confusion(panels, f"Confusion {shown_state(trainer)}"))

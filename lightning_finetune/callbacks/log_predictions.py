@@ -17,7 +17,7 @@ from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.run.artifacts import save_figure, save_samples, shown_state
 from lightning_finetune.run.phase_ends import ends_phase
 from lightning_finetune.run.samples import ValidationSample
-from lightning_finetune.show.figures import Shown
+from lightning_finetune.show.figures.content import Shown
 
 
 class LogPredictions(Callback):
@@ -70,7 +70,7 @@ class LogPredictions(Callback):
 
     def _show(self, trainer: pl.Trainer, shown: Sequence[Shown], classes: Sequence[str]) -> None:
         if shown:
-            from lightning_finetune.show.figures import draw_predictions  # only now, as it loads matplotlib
+            from lightning_finetune.show.figures.predictions import draw_predictions  # only now, as it loads matplotlib
 
             figure = draw_predictions(shown, f"Predictions {shown_state(trainer)}")
             save_figure(trainer, "predictions", figure, dpi=90)

@@ -52,7 +52,7 @@ class PlotRun(RecordingCallback):
         self.history.flush()
         if not trainer.is_global_zero or not self.history.steps or is_dev_run(trainer):
             return
-        from lightning_finetune.show.figures import draw_run
+        from lightning_finetune.show.figures.whole_run import draw_run
 
         figure = draw_run(self.history, bands_of(plan_of(trainer)), f"up to epoch {trainer.current_epoch + 1}")
         save_figure(trainer, "run", figure)

@@ -66,8 +66,8 @@ class TrainingDiagnosis(RecordingCallback):
         self._tell(0, "the run")
         rows = [
             [str(phase or "all"), "fault" if finding.fault else "note", finding.name, finding.evidence, finding.advice]
-            for phase, found in sorted(self.findings.items())
-            for finding in found
+            for phase, findings in sorted(self.findings.items())
+            for finding in findings
         ]
         if trainer.is_global_zero:
             save_table(trainer, "diagnosis", ("phase", "kind", "finding", "evidence", "try"), rows)

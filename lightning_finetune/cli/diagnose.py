@@ -11,5 +11,5 @@ def diagnose_file(metrics: str) -> None:
     Args:
         metrics: The ``metrics.csv`` that Lightning's CSVLogger wrote for any run.
     """
-    found = diagnose(read_csv(metrics))
-    print("\n".join(map(str, found)) or "Nothing to look out for.")  # noqa: T201
+    findings = diagnose(read_csv(metrics))
+    print("\n".join(map(str, findings)) or "Nothing to look out for.")  # noqa: T201

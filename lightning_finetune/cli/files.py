@@ -109,11 +109,11 @@ def _import(task: str | None) -> None:
     """
     module, _, name = (task or "").rpartition(".")
     try:
-        found = getattr(import_module(module), name) if task else BaseTask
+        kind = getattr(import_module(module), name) if task else BaseTask
     except (ImportError, AttributeError, ValueError) as error:
         raise FinetuneError(f"--task: expected the dotted name of a task, got {task!r}: {error}.") from error
-    if not (isinstance(found, type) and issubclass(found, BaseTask)):
-        raise FinetuneError(f"--task: expected the dotted name of a task, got {task!r}, a {type(found).__name__}.")
+    if not (isinstance(kind, type) and issubclass(kind, BaseTask)):
+        raise FinetuneError(f"--task: expected the dotted name of a task, got {task!r}, a {type(kind).__name__}.")
 
 
 class _Writer:

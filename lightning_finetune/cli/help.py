@@ -199,10 +199,10 @@ best; start it again to go on.
 
 def options(text: str) -> dict[str, str]:
     """Names of the options that a help text lists, with their defaults; a name after "also:" has none in the text."""
-    found = dict(re.findall(r"^  --([\w.]+) (\S+)", text, re.MULTILINE))
+    defaults = dict(re.findall(r"^  --([\w.]+) (\S+)", text, re.MULTILINE))
     for also in re.findall(r"^  also: (.*(?:\n {8}.*)*)", text, re.MULTILINE):
         for part in also.split(";"):
             first, *rest = re.findall(r"[\w.]+", part)
             group = first.rpartition(".")[0]
-            found |= dict.fromkeys([first, *(f"{group}.{name}" for name in rest)], "")
-    return found
+            defaults |= dict.fromkeys([first, *(f"{group}.{name}" for name in rest)], "")
+    return defaults

@@ -73,12 +73,12 @@ def hint(message: str, parser: Any) -> str:
     """What an error message of jsonargparse leaves unsaid: the nearest word that would have been right."""
     known = list(vars(parser.get_defaults().as_flat()))
     classes = _CLASS.findall(message)
-    if (found := _ARGUMENT.search(message)) and classes:
-        return did_you_mean(found[1], _arguments(classes[-1]))
-    if found := _OPTION.search(message):
-        return did_you_mean(found[1], [*known, *(name.rpartition(".")[0] for name in known)])
-    if found := _NAME.search(message):
-        return did_you_mean(found[1], _subclasses(LightningModule) | _subclasses(LightningDataModule))
+    if (match := _ARGUMENT.search(message)) and classes:
+        return did_you_mean(match[1], _arguments(classes[-1]))
+    if match := _OPTION.search(message):
+        return did_you_mean(match[1], [*known, *(name.rpartition(".")[0] for name in known)])
+    if match := _NAME.search(message):
+        return did_you_mean(match[1], _subclasses(LightningModule) | _subclasses(LightningDataModule))
     if "required: root" in message:
         return " Give the folder of your images: --data.root FOLDER"
     return ""

@@ -37,7 +37,7 @@ class PlanOnly(PhasedCallback):
         super().on_train_start(trainer, pl_module)
         trainer.should_stop = True
         if trainer.is_global_zero:
-            from lightning_finetune.show.figures import draw_plan  # only now, as it loads matplotlib
+            from lightning_finetune.show.figures.plan import draw_plan  # only now, as it loads matplotlib
             from lightning_finetune.show.figures.saving import save
 
             plan, groups = self.plan_of_run, self.grouping.groups

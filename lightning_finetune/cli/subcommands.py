@@ -17,7 +17,7 @@ from lightning_finetune.cli.outputs import claim
 from lightning_finetune.cli.plan_only import PlanOnly
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.range_test import ChosenRate
 from lightning_finetune.engine.rates import UNFROZEN_LR
 from lightning_finetune.errors import CheckpointError, FinetuneError
 from lightning_finetune.run.find_only import FindOnly
@@ -38,7 +38,7 @@ class CommandTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         unfrozen: bool = False,
         ckpt: str | None = None,
-    ) -> Found:
+    ) -> ChosenRate:
         """Test a range of learning rates without training; prints the suggestions, and saves the curve.
 
         Args:
@@ -58,9 +58,9 @@ class CommandTrainer(Trainer):
         if plans:
             find.treat_module_like(plans[0])
         self._fit_only(find, 1, model, datamodule)
-        if find.found is None:
+        if find.chosen is None:
             raise CheckpointError("The range test did not run: the data gave no training batch.")
-        return find.found
+        return find.chosen
 
     def plan(self, model: LightningModule, datamodule: LightningDataModule | None = None) -> Plan:
         """Print the schedule of the run step by step, and save its picture; trains nothing.

@@ -166,8 +166,8 @@ def _follow(trial: Any, process: subprocess.Popen[bytes], place: Path, metric: s
 
 def measured(place: Path, metric: str) -> list[float]:
     """All values of a metric that a trial has logged so far."""
-    found = sorted(place.rglob("metrics.csv"))
-    if not found:
+    files = sorted(place.rglob("metrics.csv"))
+    if not files:
         return []
-    with found[-1].open() as file:
+    with files[-1].open() as file:
         return [float(row[metric]) for row in csv.DictReader(file) if row.get(metric)]

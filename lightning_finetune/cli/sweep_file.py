@@ -70,9 +70,9 @@ def _checked(path: Path, name: str, spec: Any, method: str) -> dict[str, Any]:
 
 def _bounds(path: Path, name: str, spec: Mapping[str, Any], kind: str) -> dict[str, float]:
     """Take ``1e-4``, which YAML reads as text for want of a point, as the number that it is."""
-    found = {bound: _number(spec.get(bound)) for bound in ("min", "max", "q") if bound in spec or bound != "q"}
-    low, high, step = found["min"], found["max"], found.get("q", 1.0)
-    numbers = {bound: value for bound, value in found.items() if value is not None}
+    bounds = {bound: _number(spec.get(bound)) for bound in ("min", "max", "q") if bound in spec or bound != "q"}
+    low, high, step = bounds["min"], bounds["max"], bounds.get("q", 1.0)
+    numbers = {bound: value for bound, value in bounds.items() if value is not None}
     whole = kind != "int_uniform" or all(float(value).is_integer() for value in numbers.values())
     if low is None or high is None or step is None or not low <= high or step <= 0 or not whole:
         kinds = "whole numbers" if kind == "int_uniform" else "numbers"

@@ -58,12 +58,12 @@ def check_types(owner: Any, given: Mapping[str, Any], error: type[FinetuneError]
 def _hints(owner: Any) -> dict[str, Any]:
     """The annotations that can be read at run time: what is imported for types alone is left out."""
     known = getattr(owner, "__globals__", None) or vars(sys.modules[owner.__module__])
-    found: dict[str, Any] = {}
+    hints: dict[str, Any] = {}
     for name, kind in owner.__annotations__.items():
         with suppress(NameError):
-            found |= get_type_hints(SimpleNamespace(__annotations__={name: kind}), globalns=known)
-    found.pop("return", None)
-    return found
+            hints |= get_type_hints(SimpleNamespace(__annotations__={name: kind}), globalns=known)
+    hints.pop("return", None)
+    return hints
 
 
 def fits(value: Any, kind: Any) -> bool:

@@ -22,9 +22,9 @@ def map_nested(change: Callable[[Any], Any], nested: Any) -> Any:
 
 def leaves(nested: Any) -> list[Any]:
     """The things themselves, in the order in which :func:`map_nested` comes upon them."""
-    found: list[Any] = []
-    map_nested(found.append, nested)
-    return found
+    values: list[Any] = []
+    map_nested(values.append, nested)
+    return values
 
 
 def placed_leaves(nested: Any, name: str = "", index: int | None = None) -> Iterator[tuple[str, int | None, Any]]:

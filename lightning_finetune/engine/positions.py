@@ -27,13 +27,13 @@ def in_pixels(named: Iterable[tuple[str, Any]]) -> set[str]:
     Args:
         named: Keys and values of a batch.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for name, value in named:
         if isinstance(value, Tensor) and value.numel() and _per_position(name, value):
             xy = value if _BOXES.search(name) else value[..., :2]
             if not value.is_floating_point() or bool((xy > 1).any()):
-                found.add(name)
-    return found
+                names.add(name)
+    return names
 
 
 def are_distances(name: str) -> bool:

@@ -69,7 +69,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Found:
+class ChosenRate:
     """What a range test decided for a phase.
 
     Attributes:
@@ -85,7 +85,7 @@ class Found:
 
 def choose(
     lr: LR, curve: Curve, unfrozen: bool, rule: tuple[float, float] | None = None, solved: bool = False
-) -> Found:
+) -> ChosenRate:
     """Fill ``"find"``.
 
     A head's 3e-3, and the upper end of ``rule``, stay where the curve allows them (:func:`allowed`), else they move,
@@ -102,19 +102,19 @@ def choose(
             rates that train best; so ``rule`` stays, unless its loss is not finite there.
     """
     if not unfrozen:
-        found, reason = allowed(DEFAULT_LR, curve, MOST_HEAD)
-        return Found(found, reason, curve)
+        rate, reason = allowed(DEFAULT_LR, curve, MOST_HEAD)
+        return ChosenRate(rate, reason, curve)
     if rule is not None:
-        found, reason = _finite(rule[1], curve) if solved else allowed(rule[1], curve)
-        return Found((found * rule[0] / rule[1], found), reason, curve)
+        rate, reason = _finite(rule[1], curve) if solved else allowed(rule[1], curve)
+        return ChosenRate((rate * rule[0] / rule[1], rate), reason, curve)
     high, wrong = Rates.of(lr).high(unfrozen), fault(curve, "elbow")
     if wrong is not None:
-        return Found((high / 100, high), f"the lessons' default, as the curve {wrong}", curve)
+        return ChosenRate((high / 100, high), f"the lessons' default, as the curve {wrong}", curve)
     elbow = curve.suggestions["elbow"]
     if elbow >= high:
         reason = f"a tenth of the given rate, as the elbow is as late as {10 * elbow:.1e}"
-        return Found((high / 10, high), reason, curve)
-    return Found((elbow, high), f"a tenth of the elbow at {10 * elbow:.1e}", curve)
+        return ChosenRate((high / 10, high), reason, curve)
+    return ChosenRate((elbow, high), f"a tenth of the elbow at {10 * elbow:.1e}", curve)
 
 
 def allowed(lr: float, curve: Curve, most: float = math.inf) -> tuple[float, str]:
@@ -232,14 +232,14 @@ def suggest(curve: Curve, num_steps: int | None = None) -> dict[str, float]:
     finite, steps = _finite_part(curve), num_steps or len(curve.lrs)
     lrs, losses = np.asarray(curve.lrs)[:finite], np.asarray(curve.smoothed)[:finite]
     bend = elbow(lrs, curve.losses[:finite], scaled(ELBOW_REACH, steps)) if len(lrs) >= MIN_POINTS else None
-    found = {} if bend is None else {"elbow": bend}
+    suggestions = {} if bend is None else {"elbow": bend}
     looked_at = slice(steps // 10, -scaled(SKIP_END, steps))
     lrs, losses = lrs[looked_at], losses[looked_at]
     if len(lrs) >= 2:  # a slope needs two
         for name, function in (("steep", steep), ("valley", valley), ("minimum", minimum)):
-            found[name] = function(lrs, losses)
-        found["slide"] = slide(lrs, losses, scaled(SLIDE_REACH, steps))
-    return found
+            suggestions[name] = function(lrs, losses)
+        suggestions["slide"] = slide(lrs, losses, scaled(SLIDE_REACH, steps))
+    return suggestions
 
 
 def _finite_part(curve: Curve) -> int:
@@ -310,8 +310,8 @@ def slide(
     """Where, coming from the right, the slope stops differing from the slope ``lr_diff`` points further left."""
     slopes = np.gradient(np.asarray(losses, dtype=float))
     right, left = -1, -1 - lr_diff
-    found = float(lrs[max(left, -len(lrs))])
+    rate = float(lrs[max(left, -len(lrs))])
     while left >= -len(slopes) and abs(slopes[right] - slopes[left]) > threshold:
-        found = float(lrs[left])
+        rate = float(lrs[left])
         right, left = right - 1, left - 1
-    return found
+    return rate

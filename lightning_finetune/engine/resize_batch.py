@@ -68,11 +68,11 @@ def resize_batch(batch: Any, size: Size) -> Any:
 
 def _images(leaves: list[Leaf]) -> set[int]:
     """Which of the leaves are images."""
-    found = {place: leaf.value.shape[1] for place, leaf in enumerate(leaves) if _is_image(leaf.value, 4)}
-    if not found:
+    channels_at = {place: leaf.value.shape[1] for place, leaf in enumerate(leaves) if _is_image(leaf.value, 4)}
+    if not channels_at:
         return _listed_images(leaves)
-    most = max(found.values())
-    places = [place for place, channels in found.items() if channels == most]
+    most = max(channels_at.values())
+    places = [place for place, channels in channels_at.items() if channels == most]
     return set(places if most > 1 else places[:1])
 
 
@@ -93,8 +93,8 @@ def _is_image(value: Any, ndim: int) -> bool:
 
 def _sizes(leaves: list[Leaf], images: set[int]) -> list[Size]:
     """Height and width of the images: of each in a list, else of those that are stacked."""
-    found = [leaves[place] for place in sorted(images)]
-    return [(int(leaf.value.shape[-2]), int(leaf.value.shape[-1])) for leaf in found]
+    chosen = [leaves[place] for place in sorted(images)]
+    return [(int(leaf.value.shape[-2]), int(leaf.value.shape[-1])) for leaf in chosen]
 
 
 def _moved(leaf: Leaf, sizes: list[Size], size: Size, in_pixels: set[str]) -> Any:

@@ -79,9 +79,9 @@ def lr_find(model: pl.LightningModule, data: Any, unfrozen: bool = False, **trai
     quiet = {"enable_progress_bar": False, "max_epochs": 1, "limit_val_batches": 0}
     settings = {**_NOTHING_WRITTEN, **quiet, **trainer}
     pl.Trainer(**{**settings, "callbacks": [find, *trainer.get("callbacks", ())]}).fit(model, data)
-    if find.found is None:
+    if find.chosen is None:
         raise DataError("The range test did not run: the data gave no training batch.")
-    return RangeTestResult(find.found.lr, find.found.reason, find.found.curve.suggestions, find.found)
+    return RangeTestResult(find.chosen.lr, find.chosen.reason, find.chosen.curve.suggestions, find.chosen.curve)
 
 
 class _Looking(Callback):
@@ -109,7 +109,7 @@ class _Looking(Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from lightning_finetune.show.figures import draw_predictions  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.predictions import draw_predictions  # only now, as it loads matplotlib
 
         self.sample.end()
         shown, _ = self.sample.describe(trainer, pl_module)

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.engine.history import History
-from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.range_test import Curve
 from lightning_finetune.engine.rates import LR, ends
 from lightning_finetune.run.phase_ends import bands_of, plan_of
 from lightning_finetune.show.epoch_lines import epoch_lines
@@ -37,7 +37,7 @@ class Run:
 
     def plot(self) -> Figure:
         """Learning rates, losses and metrics over the steps of the run, its phases behind them."""
-        from lightning_finetune.show.figures import draw_run  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.whole_run import draw_run  # only now, as it loads matplotlib
 
         return draw_run(self.history, bands_of(plan_of(self.trainer)))
 
@@ -56,18 +56,19 @@ class RangeTestResult:
         lr: The rate to take, or the rates of the input and of the head.
         reason: Why, in a sentence.
         suggestions: Rates by the name of the rule, fastai's among them.
+        curve: Of the loss over the rates.
     """
 
     lr: LR
     reason: str
     suggestions: Mapping[str, float]
-    found: Found
+    curve: Curve
 
     def plot(self) -> Figure:
         """The loss over the rates, with what is taken."""
         from lightning_finetune.show.figures.range_test import draw_curve  # only now, as it loads matplotlib
 
-        return draw_curve(self.found.curve, ends(self.lr))
+        return draw_curve(self.curve, ends(self.lr))
 
     def __repr__(self) -> str:
         rates = ends(self.lr)

@@ -18,7 +18,7 @@ from lightning_finetune.run.folder import run_dir
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed
 
-    from lightning_finetune.show.figures import Shown
+    from lightning_finetune.show.figures.content import Shown
 
 
 def shown_state(trainer: pl.Trainer) -> str:

@@ -66,7 +66,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             CheckpointError: It is damaged.
         """
         try:
-            found: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
         except (FileNotFoundError, PermissionError):
             raise
         except Exception as error:  # torch raises whatever it trips over in a damaged file
@@ -76,7 +76,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise CheckpointError(
                 f"{path}: the checkpoint is damaged, or not one of Lightning's: {reason} Resume from another."
             ) from error
-        return found
+        return checkpoint
 
 
 def _replace(place: Path, content: memoryview) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_finetune.errors import DataError
-from lightning_finetune.show.figures import Shown
+from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.shared.foreign import foreign_verdicts
 
@@ -49,8 +49,8 @@ def describe(
 
 def _logits(output: Any) -> Any:
     """What models of transformers and torchvision's segmenters wrap."""
-    found = output if isinstance(output, Mapping) else {}
-    return found.get("logits", found.get("out", output))
+    named = output if isinstance(output, Mapping) else {}
+    return named.get("logits", named.get("out", output))
 
 
 def class_names(trainer: pl.Trainer, module: nn.Module, count: int) -> list[str]:

@@ -11,14 +11,14 @@ from typing import TypeGuard, TypeVar
 T = TypeVar("T")
 
 
-def is_a(found: object, kind: type[T]) -> TypeGuard[T]:
+def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
     """Whether ``found`` is of ``kind``, or of the class of that name in ``pytorch_lightning``.
 
     Args:
-        found: Any object.
+        value: Any object.
         kind: A class of ``lightning.pytorch``.
     """
     home = kind.__module__.replace("lightning.pytorch", "pytorch_lightning", 1)
-    return isinstance(found, kind) or any(
-        (one.__module__, one.__qualname__) == (home, kind.__qualname__) for one in type(found).__mro__
+    return isinstance(value, kind) or any(
+        (one.__module__, one.__qualname__) == (home, kind.__qualname__) for one in type(value).__mro__
     )

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.engine.param_groups import Layout
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.engine.range_test import Curve, Found, choose, rates_between, steps_of_test, suggest
+from lightning_finetune.engine.range_test import ChosenRate, Curve, choose, rates_between, steps_of_test, suggest
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, ends
 from lightning_finetune.run.artifacts import save_figure, save_table
 from lightning_finetune.run.folder import keeps_files
@@ -32,7 +32,7 @@ def find_lr(
     seed: int,
     rule: tuple[float, float] | None = None,
     solved: bool = False,
-) -> Found:
+) -> ChosenRate:
     """Test rates before ``phase`` and decide its own, with each trained group at the same rate, as the lessons read it.
 
     Args:
@@ -52,9 +52,9 @@ def find_lr(
     curve = timed_test(
         trainer, module, rates_between(START_LR, END_LR, default_steps(trainer)), scales, seed, "range test"
     )
-    found = choose(plan.phases[phase].lr or DEFAULT_LR, curve, trained > plan.num_head, rule, solved)
-    show_curve(trainer, curve, f"lr_range_phase_{phase + 1}", found.lr)
-    return found
+    chosen = choose(plan.phases[phase].lr or DEFAULT_LR, curve, trained > plan.num_head, rule, solved)
+    show_curve(trainer, curve, f"lr_range_phase_{phase + 1}", chosen.lr)
+    return chosen
 
 
 def default_steps(trainer: pl.Trainer) -> int:

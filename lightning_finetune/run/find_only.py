@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_finetune.engine.phases import Phase
-from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.range_test import ChosenRate
 from lightning_finetune.engine.rates import UNFROZEN_LR
 from lightning_finetune.run.find import find_lr
 from lightning_finetune.run.folder import keeps_files, run_dir, shown
@@ -30,7 +30,7 @@ class FindOnly(PhasedCallback):
             :func:`lightning_finetune.engine.range_test.choose`.
 
     Attributes:
-        found: Curve, suggestions and what is chosen from them; None before the run.
+        chosen: Curve, suggestions and what is chosen from them; None before the run.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FindOnly(PhasedCallback):
         self.unfrozen = unfrozen
         self.lr = UNFROZEN_LR if lr is None else lr
         self.rule = rule
-        self.found: Found | None = None
+        self.chosen: ChosenRate | None = None
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
@@ -49,12 +49,12 @@ class FindOnly(PhasedCallback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.found = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self.seed or 0, self.rule)
+        self.chosen = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self.seed or 0, self.rule)
         trainer.should_stop = True
         if trainer.is_global_zero and keeps_files(trainer):
             path = run_dir(trainer) / "lr_find.json"
-            path.write_text(json.dumps({"unfrozen": self.unfrozen, **asdict(self.found)}, indent=1))
-            terminal.show_suggestions(self.found)
+            path.write_text(json.dumps({"unfrozen": self.unfrozen, **asdict(self.chosen)}, indent=1))
+            terminal.show_suggestions(self.chosen)
             rank_zero_info(
                 f"The curve is in {shown(path.with_name('lr_range_phase_1.png'))}, its numbers in {shown(path)}"
             )

@@ -121,15 +121,15 @@ class _FetchesAsNow:
 
 def _own_generators(trainer: pl.Trainer) -> list[torch.Generator]:
     """Those that loaders and samplers were given, each once."""
-    found: dict[int, torch.Generator] = {}
+    generators: dict[int, torch.Generator] = {}
     for loader in leaves(trainer.train_dataloader):
         if isinstance(loader, DataLoader):
             batches = loader.batch_sampler
             for owner in (loader, loader.sampler, batches, getattr(batches, "sampler", None)):
                 generator = getattr(owner, "generator", None)
                 if isinstance(generator, torch.Generator):
-                    found[id(generator)] = generator
-    return list(found.values())
+                    generators[id(generator)] = generator
+    return list(generators.values())
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

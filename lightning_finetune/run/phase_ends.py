@@ -11,7 +11,7 @@ from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.trainer import callbacks
-from lightning_finetune.show.figures import Band
+from lightning_finetune.show.figures.content import Band
 
 
 def _followed(trainer: pl.Trainer) -> list[PhasedCallback]:
@@ -32,20 +32,20 @@ def plan_of(trainer: pl.Trainer) -> Plan | None:
 def layers_of(trainer: pl.Trainer) -> dict[str, list[Parameter]]:
     """The parameters of each layer group that the optimizer holds; empty where no callback made layer groups."""
     groupings = (callback.current_grouping for callback in _followed(trainer))
-    grouping = next((found for found in groupings if found is not None), None)
+    grouping = next((one for one in groupings if one is not None), None)
     names = [] if grouping is None else [group.name for group in grouping.groups]
     return {} if grouping is None else dict(zip(names, grouping.layers, strict=True))
 
 
 def size_on_device(trainer: pl.Trainer) -> Size | None:
     """Height and width that batches are resized to on their way into ``training_step``, where they are."""
-    resizers = [found.resizer for found in _followed(trainer) if found.resizer is not None]
+    resizers = [one.resizer for one in _followed(trainer) if one.resizer is not None]
     return next((resizer.size for resizer in resizers if resizer.data is None), None)
 
 
 def seed_of(trainer: pl.Trainer) -> int | None:
     """The seed that the run's draws come from; None where nobody set or drew one."""
-    drawn = next((found.seed for found in _followed(trainer) if found.seed is not None), None)
+    drawn = next((one.seed for one in _followed(trainer) if one.seed is not None), None)
     given = os.environ.get("PL_GLOBAL_SEED")
     return drawn if drawn is not None or given is None else int(given)
 

@@ -75,8 +75,8 @@ class RecordingCallback(Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._records and not trainer.sanity_checking and trainer.global_step:
-            found = scalar_metrics(trainer)
-            measured = {name: value for name, value in found.items() if name.startswith("val")}
+            metrics = scalar_metrics(trainer)
+            measured = {name: value for name, value in metrics.items() if name.startswith("val")}
             self.history.measure(trainer.global_step, measured)
 
     @override

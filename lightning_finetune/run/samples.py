@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_finetune.errors import DataError
 from lightning_finetune.run.describe import describe
-from lightning_finetune.show.figures import Shown
+from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.shared.batch_parts import TARGETS, images_of, target_of
 
 

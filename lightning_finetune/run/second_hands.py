@@ -86,19 +86,19 @@ def refuse_without_rate(optimizer: Optimizer, name: str) -> None:
 
 
 def _take_schedulers(trainer: pl.Trainer, optimizer: Optimizer, name: str, scheduler: Scheduler) -> None:
-    found = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
-    if not found:
+    schedulers = ", ".join(type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs)
+    if not schedulers:
         return
     where = f"`configure_optimizers` of {type(trainer.lightning_module).__name__}"
     if scheduler != "replace":
         raise UnsupportedError(
-            f"{name} sets the learning rates, and {where} also returns {found}. Take its place by "
+            f"{name} sets the learning rates, and {where} also returns {schedulers}. Take its place by "
             f'{name}(scheduler="replace"), return the optimizer alone, or drop {name}.'
         )
     trainer.strategy.lr_scheduler_configs = []
     for group in optimizer.param_groups:  # a scheduler that warms up has already changed them
         set_rate(group, group.get("initial_lr", group["lr"]))
-    rank_zero_info(f"{name} takes the place of {found}, which {where} returns.")
+    rank_zero_info(f"{name} takes the place of {schedulers}, which {where} returns.")
 
 
 def rates_of(optimizer: Optimizer) -> Collection[float | None]:

@@ -50,8 +50,8 @@ class TopLosses:
         """Places and losses over all processes, the largest first; every process must ask."""
         losses = trainer.strategy.all_gather(self._losses).flatten().tolist()
         places = trainer.strategy.all_gather(self._places).flatten().tolist()
-        found = {place: loss for place, loss in zip(places, losses, strict=True) if place >= 0 and loss > -math.inf}
-        return sorted(found.items(), key=lambda pair: -pair[1])[: self.num]
+        by_place = {place: loss for place, loss in zip(places, losses, strict=True) if place >= 0 and loss > -math.inf}
+        return sorted(by_place.items(), key=lambda pair: -pair[1])[: self.num]
 
     def describe(
         self, trainer: pl.Trainer, data: ImageDataModule, worst: list[tuple[int, float]]

@@ -254,8 +254,8 @@ def gather(trainer: pl.Trainer, tensor: Tensor) -> Tensor:
 
 def scalar_metrics(trainer: pl.Trainer) -> dict[str, float]:
     """What has been logged last, as plain numbers: no copies by step of what is logged by epoch, no learning rates."""
-    found: dict[str, Any] = dict(trainer.callback_metrics)
+    metrics: dict[str, Any] = dict(trainer.callback_metrics)
     monitors = [callback for callback in callbacks(trainer) if is_a(callback, LearningRateMonitor)]
     left_out = tuple(name for monitor in monitors for name in monitor.lrs)
-    names = [name for name in found if not (name.endswith("_step") or name.startswith(left_out))]
-    return {name: float(found[name]) for name in names}
+    names = [name for name in metrics if not (name.endswith("_step") or name.startswith(left_out))]
+    return {name: float(metrics[name]) for name in names}

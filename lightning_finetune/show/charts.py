@@ -143,13 +143,13 @@ class Chart:
 
     def dots(self) -> list[Dot]:
         """Of all lines that have some."""
-        found = [
+        places = [
             (100 * self.x.at(x), 100 * (1 - self.y.at(y)), f"{line.name} {y:.4g} at {self.x_label} {x:g}", line.css)
             for line in self.lines
             if line.dots
             for x, y in line.points
         ]
-        return [Dot(*dot) for dot in found if math.isfinite(dot[0] + dot[1]) and 0 <= dot[1] <= 100]
+        return [Dot(*dot) for dot in places if math.isfinite(dot[0] + dot[1]) and 0 <= dot[1] <= 100]
 
 
 def _segments(places: Sequence[tuple[float, float]]) -> Iterable[str]:

@@ -12,7 +12,7 @@ from lightning_finetune.engine.diagnosis import Points
 from lightning_finetune.engine.history import History
 from lightning_finetune.engine.range_test import DIVIDED, SKIP_END, Curve, scaled
 from lightning_finetune.show.charts import Axis, Chart, Line, Shade, around
-from lightning_finetune.show.figures import Band
+from lightning_finetune.show.figures.content import Band
 
 COLOURS = ("c1", "c2", "c3", "c4")
 """Classes of the style sheet."""
@@ -67,11 +67,11 @@ class RunCharts:
 
     def metrics(self, names: Iterable[str]) -> Chart | None:
         """The first of the metrics ``names``."""
-        found = {name: self.history.measured[name] for name in names}
-        lines = [Line(name, points, css, dots=True) for (name, points), css in _coloured(found, COLOURS)]
+        shown = {name: self.history.measured[name] for name in names}
+        lines = [Line(name, points, css, dots=True) for (name, points), css in _coloured(shown, COLOURS)]
         y = around(value for line in lines for _, value in line.points)
         title = "Metrics of the validation set"
-        return self._chart(title, y, lines, note=_more(len(found), len(lines))) if lines else None
+        return self._chart(title, y, lines, note=_more(len(shown), len(lines))) if lines else None
 
     def rates(self) -> Chart | None:
         """The learning rate of each layer group."""
@@ -192,6 +192,6 @@ def _more(count: int, drawn: int) -> str:
 
 def _not_finite(columns: Iterable[tuple[str, Points]]) -> str:
     """Which values cannot be drawn."""
-    found = {name: [step for step, value in points if not math.isfinite(value)] for name, points in columns}
-    parts = [f"{name} at {len(steps)} steps, first at {steps[0]}" for name, steps in found.items() if steps]
+    bad_steps = {name: [step for step, value in points if not math.isfinite(value)] for name, points in columns}
+    parts = [f"{name} at {len(steps)} steps, first at {steps[0]}" for name, steps in bad_steps.items() if steps]
     return f"Not finite, and so not drawn: {'; '.join(parts)}." if parts else ""

@@ -12,7 +12,7 @@ from rich.table import Table
 from lightning_finetune.engine import schedules
 from lightning_finetune.engine.layer_groups import LayerGroup
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.engine.range_test import Found
+from lightning_finetune.engine.range_test import ChosenRate
 from lightning_finetune.engine.rates import ends
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list
 
 
 def show_results(
-    plan: Plan, groups: Sequence[LayerGroup], results: Sequence[dict[str, float]], found: Mapping[int, Found]
+    plan: Plan, groups: Sequence[LayerGroup], results: Sequence[dict[str, float]], chosen: Mapping[int, ChosenRate]
 ) -> None:
     """Print one row a phase: what trained, and the metrics at its last epoch; then why which rate.
 
@@ -81,7 +81,7 @@ def show_results(
         table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, groups), *values)
     console = Console()
     console.print(table)
-    for phase, what in sorted(found.items()):
+    for phase, what in sorted(chosen.items()):
         console.print(f"Phase {phase + 1} at {rates(plan, phase)}: {what.reason}.", highlight=False)
 
 
@@ -99,14 +99,14 @@ def _importance(name: str) -> int:
     return 0 if "loss" in name else 2 if name.startswith("train") else 1
 
 
-def show_suggestions(found: Found) -> None:
+def show_suggestions(chosen: ChosenRate) -> None:
     """Print what a range test suggests, and which rates are chosen from it."""
     table = _table("Learning rates that the curve suggests", "suggestion", "rate")
-    for name, lr in found.curve.suggestions.items():
+    for name, lr in chosen.curve.suggestions.items():
         table.add_row(name, f"{lr:.2e}")
     console = Console()
     console.print(table)
-    console.print(f"Take {' to '.join(map(_rate, ends(found.lr)))}: {found.reason}.", highlight=False)
+    console.print(f"Take {' to '.join(map(_rate, ends(chosen.lr)))}: {chosen.reason}.", highlight=False)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -23,7 +23,7 @@ def test_it_ends_before_the_first_step_with_its_findings_on_disk(tmp_path, capsy
     assert_same_bits(before, dict(module.state_dict()))
     written = json.loads((tmp_path / "lr_find.json").read_text())
     assert written["unfrozen"] is unfrozen
-    assert written["curve"]["losses"] == callback.found.curve.losses
+    assert written["curve"]["losses"] == callback.chosen.curve.losses
     assert written["curve"]["suggestions"].keys() >= {"steep", "valley"}
     assert isinstance(written["lr"], list) is unfrozen
     assert Image.open(tmp_path / "lr_range_phase_1.png").size[0] > 500
@@ -38,6 +38,6 @@ def test_it_sweeps_as_the_run_would(tmp_path, train_norm):
     for callback in (alone, run):
         pl.seed_everything(3, verbose=False)
         quiet_trainer(tmp_path, max_epochs=1, callbacks=[callback]).fit(ForeignNet(), loader())
-        found = callback.found if isinstance(callback, FindOnly) else callback.found[0]
+        found = callback.chosen if isinstance(callback, FindOnly) else callback.found[0]
         curves.append(found.curve.losses)
     assert curves[0] == curves[1]

@@ -29,11 +29,11 @@ def image_files(folder: Path, *, skip: Iterable[str] = ()) -> FilePaths:
         DataError: The folder does not exist.
     """
     check_folder(folder)
-    found, others = FilePaths(), FilePaths()
+    images, others = FilePaths(), FilePaths()
     for path in _visible(str(folder / "_")[:-1], set(skip)):
-        (found if is_image(path) else others).append(path)
-    _report(others, found)
-    return found
+        (images if is_image(path) else others).append(path)
+    _report(others, images)
+    return images
 
 
 def check_folder(folder: Path) -> None:

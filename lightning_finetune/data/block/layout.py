@@ -75,13 +75,13 @@ def _layout_of(root: Path, place: Path, train: str, valid: str) -> Layout:
                 f"{split.name.lower()}: expected a folder {name!r} under {root}, got:{first_ten(inside)}"
                 f"{did_you_mean(name, inside)}"
             )
-        found = [name] if exact else [folder for folder in rest if split_named(folder) == split]
-        if len(found) > 1:
+        folders = [name] if exact else [folder for folder in rest if split_named(folder) == split]
+        if len(folders) > 1:
             raise DataError(
-                f"{place}: expected one folder of {split.name.lower()} images, got {found}. "
+                f"{place}: expected one folder of {split.name.lower()} images, got {folders}. "
                 f"Move those away that are not meant, or name the one: {split.name.lower()}=…"
             )
-        splits |= {(place / folder).relative_to(root).as_posix(): split for folder in found}
+        splits |= {(place / folder).relative_to(root).as_posix(): split for folder in folders}
     return Layout(root, splits)
 
 

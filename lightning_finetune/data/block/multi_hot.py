@@ -41,8 +41,8 @@ class MultiHot:
 
     def of(self, row: int) -> npt.NDArray[np.int32]:
         """The numbers of the labels of one item."""
-        found: npt.NDArray[np.int32] = self._numbers[self._ends[row] : self._ends[row + 1]]
-        return found
+        numbers: npt.NDArray[np.int32] = self._numbers[self._ends[row] : self._ends[row + 1]]
+        return numbers
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """All rows."""

@@ -41,8 +41,8 @@ class FilePaths(Sequence[Path]):
     def __getitem__(self, place: slice) -> FilePaths: ...
     def __getitem__(self, place: int | slice) -> Path | FilePaths:
         """The path at a place, or those of a slice."""
-        found = range(len(self))[place]
-        return self.take(found) if isinstance(found, range) else Path(self._read(found))
+        places = range(len(self))[place]
+        return self.take(places) if isinstance(places, range) else Path(self._read(places))
 
     def __iter__(self) -> Iterator[Path]:
         return map(Path, self.texts())

@@ -84,9 +84,10 @@ def summarize(
     shows = labels.shows(targets) if shown is None else map(np.flatnonzero, shown)
     per_class: dict[str, dict[str, int]] = {}
     if shows is not None:
-        found = _counts(splits, shows, len(classes))
+        shown_counts = _counts(splits, shows, len(classes))
         per_class = {
-            name: {split.name.lower(): int(found[split, k]) for split in present} for k, name in enumerate(classes)
+            name: {split.name.lower(): int(shown_counts[split, k]) for split in present}
+            for k, name in enumerate(classes)
         }
     rows = np.flatnonzero(sizes[:, 0])
     files, used = select(images or (), rows), sizes[rows].astype(np.int64)

@@ -76,8 +76,8 @@ def _matcher(module: Any) -> Any:
 
 def _classifiers(module: Any) -> list[nn.Module]:
     """One, or the two of a distilled model, and an auxiliary one."""
-    found = module.get_classifier() if callable(getattr(module, "get_classifier", None)) else None
-    several = found if isinstance(found, (tuple, list)) else (found,)
+    classifier = module.get_classifier() if callable(getattr(module, "get_classifier", None)) else None
+    several = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
     auxiliary = [child for name, child in module.named_children() if "aux" in name.split("_")]  # VOLO's
     return [part for part in (*several, *auxiliary) if isinstance(part, nn.Module)]
 

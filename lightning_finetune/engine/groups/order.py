@@ -39,8 +39,8 @@ def _expanded(parts: Sequence[Part], reader: Reader) -> list[Part] | None:
         if part.role in ("block", "other", "embedding", "stays"):
             within = reader.within(part)
             if len(within) > 1:
-                found = {id(param) for inner in within for param in inner.params}
-                loose = tuple(param for param in part.params if id(param) not in found)
+                covered = {id(param) for inner in within for param in inner.params}
+                loose = tuple(param for param in part.params if id(param) not in covered)
                 within[0] = replace(within[0], params=(*loose, *within[0].params))
                 is_block = part.role == "block"
                 inner = [replace(p, role="block") if is_block and p.role == "other" else p for p in within]
@@ -81,15 +81,15 @@ def _end_of_body(parts: Sequence[Part]) -> int:
 
 def _with_embeddings_first(parts: Sequence[Part]) -> list[Part]:
     """All embeddings where the first of them is; at the input, if that is behind the last block."""
-    found = [part for part in parts if part.role == "embedding"]
+    embeddings = [part for part in parts if part.role == "embedding"]
     rest = [part for part in parts if part.role != "embedding"]
-    if not (found and rest):
+    if not (embeddings and rest):
         return list(parts)
-    place, last = parts.index(found[0]), _last_block(parts)
-    params = tuple(param for part in found for param in part.params)
+    place, last = parts.index(embeddings[0]), _last_block(parts)
+    params = tuple(param for part in embeddings for param in part.params)
     if place > last >= 0:
         return [replace(rest[0], params=(*params, *rest[0].params)), *rest[1:]]
-    together = found[0] if len(found) == 1 else Part("embeddings", params, "embedding")
+    together = embeddings[0] if len(embeddings) == 1 else Part("embeddings", params, "embedding")
     place = place if last >= 0 else 0
     return [*rest[:place], together, *rest[place:]]
 

@@ -124,13 +124,13 @@ class Reader:
         prefix = getattr(type(module), "base_model_prefix", None)  # transformers' name for what is pretrained
         bodies = [own for own, child in children.items() if not (names.is_head(own) or is_leaf(child))]
         full = [own for own in bodies if self._has_blocks(children[own])]
-        found = repeats.find(children)
-        alike = repeats.of_one_kind(children, full) - found.taken
-        found.stages = {**{own: [children[own]] for own in alike}, **found.stages}
+        repeated = repeats.find(children)
+        alike = repeats.of_one_kind(children, full) - repeated.taken
+        repeated.stages = {**{own: [children[own]] for own in alike}, **repeated.stages}
         if len(bodies) >= _CROWDED:
             full = [own for own in full if self._holds_list(children[own])]
         inside = inside or isinstance(prefix, str) or isinstance(module, nn.Transformer)
-        return _Level(children, found, inside, prefix if prefix in children else None, set(full))
+        return _Level(children, repeated, inside, prefix if prefix in children else None, set(full))
 
     def _of_child(self, level: _Level, own: str, name: str) -> list[Part]:
         child, full = level.children[own], _join(name, own)

@@ -52,20 +52,20 @@ def is_list(module: nn.Module, children: Children) -> bool:
 
 def find(children: Children) -> Repeats:
     """What repeats among ``children``, which are not those of a list."""
-    found = Repeats()
+    repeated = Repeats()
     numbered = _numbered(children)
     for family in numbered.values():
         if not names.accompanies(family[0]) and all(not is_leaf(children[name]) for name in family):
-            found.stages |= {name: [children[name]] for name in family}
+            repeated.stages |= {name: [children[name]] for name in family}
     for stem, family in numbered.items():
-        stages = [name for name in found.stages if _digits(name) in set(map(_digits, family))]
+        stages = [name for name in repeated.stages if _digits(name) in set(map(_digits, family))]
         if names.accompanies(stem) and len(stages) == len(family):
             for name in family:
                 mate = next(stage for stage in stages if _digits(stage) == _digits(name))
-                found.stages[mate].append(children[name])
-            found.taken |= set(family)
-    _zip_lists(children, found)
-    return found
+                repeated.stages[mate].append(children[name])
+            repeated.taken |= set(family)
+    _zip_lists(children, repeated)
+    return repeated
 
 
 def _numbered(children: Children) -> dict[str, list[str]]:
@@ -81,7 +81,7 @@ def _digits(name: str) -> str:
     return name[len(name.rstrip("0123456789")) :]
 
 
-def _zip_lists(children: Children, found: Repeats) -> None:
+def _zip_lists(children: Children, repeated: Repeats) -> None:
     """Lists of one length, of which one holds the blocks and the others what goes with each of them."""
     lists = {name: list(child) for name, child in children.items() if isinstance(child, nn.ModuleList)}
     main = next(
@@ -91,8 +91,8 @@ def _zip_lists(children: Children, found: Repeats) -> None:
         return
     mates = [n for n, each in lists.items() if n != main and names.accompanies(n) and len(each) == len(lists[main])]
     if mates:
-        found.lists[main] = [list(row) for row in zip(lists[main], *(lists[mate] for mate in mates), strict=True)]
-        found.taken |= set(mates)
+        repeated.lists[main] = [list(row) for row in zip(lists[main], *(lists[mate] for mate in mates), strict=True)]
+        repeated.taken |= set(mates)
 
 
 def of_one_kind(children: Children, hold_blocks: Iterable[str]) -> set[str]:

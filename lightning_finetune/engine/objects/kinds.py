@@ -36,10 +36,10 @@ _OUTSIDE = frozenset(
 """Modules whose objects are tied to what no copy holds (threads, processes, files, services), or that make the run."""
 
 
-def attributes_of(found: Any) -> dict[str, Any] | None:
+def attributes_of(owner: Any) -> dict[str, Any] | None:
     """The dict of an object's attributes, where it has one."""
     try:
-        attributes = found.__dict__
+        attributes = owner.__dict__
     except (AttributeError, ReferenceError):  # it has none; a weak proxy of what is gone
         return None
     return attributes if type(attributes) is dict else None

@@ -15,7 +15,7 @@ from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Curve, Suggestion, fault
 from lightning_finetune.show.charts import Chart, short
 from lightning_finetune.show.curves import RunCharts, range_chart
-from lightning_finetune.show.figures import Band
+from lightning_finetune.show.figures.content import Band
 from lightning_finetune.show.report.phase_rows import COLUMNS, phase_rows, rate
 from lightning_finetune.show.report.photos import Gallery
 

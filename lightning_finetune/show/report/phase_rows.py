@@ -116,11 +116,11 @@ def _ends(words: Iterable[str]) -> str:
 
 def _listed(words: Iterable[str]) -> str:
     """Each once, in order."""
-    found = [word for word in dict.fromkeys(words) if word]
-    return ", then ".join([*found[:_MOST], *(["…"] if len(found) > _MOST else [])])
+    listed = [word for word in dict.fromkeys(words) if word]
+    return ", then ".join([*listed[:_MOST], *(["…"] if len(listed) > _MOST else [])])
 
 
 def _results(history: History, start: int, end: int) -> dict[str, float]:
     """What was measured last after a step of a phase."""
-    found = {name: [point for point in points if start < point[0] <= end] for name, points in history.measured.items()}
-    return {name: points[-1][1] for name, points in found.items() if points}
+    within = {name: [point for point in points if start < point[0] <= end] for name, points in history.measured.items()}
+    return {name: points[-1][1] for name, points in within.items() if points}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lightning_finetune.show.figures import Shown
+from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.show.figures.predictions import class_colour, overlay
 
 _SIDE = 224  # pixels that a cell of the page shows at most

@@ -57,8 +57,8 @@ class Confusion:
         """True class, predicted class and how often, of those that differ; the most frequent first."""
         wrong = self.counts * (1 - np.eye(len(self.counts), dtype=np.int64))
         places = np.argwhere(wrong >= max(least, 1)).tolist()
-        found = [(self.classes[true], self.classes[other], int(wrong[true, other])) for true, other in places]
-        return sorted(found, key=lambda pair: -pair[2])  # stable: equals in the order of the classes
+        confused = [(self.classes[true], self.classes[other], int(wrong[true, other])) for true, other in places]
+        return sorted(confused, key=lambda pair: -pair[2])  # stable: equals in the order of the classes
 
     def rates(self) -> tuple[Ints, Ints, Ints]:
         """How often each class was found, was found falsely and was missed, ``[C]`` each."""

@@ -55,17 +55,17 @@ def _reachable(address: str) -> bool:
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
     host, _, port = address.partition("://")[2].partition("/")[0].partition(":")
-    found: list[bool] = []
+    answers: list[bool] = []
 
     def connect() -> None:
         try:
             socket.create_connection((host, int(port or (80 if address.startswith("http:") else 443))), WAIT).close()
         except OSError:
             return
-        found.append(True)
+        answers.append(True)
 
     # In a thread: to look a name up has no time limit.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(WAIT)
-    return bool(found)
+    return bool(answers)

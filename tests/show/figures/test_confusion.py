@@ -1,6 +1,6 @@
 import numpy as np
 
-from lightning_finetune.show.figures import draw_confusion
+from lightning_finetune.show.figures.confusion import draw_confusion
 
 
 def texts(counts: np.ndarray) -> list[str]:

@@ -1,7 +1,8 @@
 from lightning_finetune.engine.history import LIMIT
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import make_plan
-from lightning_finetune.show.figures import Band, draw_plan
+from lightning_finetune.show.figures.content import Band
+from lightning_finetune.show.figures.plan import draw_plan
 
 PHASES = [Phase(1, "head", 1e-2), Phase(2, "all", (1e-5, 1e-3))]
 

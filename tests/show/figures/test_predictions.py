@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lightning_finetune.show.figures import Shown, draw_predictions
-from lightning_finetune.show.figures.predictions import overlay
+from lightning_finetune.show.figures.content import Shown
+from lightning_finetune.show.figures.predictions import draw_predictions, overlay
 
 GREY = np.full((8, 8, 3), 100, np.uint8)
 

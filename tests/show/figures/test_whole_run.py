@@ -8,7 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lightning_finetune.engine.history import History, Settings
 from lightning_finetune.show.curves import smoothed
-from lightning_finetune.show.figures import Band, draw_run
+from lightning_finetune.show.figures.content import Band
+from lightning_finetune.show.figures.whole_run import draw_run
 
 
 def history() -> History:

@@ -10,7 +10,7 @@ from lightning_finetune.engine.history import History, Settings, planned
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
 from lightning_finetune.engine.range_test import Curve, rates_between, record_curve, suggest
-from lightning_finetune.show.figures import Band
+from lightning_finetune.show.figures.content import Band
 from lightning_finetune.show.report import Outcome, Report
 
 NAMES = ["stem", "body", "head"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lightning_finetune.engine.diagnosis import Finding
-from lightning_finetune.show.figures import Shown
+from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.show.report import Example, Gallery, Outcome, RangeTest, render
 from tests.show.report.runs import curve, report
 

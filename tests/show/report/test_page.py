@@ -12,7 +12,7 @@ from PIL import Image
 from lightning_finetune.engine.diagnosis import Finding
 from lightning_finetune.engine.history import History
 from lightning_finetune.engine.range_test import Curve, choose, rates_between, record_curve, suggest
-from lightning_finetune.show.figures import Shown
+from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.show.report import Example, Gallery, Outcome, RangeTest, render
 from tests.show.report.reading import Page
 from tests.show.report.runs import curve, history, report
