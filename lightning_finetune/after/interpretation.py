@@ -76,7 +76,9 @@ class Interpretation:
 
         worst = self.top_losses(k)
         pairs = zip(worst.index.tolist(), worst["loss"].tolist(), strict=True)
-        return draw_predictions([self._shown(place, loss) for place, loss in pairs], self._title("Top losses"))
+        return draw_predictions(
+            [self._shown(place, loss) for place, loss in pairs], self._title("Top losses"), self.task.classes
+        )
 
     def confusion_matrix(self) -> pd.DataFrame:
         """Images, or pixels, by true class (rows) and predicted class; of labels the four counts of each.

@@ -33,6 +33,7 @@ from lightning_finetune.run.trainer import (
     steps_per_epoch,
 )
 from lightning_finetune.show import terminal
+from lightning_finetune.show.plans import ShownPlan
 from lightning_finetune.show.report import RangeTest
 
 
@@ -123,6 +124,7 @@ class FineTune(PhasedCallback):
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        """The phases of this run, as the module and the Trainer make them."""
         if not self.follows_recipe:
             return self._phases
         recipe = RECIPES["lessons"] if self._began_as_lessons else self.recipe
@@ -143,14 +145,17 @@ class FineTune(PhasedCallback):
         """Epochs of all phases together."""
         return sum(phase.epochs or 0 for phase in self._phases)
 
-    def plan(self, steps_per_epoch: int | Sequence[int], num_groups: int = 3) -> Plan:
-        """The whole schedule before any training: a sequence with one state (phase, rates, momentum, size) a step.
+    def plan(self, steps_per_epoch: int | Sequence[int], num_groups: int = 3) -> ShownPlan:
+        """The whole schedule before any training: a sequence with one state (phase, rates, momentum, size) per step.
+
+        A notebook shows it as a table; its ``plot()`` draws the learning rates.
 
         Args:
-            steps_per_epoch: Optimizer steps, the same each epoch or one number an epoch.
+            steps_per_epoch: Optimizer steps, the same each epoch or one number per epoch.
             num_groups: Layer groups of the model.
         """
-        return make_plan(self._phases, steps_per_epoch, num_groups=num_groups, train_norm=self.train_norm)
+        plan = make_plan(self._phases, steps_per_epoch, num_groups=num_groups, train_norm=self.train_norm)
+        return ShownPlan.of(plan)
 
     # -- fitting the run -------------------------------------------------------------------------------------------
 
@@ -214,9 +219,9 @@ class FineTune(PhasedCallback):
         if self.follows_recipe and self.recipe.solves:
             self._solve_head(trainer, pl_module)
         if trainer.is_global_zero:
-            terminal.show_plan(self.plan_of_run, self.grouping.groups)
+            terminal.show_plan(self.plan_of_run, self.grouping.names)
             if keeps_files(trainer):
-                save_table(trainer, "plan", *terminal.plan_rows(self.plan_of_run, self.grouping.groups))
+                save_table(trainer, "plan", *terminal.plan_rows(self.plan_of_run, self.grouping.names))
 
     @override
     def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -270,7 +275,7 @@ class FineTune(PhasedCallback):
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and self.results and self.current_plan is not None:  # None: the run had ended before
-            terminal.show_results(self.plan_of_run, self.grouping.groups, self.results, self.found)
+            terminal.show_results(self.plan_of_run, self.grouping.names, self.results, self.found)
             if keeps_files(trainer):
                 save_table(trainer, "phases", *terminal.result_rows(self.plan_of_run, self.results))
 

@@ -63,6 +63,7 @@ class GradualUnfreezing(PhasedCallback):
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        """One phase from each epoch of the mapping to the next."""
         rates = (
             None if self._base_lr is None or self.lr_ratio is None else (self._base_lr / self.lr_ratio, self._base_lr)
         )

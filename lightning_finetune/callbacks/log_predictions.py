@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
@@ -15,12 +13,12 @@ from typing_extensions import override
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.run.artifacts import save_figure, save_samples, shown_state
+from lightning_finetune.run.looking import LookingCallback
 from lightning_finetune.run.phase_ends import ends_phase
-from lightning_finetune.run.samples import ValidationSample
 from lightning_finetune.show.figures.content import Shown
 
 
-class LogPredictions(Callback):
+class LogPredictions(LookingCallback):
     """Show what the model says about the same few validation images, again and again.
 
     Writes ``predictions.png`` into the run's directory at the end of each phase and of the run: images with their truth
@@ -40,44 +38,23 @@ class LogPredictions(Callback):
         check_types(LogPredictions.__init__, locals())
         if num < 1:
             raise FinetuneError(f"Expected `num` of LogPredictions to be at least 1, got {num}.")
-        self._sample = ValidationSample(num, seed)
+        super().__init__(num, seed)
 
     @override
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._sample.begin()
+    def is_wanted(self, trainer: pl.Trainer) -> bool:
+        return trainer.state.fn != TrainerFn.FITTING or ends_phase(trainer)
 
     @override
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        with self._told_once():
-            self._sample.take(trainer, pl_module, batch, dataloader_idx)
+    def show(self, trainer: pl.Trainer, shown: Sequence[Shown], classes: Sequence[str]) -> None:
+        from lightning_finetune.show.figures.predictions import draw_predictions  # only now, as it loads matplotlib
+
+        figure = draw_predictions(shown, f"Predictions {shown_state(trainer)}", classes)
+        save_figure(trainer, "predictions", figure, dpi=90)
+        save_samples(trainer, "samples", shown, classes)
 
     @override
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
-            return
-        self._sample.end()
-        if trainer.state.fn != TrainerFn.FITTING or ends_phase(trainer):
-            with self._told_once():
-                self._show(trainer, *self._sample.describe(trainer, pl_module))
-
-    def _show(self, trainer: pl.Trainer, shown: Sequence[Shown], classes: Sequence[str]) -> None:
-        if shown:
-            from lightning_finetune.show.figures.predictions import draw_predictions  # only now, as it loads matplotlib
-
-            figure = draw_predictions(shown, f"Predictions {shown_state(trainer)}")
-            save_figure(trainer, "predictions", figure, dpi=90)
-            save_samples(trainer, "samples", shown, classes)
-
     @contextmanager
-    def _told_once(self) -> Iterator[None]:
+    def complaining(self) -> Iterator[None]:
         """The sample complains but once."""
         try:
             yield

@@ -76,4 +76,5 @@ class OneCycle(PhasedCallback):
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        """One phase per span, with rates alone."""
         return self._phases

@@ -10,9 +10,10 @@ from typing_extensions import override
 from lightning_finetune.engine.diagnosis import less_is_better
 from lightning_finetune.engine.history import History
 from lightning_finetune.run.artifacts import save_figure
-from lightning_finetune.run.phase_ends import bands_of, ends_phase, plan_of
+from lightning_finetune.run.phase_ends import ends_phase, plan_of
 from lightning_finetune.run.recording import RecordingCallback, image_size, rates
 from lightning_finetune.run.trainer import is_dev_run
+from lightning_finetune.show.plans import bands_of
 
 
 class PlotRun(RecordingCallback):

@@ -43,4 +43,5 @@ class ProgressiveResizing(PhasedCallback):
 
     @override
     def phases(self, trainer: pl.Trainer) -> list[Phase]:
+        """One phase per size, with sizes alone."""
         return [Phase(epochs, train=None, lr=None, size=size) for epochs, size in self._spans]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.noise import without_noise
 from lightning_finetune.run.trainer import max_epochs, steps_per_epoch
 from lightning_finetune.tasks import BaseTask
 from lightning_finetune.tasks.networks.weights import read_file
@@ -62,18 +61,6 @@ RESUME = ("ckpt_path", "weights_only")
 
 PLACES = ("best", "last", "hpc")
 """What Lightning takes as a checkpoint that it finds itself."""
-
-_NOISE = (
-    r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of torch
-    r"The dirpath has changed",  # of a run that resumes: every run has a directory of its own
-    r".*smaller than the logging interval",  # what is logged at the end of each epoch is enough for a small data set
-    r"No positive samples found",  # torchmetrics, of a label that a few validation images lack
-)
-"""Warnings that someone who types the command can do nothing about."""
-
-_UNSAID = ("litlogger", "TPU available", "`Trainer.fit` stopped: `max_epochs", "Seed set to")
-"""Begins what Lightning says of every run, and nobody asks."""
-
 
 LOG_EVERY, POINTS = 10, 40
 """Steps between two points of the loss; and how many points of it a run should have at least, if it has the steps."""
@@ -211,13 +198,10 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
 
 def main() -> None:
     """Run the command of the process; an error of this package ends it with its message alone."""
-    for words in _NOISE:
-        warnings.filterwarnings("ignore", words)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).addFilter(lambda record: not any(words in str(record.msg) for words in _UNSAID))
     stay_offline_without_key()
     try:
-        run()
+        with without_noise():
+            run()
     except (FinetuneError, MisconfigurationException) as error:
         sys.exit(f"lightning-finetune: error: {error}")
     except SIGTERMException:

@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.run.folder import run_dir, shown
-from lightning_finetune.run.phase_ends import bands_of
 from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.show import terminal
+from lightning_finetune.show.plans import bands_of
 
 
 class PlanOnly(PhasedCallback):
@@ -40,10 +40,10 @@ class PlanOnly(PhasedCallback):
             from lightning_finetune.show.figures.plan import draw_plan  # only now, as it loads matplotlib
             from lightning_finetune.show.figures.saving import save
 
-            plan, groups = self.plan_of_run, self.grouping.groups
-            terminal.show_plan(plan, groups)
+            plan, names = self.plan_of_run, self.grouping.names
+            terminal.show_plan(plan, names)
             path = run_dir(trainer) / "plan.png"
-            save(draw_plan(plan, [group.name for group in groups], bands_of(plan)), path, 110)
+            save(draw_plan(plan, names, bands_of(plan)), path, 110)
             rank_zero_info(f"Its rates step by step are in {shown(path)}")
 
     @override

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
@@ -17,7 +17,7 @@ from lightning_finetune.errors import PhaseError
 Train = Literal["head", "all"] | int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Phase:
     """A span of epochs in which the same layers train at the same image size, along one schedule.
 
@@ -85,6 +85,13 @@ class Phase:
         _check(decay is None or decay >= 0, "weight_decay", "a number of at least 0", decay)
         self._check_end()
         self.rates  # noqa: B018  # refuses what is none
+
+    def __repr__(self) -> str:
+        """The call that makes it, without what is left at its default."""
+        given = [(each.name, getattr(self, each.name)) for each in fields(self)[2:]]
+        defaults = {each.name: each.default for each in fields(self)}
+        words = [f"{name}={value!r}" for name, value in given if name == "lr" or value != defaults[name]]
+        return f"Phase({', '.join([repr(self.epochs), repr(self.train), *words])})"
 
     def _check_end(self) -> None:
         _check(_is_count(self.patience), "patience", "a positive number of validations", self.patience)

@@ -42,6 +42,12 @@ class Rates:
             raise PhaseError(
                 f'Expected `lr` of a phase to be a rate, a pair of rates, or "find" in place of a rate, got {lr!r}.'
             )
+        low, high = rates.values[0], rates.values[-1]
+        if isinstance(lr, tuple) and isinstance(low, float) and isinstance(high, float) and low > high:
+            raise PhaseError(
+                f"Expected `lr` of a phase as (low, high), the rates of the input and of the head, got {lr!r}. "
+                f"Turn them round, or give one rate per layer group as a list."
+            )
         if not rates.needs_find:
             rates.spread(len(rates.values))  # refuses what is not positive
         return rates

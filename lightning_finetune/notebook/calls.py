@@ -9,20 +9,25 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.callbacks.fine_tune import FineTune
+from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.notebook.results import RangeTestResult, Run
+from lightning_finetune.notebook.seen import Seen
 from lightning_finetune.run.find_only import FindOnly
-from lightning_finetune.run.recording import RecordingCallback
-from lightning_finetune.run.samples import ValidationSample
+from lightning_finetune.run.looking import LookingCallback
+from lightning_finetune.run.noise import without_noise
+from lightning_finetune.show.figures.content import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed
 
 _NOTHING_WRITTEN: Mapping[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
 """What a Trainer is made with if nobody says: a cell leaves no files."""
+
+_BY_THE_PHASES: Mapping[str, Any] = {"max_epochs": -1}
+"""Lets FineTune say how many epochs; Lightning warns of none."""
 
 
 def fine_tune(
@@ -53,13 +58,15 @@ def fine_tune(
         run = fine_tune(model, data, epochs=4)
         run.plot()
     """
+    check_types(fine_tune, {"model": model, "epochs": epochs, "callbacks": callbacks})
     if any(isinstance(callback, FineTune) for callback in callbacks):
         raise FinetuneError("fine_tune makes its own FineTune. Give the phases as `epochs`, or use a Trainer.")
-    table, record = EpochTable(), RecordingCallback()
-    settings = {**_NOTHING_WRITTEN, **trainer, "callbacks": [FineTune(epochs), table, record, *callbacks]}
-    made = pl.Trainer(**settings)
-    made.fit(model, *(data if isinstance(data, tuple) else (data,)))
-    return Run(made, record.history, table)
+    seen = Seen()
+    used = [FineTune(epochs), seen.table, seen.record, seen, *callbacks]
+    with without_noise(), seen.brought_back(model):
+        made = pl.Trainer(**{**_NOTHING_WRITTEN, **_BY_THE_PHASES, **trainer, "callbacks": used})
+        made.fit(model, *(data if isinstance(data, tuple) else (data,)))
+    return Run(made, seen.record.history, seen.table, seen.bands)
 
 
 def lr_find(model: pl.LightningModule, data: Any, unfrozen: bool = False, **trainer: Any) -> RangeTestResult:
@@ -74,46 +81,28 @@ def lr_find(model: pl.LightningModule, data: Any, unfrozen: bool = False, **trai
     Raises:
         FinetuneError: The data gave no batch, or the module cannot be served.
     """
+    check_types(lr_find, {"model": model, "unfrozen": unfrozen})
     find = FindOnly(unfrozen)
     find.treat_module_like(FineTune())
     quiet = {"enable_progress_bar": False, "max_epochs": 1, "limit_val_batches": 0}
     settings = {**_NOTHING_WRITTEN, **quiet, **trainer}
-    pl.Trainer(**{**settings, "callbacks": [find, *trainer.get("callbacks", ())]}).fit(model, data)
+    with without_noise():
+        pl.Trainer(**{**settings, "callbacks": [find, *trainer.get("callbacks", ())]}).fit(model, data)
     if find.chosen is None:
         raise DataError("The range test did not run: the data gave no training batch.")
     return RangeTestResult(find.chosen.lr, find.chosen.reason, find.chosen.curve.suggestions, find.chosen.curve)
 
 
-class _Looking(Callback):
-    """Keeps a few images of a validation with what the model says of them."""
+class _Looking(LookingCallback):
+    """Draws a few images of a validation with what the model says of them."""
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.sample = ValidationSample(count, seed)
-        self.figure: Figure | None = None
+    figure: Figure | None = None
 
     @override
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.sample.begin()
-
-    @override
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.sample.take(trainer, pl_module, batch, dataloader_idx)
-
-    @override
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def show(self, trainer: pl.Trainer, shown: Sequence[Shown], classes: Sequence[str]) -> None:
         from lightning_finetune.show.figures.predictions import draw_predictions  # only now, as it loads matplotlib
 
-        self.sample.end()
-        shown, _ = self.sample.describe(trainer, pl_module)
-        self.figure = draw_predictions(shown)
+        self.figure = draw_predictions(shown, classes=classes)
 
 
 def show_results(model: pl.LightningModule, data: Any, count: int = 9, seed: int = 42, **trainer: Any) -> Figure:
@@ -129,9 +118,11 @@ def show_results(model: pl.LightningModule, data: Any, count: int = 9, seed: int
     Raises:
         DataError: There are no validation images, or the module cannot be asked.
     """
+    check_types(show_results, {"model": model, "count": count, "seed": seed})
     looking = _Looking(count, seed)
     settings = {**_NOTHING_WRITTEN, "enable_progress_bar": False, **trainer, "callbacks": [looking]}
-    pl.Trainer(**settings).validate(model, data, verbose=False)
+    with without_noise():
+        pl.Trainer(**settings).validate(model, data, verbose=False)
     if looking.figure is None:
         raise DataError("There is nothing to show: the data has no validation images.")
     return looking.figure

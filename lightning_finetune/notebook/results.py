@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 
 from lightning_finetune.callbacks.epoch_table import EpochTable
-from lightning_finetune.engine.history import History
 from lightning_finetune.engine.range_test import Curve
 from lightning_finetune.engine.rates import LR, ends
-from lightning_finetune.run.phase_ends import bands_of, plan_of
 from lightning_finetune.show.epoch_lines import epoch_lines
+from lightning_finetune.show.figures.content import Band
+from lightning_finetune.show.histories import ShownHistory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # heavy, and only its name is needed
@@ -29,17 +29,17 @@ class Run:
         trainer: That ran it, with the module as ``trainer.lightning_module``.
         history: Rates, losses and metrics by optimizer step.
         table: A row per epoch.
+        bands: Its phases, in optimizer steps.
     """
 
     trainer: pl.Trainer
-    history: History
+    history: ShownHistory
     table: EpochTable
+    bands: Sequence[Band] = ()
 
     def plot(self) -> Figure:
         """Learning rates, losses and metrics over the steps of the run, its phases behind them."""
-        from lightning_finetune.show.figures.whole_run import draw_run  # only now, as it loads matplotlib
-
-        return draw_run(self.history, bands_of(plan_of(self.trainer)))
+        return self.history.plot(self.bands)
 
     def __repr__(self) -> str:
         return "\n".join(epoch_lines(self.table.rows, self.table.best))

@@ -87,6 +87,11 @@ class Grouping:
         self._decays = [group.get("weight_decay") for group in optimizer.param_groups]
 
     @property
+    def names(self) -> list[str]:
+        """Of the groups."""
+        return [group.name for group in self.groups]
+
+    @property
     def num_head(self) -> int:
         """How many groups ``"head"`` means."""
         return num_head_groups(self.groups)

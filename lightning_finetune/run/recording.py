@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import Parameter
 from typing_extensions import override
 
-from lightning_finetune.engine.history import History, Settings
+from lightning_finetune.engine.history import Settings
 from lightning_finetune.engine.param_groups import rate_of
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.errors import DataError
 from lightning_finetune.run.phase_ends import layers_of, size_on_device
 from lightning_finetune.run.trainer import callbacks, scalar_metrics
+from lightning_finetune.show.histories import ShownHistory
 from lightning_finetune.tasks.shared.batch_parts import images_of
 
 Sizes: TypeAlias = dict[str, list[tuple[Parameter, int]]]
@@ -31,7 +32,7 @@ class RecordingCallback(Callback):
     """
 
     def __init__(self) -> None:
-        self.history = History()
+        self.history = ShownHistory()
         self._records = True
         self._settings = Settings({})
         self._sizes: Sizes | None = None
@@ -44,7 +45,7 @@ class RecordingCallback(Callback):
             first = next(each for each in callbacks(trainer) if isinstance(each, RecordingCallback))
             self._records = first is self
             if self._records and trainer.global_step == 0:  # else a second `fit` goes on with the first
-                self.history = History()
+                self.history = ShownHistory()
             self.history = first.history
 
     @override

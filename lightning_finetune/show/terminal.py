@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_finetune.engine import schedules
-from lightning_finetune.engine.layer_groups import LayerGroup
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import ChosenRate
 from lightning_finetune.engine.rates import ends
+from lightning_finetune.engine.resize import Size
 
 if TYPE_CHECKING:
     import pandas as pd  # heavy, and only its name is needed
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _MOST_METRICS = 3  # what 80 columns hold
 
 
-def show_plan(plan: Plan, groups: Sequence[LayerGroup]) -> None:
+def show_plan(plan: Plan, names: Sequence[str]) -> None:
     """Print one row a phase: epochs, steps, what trains, at which rates, along which schedule, at which size."""
-    columns, rows = plan_rows(plan, groups)
+    columns, rows = plan_rows(plan, names)
     table = _table("Plan of the run", *columns)
     for row in rows:
         table.add_row(*row)
@@ -51,7 +51,7 @@ def plan_notes(plan: Plan) -> list[str]:
     return notes
 
 
-def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list[list[str]]]:
+def plan_rows(plan: Plan, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the table of a plan."""
     sized = any(phase.size is not None for phase in plan.phases)
     decays = any(phase.weight_decay is not None for phase in plan.phases)
@@ -59,26 +59,26 @@ def plan_rows(plan: Plan, groups: Sequence[LayerGroup]) -> tuple[list[str], list
     columns += ["weight decay"] if decays else []
     rows = []
     for index, phase in enumerate(plan.phases):
-        size = [f"{phase.size} px" if phase.size else "as is"] if sized else []
-        row = [str(index + 1), _epochs(plan, index), _steps(plan, index), _trains(plan, index, groups)]
+        size = [size_label(phase.size) or "as is"] if sized else []
+        row = [str(index + 1), _epochs(plan, index), _steps(plan, index), _trains(plan, index, names)]
         decay = ["as is" if phase.weight_decay is None else f"{phase.weight_decay:g}"] if decays else []
         rows.append([*row, rates(plan, index), schedules.title(phase.schedule), *size, *decay])
     return columns, rows
 
 
 def show_results(
-    plan: Plan, groups: Sequence[LayerGroup], results: Sequence[dict[str, float]], chosen: Mapping[int, ChosenRate]
+    plan: Plan, names: Sequence[str], results: Sequence[dict[str, float]], chosen: Mapping[int, ChosenRate]
 ) -> None:
     """Print one row a phase: what trained, and the metrics at its last epoch; then why which rate.
 
     Of more metrics than fit, losses and what validation measured stay.
     """
     seen = dict.fromkeys(name for metrics in results for name in metrics)
-    names = sorted(seen, key=_importance)[:_MOST_METRICS]  # stable: else as they were logged
-    table = _table("Phases and their results", "phase", "epochs", "trained", *names)
+    measured = sorted(seen, key=_importance)[:_MOST_METRICS]  # stable: else as they were logged
+    table = _table("Phases and their results", "phase", "epochs", "trained", *measured)
     for index, metrics in enumerate(results):
-        values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
-        table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, groups), *values)
+        values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in measured]
+        table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, names), *values)
     console = Console()
     console.print(table)
     for phase, what in sorted(chosen.items()):
@@ -123,6 +123,13 @@ def _steps(plan: Plan, phase: int) -> str:
     return f"{most}{'~' if plan.is_estimate(phase) else ''}{plan.steps[phase]}"
 
 
+def size_label(size: int | Size | None) -> str:
+    """The size of images; nothing where it is left alone."""
+    if size is None:
+        return ""
+    return f"{size} px" if isinstance(size, int) else f"{size[0]}x{size[1]} px"
+
+
 def _epochs(plan: Plan, phase: int) -> str:
     first = plan.first_epoch(phase) + 1
     count = plan.phases[phase].epochs
@@ -132,14 +139,14 @@ def _epochs(plan: Plan, phase: int) -> str:
     return f"{first}{planned}" if count == 1 else f"{first}-{first + count - 1}{planned}"
 
 
-def _trains(plan: Plan, phase: int, groups: Sequence[LayerGroup]) -> str:
+def _trains(plan: Plan, phase: int, names: Sequence[str]) -> str:
     count = plan.trained(phase)
     if count is None:
         return "as it is"
-    if count == len(groups):
+    if count == len(names):
         return f"all {count} groups"
-    named = groups[-1].name if count == 1 else f"{groups[-count].name} to {groups[-1].name}"
-    return f"{named} ({count} of {len(groups)})"
+    named = names[-1] if count == 1 else f"{names[-count]} to {names[-1]}"
+    return f"{named} ({count} of {len(names)})"
 
 
 def rates(plan: Plan, phase: int) -> str:

@@ -21,11 +21,11 @@ from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import check_class_weights, not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
-from lightning_finetune.tasks.shared.sources import path_of
-from lightning_finetune.tasks.shared.verdicts import Verdict, columns, of_classes, ranked
+from lightning_finetune.tasks.shared.sources import named, path_of
+from lightning_finetune.tasks.shared.verdicts import Verdict, columns, in_words, of_classes, ranked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """What a classifier says about one image.
 
@@ -40,6 +40,9 @@ class Prediction:
     probability: float
     probabilities: Mapping[str, float]
     source: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"Prediction{named(self.source)}: {in_words(self.probabilities)}"
 
 
 class ImageClassifier(BaseTask):

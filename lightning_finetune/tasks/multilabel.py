@@ -26,8 +26,8 @@ from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import choose, not_plain
 from lightning_finetune.tasks.shared.csv_cells import joined
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
-from lightning_finetune.tasks.shared.sources import path_of
-from lightning_finetune.tasks.shared.verdicts import Verdict, columns, of_labels, ranked
+from lightning_finetune.tasks.shared.sources import named, path_of
+from lightning_finetune.tasks.shared.verdicts import Verdict, columns, in_words, of_labels, ranked
 
 Tuning: TypeAlias = Literal["tuned", "tuned_per_label"]
 
@@ -41,7 +41,7 @@ RANKED = 1000
 """Labels up to which mean average precision is measured: it keeps every probability of the whole validation set."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LabelsPrediction:
     """What a multi-label classifier says about one image.
 
@@ -54,6 +54,10 @@ class LabelsPrediction:
     labels: tuple[str, ...]
     probabilities: Mapping[str, float]
     source: Path | None = None
+
+    def __repr__(self) -> str:
+        labels = ", ".join(self.labels) or "no label"
+        return f"LabelsPrediction{named(self.source)}: {labels} ({in_words(self.probabilities)})"
 
 
 class MultiLabelClassifier(BaseTask):

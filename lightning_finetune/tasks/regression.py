@@ -23,7 +23,7 @@ from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import choose, not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
-from lightning_finetune.tasks.shared.sources import path_of
+from lightning_finetune.tasks.shared.sources import named, path_of
 from lightning_finetune.tasks.shared.verdicts import Verdict, of_numbers
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NumberLoss: TypeAlias = Literal["mse", "mae", "huber"]
 _LOSSES: dict[str, type[nn.Module]] = {"mse": nn.MSELoss, "mae": nn.L1Loss, "huber": nn.HuberLoss}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NumbersPrediction:
     """What a regressor says about one image.
 
@@ -44,6 +44,10 @@ class NumbersPrediction:
 
     numbers: Mapping[str, float]
     source: Path | None = None
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name} {number:.4g}" for name, number in self.numbers.items())
+        return f"NumbersPrediction{named(self.source)}: {numbers}"
 
     @property
     def number(self) -> float:

@@ -30,16 +30,17 @@ from lightning_finetune.tasks.shared.sources import (
     all_of,
     known_preprocessing,
     list_sources,
+    named,
     normalize,
     original_size,
     path_of,
 )
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 from lightning_finetune.tasks.shared.tiling import check_tile, evaluating, in_tiles, largest, rows_in_tiles, scaled
-from lightning_finetune.tasks.shared.verdicts import Verdict, of_masks
+from lightning_finetune.tasks.shared.verdicts import Verdict, in_words, of_masks
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MaskPrediction:
     """What a segmenter says about one image.
 
@@ -52,6 +53,13 @@ class MaskPrediction:
     mask: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     source: Path | None = None
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.classes))
+        order = np.argsort(-counts, kind="stable")
+        shares = {self.classes[place]: counts[place] / self.mask.size for place in order if counts[place]}
+        height, width = self.mask.shape
+        return f"MaskPrediction{named(self.source)}, {height} x {width} pixels: {in_words(shares)}"
 
 
 class SemanticSegmenter(BaseTask):

@@ -49,3 +49,10 @@ def test_a_new_peak_keeps_ratios_and_form(lr, scaled):
 def test_what_is_no_rate_is_refused(lr):
     with pytest.raises(PhaseError, match="`lr` of a phase"):
         Rates.of(lr)
+
+
+def test_a_pair_that_is_upside_down_is_refused_and_a_list_is_one_rate_per_group():
+    with pytest.raises(PhaseError, match=r"as \(low, high\).*got \(0.0003, 1e-05\)"):
+        Rates.of((3e-4, 1e-5))
+    assert Rates.of([3e-4, 1e-5, 1e-4]).values == (3e-4, 1e-5, 1e-4)
+    assert Rates.of((1e-4, 1e-4)).values == (1e-4, 1e-4)

@@ -44,6 +44,9 @@ IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FEW = 5
 """Names of classes that are shown of many."""
 
+_NOUNS = {"multi": ("label", "labels"), "number": ("number", "numbers")}
+"""What is told apart, or measured, by the kind of the labels; else classes."""
+
 
 class ImageDataModule(LightningDataModule):
     """Images, split and labelled, as a Lightning data module.
@@ -129,8 +132,9 @@ class ImageDataModule(LightningDataModule):
             f"{(self.splits == split).sum():,} {split.name.lower()}" for split in Split if self._has(split)
         )
         names = ", ".join(self.classes[:_FEW]) + (", …" if len(self.classes) > _FEW else "")
+        noun = _NOUNS.get(self.kind, ("class", "classes"))[self.num_classes != 1]
         height, width = self.size
-        said = f"{counts} images, {self.num_classes} classes ({names}), {height} x {width} pixels, "
+        said = f"{counts} images, {self.num_classes} {noun} ({names}), {height} x {width} pixels, "
         return f"{type(self).__name__}: {said}batches of {self.batch_size}"
 
     __str__ = __repr__  # Lightning's lists the loaders' sizes, and makes them for it

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_finetune.show.figures.cell import CellFigure
+
 _READABLE = 25  # classes up to which numbers fit into their cells
 _COUNTED = 10_000  # from which on, as of pixels, shares of the true class stand in place of counts
 _NAMED = 60  # classes up to which names do not overlap
@@ -31,7 +33,7 @@ def draw_confusion(panels: Sequence[Panel], title: str = "") -> Figure:
     columns = math.ceil(math.sqrt(len(panels)))
     rows = -(-len(panels) // columns)
     side = min(3 + 0.4 * len(panels[0][1]), 14) if len(panels) == 1 else 2.2
-    figure = Figure(figsize=(side * columns, side * rows), layout="constrained")
+    figure = CellFigure(figsize=(side * columns, side * rows), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     places = figure.subplots(rows, columns, squeeze=False).flatten()
     for place, (title, names, counts) in zip(places, panels, strict=False):

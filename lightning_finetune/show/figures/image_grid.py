@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
+from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.content import Pixels
-from lightning_finetune.show.figures.predictions import class_colour, overlay
+from lightning_finetune.show.figures.predictions import add_legend, overlay
 
 
 def batch_figure(
@@ -30,14 +30,12 @@ def batch_figure(
     """
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(3 * columns, 3.2 * rows), layout="constrained")
+    figure = CellFigure(figsize=(3 * columns, 3.2 * rows), layout="constrained")
     for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.set_axis_off()
         if number < len(images):
             axes.imshow(images[number] if masks is None else overlay(images[number], masks[number]))
             axes.set_title("" if titles is None else titles[number], fontsize=9)
     if masks is not None:
-        ids = [number for number in np.unique(masks).tolist() if number >= 0]
-        patches = [Patch(color=class_colour(number), label=classes[number]) for number in ids]
-        figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
+        add_legend(figure, masks, classes)
     return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,35 +12,57 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.content import Pixels, Shown
 
 _ROWS = 2**22
 """Values of an image that are mixed at once."""
 
+_MOST_LINES = 5
+"""Of a caption."""
+
 _PALETTE = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]  # a list of 20 triples
 _RIGHT, _WRONG, _NEUTRAL = "#228833", "#cc3311", "#444444"
 
 
-def draw_predictions(shown: Sequence[Shown], title: str = "") -> Figure:
+def draw_predictions(shown: Sequence[Shown], title: str = "", classes: Sequence[str] = ()) -> Figure:
     """A grid of images, each under its truth and prediction; wrong ones framed and written in red.
 
     Args:
         shown: At least one.
         title: Above the grid.
+        classes: Names of the ids in masks, for the legend of their colours.
     """
     columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
     wide = 2 if shown[0].masks is not None else 1
-    figure = Figure(figsize=(2.3 * columns * wide, 2.75 * rows + 0.5), layout="constrained")
+    figure = CellFigure(figsize=(2.3 * columns * wide, 2.75 * rows + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, item in zip(panels, shown, strict=False):
         _draw_one(panel, item)
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
-    if title:
-        figure.suptitle(title)
+    figure.suptitle("\n".join(filter(None, [title, _how_to_read(shown)])), fontsize="medium")
+    if classes:
+        add_legend(figure, [mask for item in shown for mask in item.masks or ()], classes)
     return figure
+
+
+def _how_to_read(shown: Sequence[Shown]) -> str:
+    """What the captions leave unsaid."""
+    if shown[0].masks is not None:
+        return "left: the true mask, right: the predicted one"
+    return "red: wrong, with the truth below" if any(item.wrong for item in shown) else ""
+
+
+def add_legend(figure: Figure, masks: Iterable[npt.NDArray[np.int64]], classes: Sequence[str]) -> None:
+    """Name the colours of an :func:`overlay` below all panels: those of the ids that ``masks`` hold."""
+    ids = sorted({number for mask in masks for number in np.unique(mask).tolist() if 0 <= number < len(classes)})
+    patches = [Patch(color=class_colour(number), label=classes[number]) for number in ids]
+    if patches:
+        figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
 
 
 def _draw_one(panel: Axes, item: Shown) -> None:
@@ -56,8 +78,8 @@ def _draw_one(panel: Axes, item: Shown) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    """At most two, of the width of an image."""
-    return textwrap.wrap(text, 34, max_lines=2, placeholder=" …")
+    """Of the width of an image; as many as several labels need."""
+    return textwrap.wrap(text, 34, max_lines=_MOST_LINES, placeholder=" …")
 
 
 def overlay(image: Pixels, mask: npt.NDArray[np.int64], opacity: float = 0.55) -> Pixels:

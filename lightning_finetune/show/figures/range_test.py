@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lightning_finetune.engine.range_test import Curve
 from lightning_finetune.show.curves import range_chart
+from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.lines import draw_chart
 
 
@@ -18,6 +19,6 @@ def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
         curve: With its suggestions.
         chosen: A rate, or the lower and the upper one of a slice.
     """
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    figure = CellFigure(figsize=(9, 4.5), layout="constrained")
     draw_chart(figure.subplots(), range_chart(curve, chosen))
     return figure

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lightning_finetune.engine.history import History
 from lightning_finetune.show.curves import RunCharts
+from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.content import Band
 from lightning_finetune.show.figures.lines import draw_chart
 
@@ -27,7 +28,7 @@ def draw_run(history: History, bands: Sequence[Band] = (), title: str = "") -> F
     charts = RunCharts(history, None, bands, max(history.steps, default=0) + 1)
     metrics = charts.metrics(name for name in history.measured if "loss" not in name)
     shown = [chart for chart in (charts.losses(), metrics, charts.rates()) if chart is not None]
-    figure = Figure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
+    figure = CellFigure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
     figure.suptitle(title, fontsize="medium", ha="right", x=0.99)
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for panel, chart in zip(panels, shown, strict=True):

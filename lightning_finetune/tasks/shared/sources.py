@@ -47,6 +47,11 @@ def path_of(source: ImageSource) -> Path | None:
     return Path(source) if isinstance(source, (str, Path)) else None
 
 
+def named(file: Path | None) -> str:
+    """What a prediction says of the file that it is of; nothing where there is none."""
+    return "" if file is None else f" of {file}"
+
+
 def known_preprocessing(preprocessing: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """``preprocessing``, if it says at which size images are made.
 

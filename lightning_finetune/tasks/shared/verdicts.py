@@ -141,6 +141,12 @@ def ranked(probabilities: Tensor, names: Sequence[str]) -> dict[str, float]:
     return {names[place]: float(probabilities[place]) for place in order}
 
 
+def in_words(probabilities: Mapping[str, float], most: int = 5) -> str:
+    """Shares of the whole by name, as a sentence has them; of many the first ``most``."""
+    shown = [f"{name} {share:.1%}" for name, share in list(probabilities.items())[:most]]
+    return ", ".join([*shown, *["…"] * (len(probabilities) > most)])
+
+
 def columns(probabilities: Mapping[str, float], names: Sequence[str]) -> dict[str, object]:
     """Probabilities as cells of a table, in the order of ``names``."""
     return {f"p({name})": f"{probabilities[name]:.6f}" for name in names}

@@ -15,7 +15,7 @@ def test_wrong_ones_say_so_and_what_is_true() -> None:
     assert figure.axes[0].spines["left"].get_edgecolor() != figure.axes[1].spines["left"].get_edgecolor()
 
 
-def test_numbers_stand_above_the_true_ones_in_at_most_two_lines_each() -> None:
+def test_numbers_stand_above_the_true_ones_in_lines_of_the_width_of_an_image() -> None:
     said, truth = ("red 12.25, green 7.5, blue 3.25, alpha 5.5, depth 9.125", "red 11.5, green 8.25")
     panel = draw_predictions([Shown(GREY, truth, said, None)]).axes[0]
     assert panel.get_title() == "red 12.25, green 7.5, blue 3.25,\nalpha 5.5, depth 9.125\nis red 11.5, green 8.25"
@@ -32,6 +32,20 @@ def test_masks_lie_side_by_side_over_the_image() -> None:
     drawn = panel.images[0].get_array()
     assert drawn.shape == (8, 16, 3)
     assert (drawn[0, 0] != drawn[0, 15]).any()
+
+
+def test_masks_have_a_legend_of_the_classes_that_are_seen_and_say_which_is_which() -> None:
+    masks = (np.array([[0, 2]]), np.array([[-1, 2]]))
+    figure = draw_predictions([Shown(GREY[:1, :2], "", "half", None, masks)], "Predictions", ["road", "sky", "tree"])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["road", "tree"]
+    assert figure.get_suptitle() == "Predictions\nleft: the true mask, right: the predicted one"
+
+
+def test_captions_hold_eight_labels_whole() -> None:
+    labels = ", ".join(["bare-soil", "buildings", "cars", "grass", "mobile-home", "pavement", "trees", "water"])
+    panel = draw_predictions([Shown(GREY, labels, labels, True)]).axes[0]
+    assert panel.get_title().replace("\n", " ") == f"✗ {labels} is {labels}"
 
 
 def test_negative_ids_leave_the_image_bare() -> None:
