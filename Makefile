@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A process a core, each with one thread: two cores take half of the time of one.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal --durations=25
 
 .PHONY: demo notebooks test test-all test-lowest test-modules lint docs bench clean
 
@@ -15,7 +17,7 @@ notebooks: $(STAMP)
 	PETS=data/satellite/images $(BIN)/python examples/notebooks/build.py
 
 test: lint
-	$(BIN)/python -m pytest --durations=25
+	$(PYTEST)
 
 # The suite with the lowest versions that pyproject.toml allows; ONNX needs a newer torch (docs/after-training.md).
 test-lowest:
@@ -33,7 +35,7 @@ test-modules:
 	$(VENV)-modules/bin/python -m pytest tests/modules
 
 test-all: lint
-	$(BIN)/python -m pytest -m "slow or not slow" --durations=25
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
