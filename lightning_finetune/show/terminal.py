@@ -27,10 +27,7 @@ def show_plan(plan: Plan, names: Sequence[str]) -> None:
     table = _table("Plan of the run", *columns)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(table)
-    for note in plan_notes(plan):
-        console.print(note, highlight=False)
+    _print(table, *plan_notes(plan))
 
 
 def plan_notes(plan: Plan) -> list[str]:
@@ -79,10 +76,7 @@ def show_results(
     for index, metrics in enumerate(results):
         values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in measured]
         table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, names), *values)
-    console = Console()
-    console.print(table)
-    for phase, what in sorted(chosen.items()):
-        console.print(f"Phase {phase + 1} at {rates(plan, phase)}: {what.reason}.", highlight=False)
+    _print(table, *(f"Phase {phase + 1} at {rates(plan, phase)}: {chosen[phase].reason}." for phase in sorted(chosen)))
 
 
 def result_rows(plan: Plan, results: Sequence[dict[str, float]]) -> tuple[list[str], list[list[float | int | str]]]:
@@ -104,15 +98,20 @@ def show_suggestions(chosen: ChosenRate) -> None:
     table = _table("Learning rates that the curve suggests", "suggestion", "rate")
     for name, lr in chosen.curve.suggestions.items():
         table.add_row(name, f"{lr:.2e}")
-    console = Console()
-    console.print(table)
-    console.print(f"Take {' to '.join(map(_rate, ends(chosen.lr)))}: {chosen.reason}.", highlight=False)
+    _print(table, f"Take {' to '.join(map(_rate, ends(chosen.lr)))}: {chosen.reason}.")
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.pad_edge = False
     return table
+
+
+def _print(table: Table, *notes: str) -> None:
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
 
 
 def _steps(plan: Plan, phase: int) -> str:
@@ -169,4 +168,4 @@ def show_table(title: str, frame: pd.DataFrame) -> None:
     table = _table(title, *map(str, frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    Console().print(table)
+    _print(table)

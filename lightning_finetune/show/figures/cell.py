@@ -1,9 +1,11 @@
-"""A figure that a cell of a notebook shows."""
+"""Figures that a cell of a notebook shows."""
 
 from __future__ import annotations
 
 import io
+import math
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
@@ -14,3 +16,21 @@ class CellFigure(Figure):
         picture = io.BytesIO()
         self.savefig(picture, format="png", dpi=80)
         return picture.getvalue()
+
+
+def grid(count: int, width: float, height: float, above: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, about as many in a row as in a column.
+
+    Args:
+        count: At least one.
+        width: Of each, in inches.
+        height: Of each.
+        above: Height of what stands over all of them.
+    """
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    figure = CellFigure(figsize=(width * columns, height * rows + above), layout="constrained")
+    panels: list[Axes] = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, panels[:count]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_finetune.show.figures.cell import CellFigure
+from lightning_finetune.show.figures.cell import grid
 
 _READABLE = 25  # classes up to which numbers fit into their cells
 _COUNTED = 10_000  # from which on, as of pixels, shares of the true class stand in place of counts
@@ -30,17 +29,12 @@ def draw_confusion(panels: Sequence[Panel], title: str = "") -> Figure:
             several small ones.
         title: Above all.
     """
-    columns = math.ceil(math.sqrt(len(panels)))
-    rows = -(-len(panels) // columns)
     side = min(3 + 0.4 * len(panels[0][1]), 14) if len(panels) == 1 else 2.2
-    figure = CellFigure(figsize=(side * columns, side * rows), layout="constrained")
+    figure, places = grid(len(panels), side, side)
     figure.suptitle(title, fontsize="medium")
-    places = figure.subplots(rows, columns, squeeze=False).flatten()
-    for place, (title, names, counts) in zip(places, panels, strict=False):
+    for place, (title, names, counts) in zip(places, panels, strict=True):
         _draw(place, counts, names)
         place.set_title(title, fontsize=9)
-    for place in places[len(panels) :]:
-        place.set_axis_off()
     return figure
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from lightning_finetune.show.figures.cell import CellFigure
+from lightning_finetune.show.figures.cell import grid
 from lightning_finetune.show.figures.content import Pixels
 from lightning_finetune.show.figures.predictions import add_legend, overlay
 
@@ -28,14 +27,11 @@ def batch_figure(
         masks: Class ids ``[h, w]``, laid over each; negative ones are left bare.
         classes: The names of the classes in masks.
     """
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    figure = CellFigure(figsize=(3 * columns, 3.2 * rows), layout="constrained")
-    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set_axis_off()
-        if number < len(images):
-            axes.imshow(images[number] if masks is None else overlay(images[number], masks[number]))
-            axes.set_title("" if titles is None else titles[number], fontsize=9)
+    figure, panels = grid(len(images), 3, 3.2)
+    for number, panel in enumerate(panels):
+        panel.set_axis_off()
+        panel.imshow(images[number] if masks is None else overlay(images[number], masks[number]))
+        panel.set_title("" if titles is None else titles[number], fontsize=9)
     if masks is not None:
         add_legend(figure, masks, classes)
     return figure

@@ -31,7 +31,7 @@ def draw_chart(panel: Axes, chart: Chart) -> None:
 
     Args:
         panel: Empty.
-        chart: What to draw; its phases are left to :func:`~lightning_finetune.show.figures.whole_run.finish`.
+        chart: What to draw; its phases are left to :func:`~lightning_finetune.show.figures.whole_run.draw_charts`.
     """
     for line in filter(lambda line: line.points, chart.lines):
         _draw_line(panel, chart, line)

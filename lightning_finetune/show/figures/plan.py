@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 from lightning_finetune.engine.history import LIMIT, planned
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.show.curves import RunCharts
-from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.content import Band
-from lightning_finetune.show.figures.lines import draw_chart
-from lightning_finetune.show.figures.whole_run import finish
+from lightning_finetune.show.figures.whole_run import draw_charts
 
 
 def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure:
@@ -26,10 +24,4 @@ def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure
     """
     history = planned([plan], names, range(0, len(plan), math.ceil(len(plan) / LIMIT)))
     charts = RunCharts(history, None, bands, len(plan))
-    shown = [chart for chart in (charts.rates(), charts.momentum()) if chart is not None]
-    figure = CellFigure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0].tolist()
-    for panel, chart in zip(panels, shown, strict=True):
-        draw_chart(panel, chart)
-    finish(panels, bands)
-    return figure
+    return draw_charts([charts.rates(), charts.momentum()], bands)

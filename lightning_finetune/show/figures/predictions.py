@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from lightning_finetune.show.figures.cell import CellFigure
+from lightning_finetune.show.figures.cell import grid
 from lightning_finetune.show.figures.content import Pixels, Shown
 
 _ROWS = 2**22
@@ -35,15 +34,9 @@ def draw_predictions(shown: Sequence[Shown], title: str = "", classes: Sequence[
         title: Above the grid.
         classes: Names of the ids in masks, for the legend of their colours.
     """
-    columns = math.ceil(math.sqrt(len(shown)))
-    rows = math.ceil(len(shown) / columns)
-    wide = 2 if shown[0].masks is not None else 1
-    figure = CellFigure(figsize=(2.3 * columns * wide, 2.75 * rows + 0.5), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for panel, item in zip(panels, shown, strict=False):
+    figure, panels = grid(len(shown), 2.3 if shown[0].masks is None else 4.6, 2.75, above=0.5)
+    for panel, item in zip(panels, shown, strict=True):
         _draw_one(panel, item)
-    for panel in panels[len(shown) :]:
-        panel.set_axis_off()
     figure.suptitle("\n".join(filter(None, [title, _how_to_read(shown)])), fontsize="medium")
     if classes:
         add_legend(figure, [mask for item in shown for mask in item.masks or ()], classes)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_finetune.engine.history import History
+from lightning_finetune.show.charts import Chart
 from lightning_finetune.show.curves import RunCharts
 from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.content import Band
@@ -27,20 +28,29 @@ def draw_run(history: History, bands: Sequence[Band] = (), title: str = "") -> F
     """
     charts = RunCharts(history, None, bands, max(history.steps, default=0) + 1)
     metrics = charts.metrics(name for name in history.measured if "loss" not in name)
-    shown = [chart for chart in (charts.losses(), metrics, charts.rates()) if chart is not None]
-    figure = CellFigure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
+    figure = draw_charts([charts.losses(), metrics, charts.rates()], bands)
     figure.suptitle(title, fontsize="medium", ha="right", x=0.99)
-    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0].tolist()
-    for panel, chart in zip(panels, shown, strict=True):
-        draw_chart(panel, chart)
-    finish(panels, bands)
     return figure
 
 
-def finish(panels: Sequence[Axes], bands: Sequence[Band]) -> None:
+def draw_charts(charts: Sequence[Chart | None], bands: Sequence[Band]) -> Figure:
+    """One chart below the other over the same steps, with the phases behind them; those that are None are left out."""
+    shown = [chart for chart in charts if chart is not None]
+    figure = CellFigure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0].tolist()
+    for panel, chart in zip(panels, shown, strict=True):
+        draw_chart(panel, chart)
+    _finish(panels, bands)
+    return figure
+
+
+def _finish(panels: Sequence[Axes], bands: Sequence[Band]) -> None:
     """Put the phases behind panels that share their steps, with their names above the first."""
     for panel in panels:
-        dress(panel, bands)
+        for band in bands[::2]:
+            panel.axvspan(band.start, band.end, color=_SHADE, zorder=0)
+        if bands:
+            panel.set_xlim(bands[0].start, bands[-1].end)
         panel.label_outer()
     lines = _lines(bands)
     for place, band in enumerate(bands):
@@ -59,12 +69,3 @@ def _lines(bands: Sequence[Band]) -> int:
 
     fitting = (lines for lines in range(1, _MOST_LINES) if not any(map(touch, bands, bands[lines:])))
     return next(fitting, _MOST_LINES)
-
-
-def dress(panel: Axes, bands: Sequence[Band]) -> None:
-    """Put the phases behind a panel."""
-    for place, band in enumerate(bands):
-        if place % 2 == 0:
-            panel.axvspan(band.start, band.end, color=_SHADE, zorder=0)
-    if bands:
-        panel.set_xlim(bands[0].start, bands[-1].end)
