@@ -16,6 +16,8 @@ from tests.docs.pages import PAGES, ROOT, blocks, name_of
 QUICK = "docs/callbacks/fine-tune.md"
 """The one page that trains in the default tests; the others that train are slow."""
 
+TRAINS = re.compile(r"\.fit\(|\bfine_tune\(")
+
 DONE = {"plan", "show-batch", "diagnose", "interpret", "validate"}
 """Subcommands that are cheap enough to be carried out; of the others every word is parsed."""
 
@@ -25,7 +27,7 @@ def pages(language: str) -> list:
     found = [(page, "".join(blocks(page, language))) for page in PAGES]
     return [
         pytest.param(
-            page, id=name_of(page), marks=[pytest.mark.slow] if ".fit(" in code and name_of(page) != QUICK else []
+            page, id=name_of(page), marks=[pytest.mark.slow] if TRAINS.search(code) and name_of(page) != QUICK else []
         )
         for page, code in found
         if code

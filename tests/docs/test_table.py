@@ -1,4 +1,4 @@
-"""The README's table: every tick of ours leads to a test that holds it, and every cell is what was seen in a run."""
+"""The tables of comparison: our ticks lead to tests that hold them, and every cell is what was seen in a run."""
 
 import json
 import re
@@ -20,9 +20,25 @@ TITLES = {
 }
 
 
-def table() -> dict[str, dict[str, str]]:
-    """Cells by row and library, as they stand in the README."""
-    lines = (ROOT / "README.md").read_text().partition("## What it can do")[2].splitlines()
+PLAIN = {
+    "Trains the head, then all layers, each time with its own schedule, in one run": "One cycle for each phase of "
+    "freezing, in one run",
+    "Gives early layers smaller learning rates, in any model": "Rates spread over layer groups, in any model, from the "
+    "first step",
+    "Searches a learning rate without changing the run": "Range test leaves no trace",
+    "Trains on small images first, then on larger ones": "Images grow during the run",
+    "Shows the whole run before it starts": "The whole run is shown before it starts",
+    "Says in words what went wrong": "A run is diagnosed in words",
+    "Keeps several GPUs in step when it unfreezes layers": "Replicas stay equal through an unfreezing under DDP",
+    "Goes on after a crash within an epoch, with the same result to the bit": "Killed within an epoch, resumes to the "
+    "same bits",
+}
+"""What the README calls rows of the long table."""
+
+
+def table(page: str = "docs/comparison.md") -> dict[str, dict[str, str]]:
+    """Cells by row and library, as they stand on a page."""
+    lines = (ROOT / page).read_text().partition("# Compared with others")[2].partition("\n## ")[0].splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     head, _, *body = rows
     return {name: dict(zip([TITLES[title] for title in head[1:]], cells, strict=True)) for name, *cells in body}
@@ -43,7 +59,7 @@ def sign(cell: str) -> str:
 
 def linked(cell: str) -> str | None:
     found = re.search(r"\]\((.*?)\)", cell)
-    return found[1] if found else None
+    return found[1].removeprefix("../") if found else None
 
 
 def test_every_tick_of_ours_leads_to_a_test_or_a_benchmark():
@@ -65,3 +81,10 @@ def test_our_ticks_lead_to_the_tests_that_hold_them():
             assert f"def {name}(" in (ROOT / file).read_text(), f"{file} has no {name}"
         link = linked(table()[row["name"]]["lightning_finetune"])
         assert link is None or link.startswith("benchmarks/") or link in {file for file, _, _ in tests}
+
+
+def test_the_readme_says_the_same_in_plain_words():
+    long, short = table(), table("README.md")
+    assert {PLAIN[name]: cells for name, cells in short.items()} == {
+        name: {key: sign(cell) for key, cell in long[name].items()} for name in PLAIN.values()
+    }
