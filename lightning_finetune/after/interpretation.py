@@ -119,8 +119,13 @@ class Interpretation:
         return _frame(report.set_index(report.columns[0]))
 
     def worst(self, k: int = 10) -> pd.DataFrame:
-        """The ``k`` rows of :meth:`report` with the lowest F1, or what else the task is judged by."""
-        return _frame(self.report().sort_values(self.task.judged_by).head(k).reset_index())
+        """The ``k`` rows of :meth:`report` with the lowest F1, or what else the task is judged by.
+
+        A class that no image shows, such as the one of ``ignore_index``, cannot be judged and is left out.
+        """
+        report = self.report()
+        shown = report[report["support"] > 0] if "support" in report else report
+        return _frame(shown.sort_values(self.task.judged_by).head(k).reset_index())
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables that there are of this task, by the names of their files."""

@@ -10,9 +10,11 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix, multilabel_confusion_matrix, precision_recall_fscore_support
 
 from lightning_finetune import interpret
+from lightning_finetune.after.interpretation import Interpretation
 from lightning_finetune.data.image_data import ImageData
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
+from lightning_finetune.tasks.measures.confusion import Confusion
 from tests.tasks.photos import photo
 
 
@@ -140,3 +142,11 @@ def test_binary_masks_are_learned_and_counted_without_what_is_ignored(halves, tr
     np.testing.assert_allclose(found.items["pixel_accuracy"], shares, atol=1e-6)
     found.save(halves / "out")
     assert pd.read_csv(halves / "out/report.csv")["class"].tolist() == ["dark", "bright"]
+
+
+def test_a_class_that_no_mask_shows_is_not_among_the_worst():
+    task = UNetSegmenter(backbone="resnet18", num_classes=3, weights=False, ignore_index=2)
+    counts = np.array([[5, 3, 1], [0, 4, 2], [0, 0, 0]])  # Void is predicted, and never true
+    found = Interpretation(task, None, (64, 64), pd.DataFrame(), Confusion(counts, ["road", "sky", "Void"]))
+    assert found.report().index.tolist() == ["road", "sky", "Void"]
+    assert sorted(found.worst()["class"]) == ["road", "sky"]
