@@ -7,7 +7,7 @@ image sizes, unfreezings, range tests, two workers); ``foreign``, a module and s
 ``command``, ``lightning-finetune fit`` with its callbacks and files. Each saves every third step. Then, again and
 again, the same run is killed with SIGKILL, workers included, at a random moment, and started anew until it ends.
 Weights, optimizer and metrics must be those of the whole run, bit for bit. Prints what was going on at the kills, and
-each run that differs.
+each run that differs. Moments are drawn in time of the processor, so that what else runs there does not move them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,24 +90,27 @@ class Runs:
         )
 
     def whole(self, folder: Path) -> tuple[float, float]:
-        """Make the run that nobody kills; seconds after which it began to train, and ended."""
-        clock = time.perf_counter()
+        """Make the run that nobody kills; seconds of the processor after which it began to train, and ended."""
         process = self.start(folder)
-        began = None
+        began, last = None, 0.0
         while process.poll() is None:
+            last = max(last, spent_by(process))
             if began is None and (folder / MOMENT).exists():
-                began = time.perf_counter() - clock
+                began = last
             time.sleep(0.02)
         if process.returncode or began is None:
             raise SystemExit(f"The run fails by itself:\n{(folder / 'log.txt').read_text()[-3000:]}")
-        return began, time.perf_counter() - clock
+        return began, last
 
     def killed(self, number: int, draws: random.Random) -> tuple[str, list[str]]:
         """Kill a run, and start it again; what it was doing, and what is then not as in the whole run."""
         folder = self.folder / str(number)
         process = self.start(folder)
-        time.sleep(draws.uniform(self.began, self.ended))
-        os.killpg(process.pid, signal.SIGKILL)
+        moment_to_kill = draws.uniform(self.began, self.ended)
+        while process.poll() is None and spent_by(process) < moment_to_kill:
+            time.sleep(0.01)
+        with suppress(ProcessLookupError):  # it may have ended
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         moment = "after the end" if (folder / ENDED).exists() else said_in(folder)
         if not (folder / ENDED).exists() and self.start(folder).wait(timeout=1200):
@@ -114,6 +118,15 @@ class Runs:
         expected, got = (torch.load(one / ENDED) for one in (self.folder / "whole", folder))
         shutil.rmtree(folder)
         return moment, [part for part in expected if not equal(expected[part], got[part])]
+
+
+def spent_by(process: subprocess.Popen[bytes]) -> float:
+    """Seconds of the processor that a process has had, its workers not counted; 0 after its end. Linux only."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def said_in(folder: Path) -> str:

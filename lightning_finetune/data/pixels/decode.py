@@ -8,11 +8,18 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from lightning_finetune.data.pixels.depth import Depth, Range, depth_of, is_cut, range_of, to_bytes
-from lightning_finetune.data.pixels.image_files import ARRAY, UNREADABLE, is_array, open_image, read_array, unreadable
+from lightning_finetune.data.pixels.image_files import (
+    ARRAY,
+    decoded,
+    is_array,
+    lies_on_its_side,
+    open_image,
+    read_array,
+)
 from lightning_finetune.data.pixels.mask_values import Ids, MaskSource, mask_values
 from lightning_finetune.errors import DataError
 
@@ -95,8 +102,8 @@ def image_size(source: str | Path) -> Size:
         DataError: It is no image.
     """
     if is_array(source):
-        height, width = read_array(source).shape[:2]
-        return height, width
+        pixels = _from_array(read_array(source), source)
+        return pixels.size[::-1] if isinstance(pixels, Image.Image) else (pixels.shape[0], pixels.shape[1])
     with open_image(source) as image:
         return upright_size(image)
 
@@ -104,7 +111,7 @@ def image_size(source: str | Path) -> Size:
 def upright_size(image: Image.Image) -> Size:
     """Height and width of an image as it is seen."""
     width, height = image.size
-    return (width, height) if _on_its_side(image) else (height, width)
+    return (width, height) if lies_on_its_side(image) else (height, width)
 
 
 def decode_fully(path: str | Path, channels: int = 3) -> Range:
@@ -151,24 +158,13 @@ def _open(source: ImageSource, size: Size) -> Image.Image | Pixels:
         return _from_array(source)
     if isinstance(source, (str, Path)) and is_array(source):
         return _from_array(read_array(source), source)
-    image = source if isinstance(source, Image.Image) else open_image(source)
-    try:
-        image.draft(None, size if _on_its_side(image) else size[::-1])
-        image.load()
-    except UNREADABLE as error:
-        raise unreadable(source, error) from error
-    return ImageOps.exif_transpose(image)
+    return decoded(source, size)
 
 
 def file_depth(path: str | Path) -> Depth:
     """What the values of an image file may be, by its type alone."""
     with open_image(path) as image:
         return Depth.CUT if is_cut(image) else depth_of(image)
-
-
-def _on_its_side(image: Image.Image) -> bool:
-    """Whether EXIF says (orientations 5 to 8) that height and width change places."""
-    return bool(image.getexif().get(0x0112, 1) >= 5)
 
 
 def _from_array(source: npt.NDArray[np.uint8] | Tensor, origin: object = "an array") -> Image.Image | Pixels:

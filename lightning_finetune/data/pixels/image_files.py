@@ -21,8 +21,41 @@ FORMATS = (
 )  # fmt: skip
 """What is read; the others that Pillow knows are documents, video, or start other programs (EPS: Ghostscript)."""
 
+LARGEST = 2**32
+"""Bytes of a file that holds an array, which is read whole; images in other formats have Pillow's limit of pixels."""
+
 # Pillow's parsers raise whatever they trip over in a damaged file, by format.
 UNREADABLE = Exception
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
+
+
+def decoded(source: str | Path | Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
+    """An image with all of its pixels, upright as it is seen.
+
+    Args:
+        source: A file, or an image in memory, which stays as it is.
+        size: Height and width; a JPEG file is decoded at the smallest of its scales that covers them.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if isinstance(source, Image.Image):
+        return _upright(source, source)
+    with open_image(source) as image:  # Pillow leaves files of several frames open
+        if size is not None and image.format in ("JPEG", "MPO"):
+            image.draft(None, size if lies_on_its_side(image) else size[::-1])
+        return _upright(image, source)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -45,11 +78,22 @@ def read_array(path: str | Path) -> npt.NDArray[np.uint8]:
         DataError: It holds none.
     """
     check_regular(path)
+    length = Path(path).stat().st_size
+    if length > LARGEST:
+        raise DataError(f"{path}: expected an array of at most {LARGEST:,} bytes, got {length:,}. Cut it into pieces.")
     try:
         array: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
         raise unreadable(path, error) from error
+    if not isinstance(array, np.ndarray):  # an archive, whatever its name
+        array.close()
+        raise DataError(f"{path}: expected one array, as np.save writes it, got an archive of arrays (np.savez).")
     return array
+
+
+def lies_on_its_side(image: Image.Image) -> bool:
+    """Whether height and width change places in what is seen."""
+    return _orientation(image) >= 5
 
 
 def is_array(path: str | Path) -> bool:
@@ -83,10 +127,38 @@ def unreadable(source: object, error: Exception) -> DataError:
     name = source if isinstance(source, (str, Path)) else type(source).__name__
     if isinstance(error, FileNotFoundError):
         return DataError(f"{name}: no such file.")
-    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"{name}: {str(error).rstrip('. ')}. Cut it into pieces, or set PIL.Image.MAX_IMAGE_PIXELS.")
+    if isinstance(error, MemoryError):
+        return DataError(f"{name}: there is not enough memory to read it. Cut it into pieces.")
+    reason = "it is no image" if isinstance(error, UnidentifiedImageError) else _reason(error)
     if isinstance(source, (str, Path)) and Path(source).exists() and Path(source).stat().st_size == 0:
         reason = "it is empty"
     return DataError(f"{name}: expected an image, but {reason}. Remove or replace it.")
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.rstrip(". ") or type(error).__name__
+
+
+def _upright(image: Image.Image, source: object) -> Image.Image:
+    """The image itself, where it lies as it is seen: of a large one a copy would be much."""
+    try:
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        return image if turn is None else image.transpose(turn)
+    except UNREADABLE as error:
+        raise unreadable(source, error) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, by EXIF; 1 where that is missing or damaged, as the pixels may be whole all the same."""
+    try:
+        number = image.getexif().get(_ORIENTATION, 1)
+    except UNREADABLE:
+        return 1
+    return int(number) if number in range(1, 9) else 1
 
 
 @cache

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from lightning_finetune.data.pixels.image_files import UNREADABLE, is_array, open_image, read_array, unreadable
+from lightning_finetune.data.pixels.image_files import decoded, is_array, read_array
 from lightning_finetune.errors import DataError, first_ten
 
 MaskSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
@@ -32,13 +32,7 @@ def mask_values(source: MaskSource) -> Ids:
         return _whole(source, "a mask in memory")
     if isinstance(source, (str, Path)) and is_array(source):
         return _whole(read_array(source), source)
-    try:
-        mask = source if isinstance(source, Image.Image) else open_image(source)
-        mask.load()
-    except UNREADABLE as error:
-        raise error if isinstance(error, DataError) else unreadable(source, error) from error
-    mask = ImageOps.exif_transpose(mask)
-    return _whole(np.asarray(_one_channel(mask, source)), source)
+    return _whole(np.asarray(_one_channel(decoded(source), source)), source)
 
 
 def _one_channel(mask: Image.Image, source: object) -> Image.Image:
