@@ -126,6 +126,12 @@ class ImageDataset(Dataset[Batch]):
         for reader in self._readers.values():
             reader.kept = None
 
+    def gone(self) -> list[str]:
+        """What is wrong with those files of images and masks that are there no more, a sentence each."""
+        if isinstance(self.images, Pictures):  # to ask for one may be to make it
+            return []
+        return [text for reader in self._readers.values() for text in reader.gone()]
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.pixels.decode import Size
 from lightning_finetune.data.pixels.draws import Ints, permutation
 from lightning_finetune.engine.allocator import release_freed
-from lightning_finetune.errors import DataError
+from lightning_finetune.errors import DataError, first_ten
 
 
 class LoaderState(TypedDict):
@@ -156,6 +156,8 @@ class ImageLoader:
         if here is None:
             self._workers = iter(self._loader)  # and no other name of it, which would outlive `close`
         while (batch := _next(self._workers if here is None else here)) is not None:
+            if isinstance(batch, DataError):
+                raise _of_today(self.images, batch) from batch
             self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
             yield _unpacked(batch)
 
@@ -164,7 +166,7 @@ class ImageLoader:
         if self.num_workers:
             release_freed()
         return DataLoader(
-            self.images,
+            _Answering(self.images),
             batch_size=None,
             sampler=self.sampler,
             num_workers=self.num_workers,
@@ -205,6 +207,37 @@ class ImageLoader:
         self._loader, self._workers = None, iter(())
 
 
+class _Answering(Dataset[Batch | DataError]):
+    """Images that answer with an error of theirs, of which a worker that raises it would make a traceback.
+
+    Args:
+        images: They.
+    """
+
+    def __init__(self, images: ImageDataset) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: BatchKey) -> Batch | DataError:
+        try:
+            return self.images[key]
+        except DataError as error:
+            return error
+
+
+def _of_today(images: ImageDataset, error: DataError) -> DataError:
+    """The error of all files that are gone, where one was read before and cannot be read now."""
+    gone = images.gone()
+    if not gone:
+        return error
+    return DataError(
+        f"Expected the images that were there when the run began; {len(gone)} are gone:{first_ten(gone)}\n"
+        "Put them back, and resume from the last checkpoint."
+    )
+
+
 def _next(batches: Iterator[Any]) -> Any:
     """The next batch, or None after the last.
 
@@ -222,7 +255,7 @@ def _next(batches: Iterator[Any]) -> Any:
         ) from error
 
 
-def _packed(batch: Any, small: int) -> dict[str, Tensor | npt.NDArray[Any]]:
+def _packed(batch: Any, small: int) -> dict[str, Tensor | npt.NDArray[Any]] | DataError:
     """In a worker: what is small as an array, which is part of the message, where a tensor takes a handshake.
 
     Args:
@@ -230,6 +263,8 @@ def _packed(batch: Any, small: int) -> dict[str, Tensor | npt.NDArray[Any]]:
         small: Bytes up to which that is done; none where a thread receives and pins tensors: nobody waits for it, and
             an array would not be pinned.
     """
+    if isinstance(batch, DataError):
+        return batch
     if get_worker_info() is None:
         return dict(batch)
     return {name: _sent(value, small) for name, value in batch.items()}

@@ -15,6 +15,7 @@ from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.look import look
 from lightning_finetune.data.block.mask_ids import MaskIds
 from lightning_finetune.data.block.paths import FilePaths, outside_of
+from lightning_finetune.data.block.repeated import repeated
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary, summarize
 from lightning_finetune.data.pixels.decode import file_depth
@@ -54,7 +55,7 @@ class Examined:
         self._files = None if isinstance(items.images, Pictures) else items.images
         self._masks: Sequence[MaskSource] | None = self.labels.values if self.labels.kind == "mask" else None
         self._sizes = np.zeros((len(self.splits), 2), np.int32)
-        self._values: Numbers | None = None
+        self._values: Numbers = np.empty((0, 0), np.int32)  # of no mask yet
         self._ranges: list[Range] = []
         self._white: float | None = None
         self._decoded = np.zeros(len(self.splits), dtype=bool)
@@ -102,11 +103,12 @@ class Examined:
         """
         rows = np.flatnonzero(np.isin(self.splits, list(splits)) & ~self._decoded)
         if self._files is not None and len(rows):
-            self._say_outside()
+            self._say_files()
             log.info("Reading %d images once, to find broken ones before training.", len(rows))
         problems = self._fill(rows, rows, threads, shared=True)
-        if self._masks is not None and not self._told:
-            problems = [*problems, *self._known_ids().problems(self._masks)]
+        ids = None if self._told else self._mask_ids()
+        if ids is not None:
+            problems = [*problems, *ids.problems(self._masks or ())]
         refuse(problems, reports)
         white = self.white
         if self._decoded.any() and white != self._white:
@@ -117,8 +119,8 @@ class Examined:
             )
         self._white = white
         self._decoded[rows] = True
-        if self._masks is not None and not self._told:
-            self._tell(self._known_ids())
+        if ids is not None:
+            self._tell(ids)
             self._told = True
 
     def summary(self, threads: int = 1, *, compare: bool = True) -> Summary:
@@ -139,7 +141,7 @@ class Examined:
 
     def _fill(self, decoded: Ints, measured: Ints, threads: int, *, shared: bool) -> list[str]:
         """Decode and measure images and, the first time, look at all masks; what is wrong with them."""
-        masks = self._masks if self._values is None else None
+        masks = None if len(self._values) else self._masks
         rows = np.arange(len(self.splits)) if masks is not None else np.union1d(decoded, measured)
         if masks is None and self._files is None:
             return []
@@ -157,20 +159,18 @@ class Examined:
         """What the masks hold, if there are any; they are read if they were not."""
         if self._masks is None:
             return None
-        if self._values is None:
+        if not len(self._values):
             refuse(self._fill(_NONE, _NONE, threads=1, shared=False), None)
-        return self._known_ids()
-
-    def _known_ids(self) -> MaskIds:
-        assert self._values is not None  # noqa: S101  # callers have read them
         return MaskIds(self._values, self.classes, self._ignored, task_known=self._task_known)
 
-    def _say_outside(self) -> None:
-        """Files that lie elsewhere are read all the same; one process says so once."""
+    def _say_files(self) -> None:
+        """Files that lie elsewhere or are named twice are read all the same; one process says so once."""
         files, root = self.items.images, self.items.root
-        if self._decoded.any() or not isinstance(files, FilePaths) or root == Path() or rank_and_world()[0] > 0:
+        if self._decoded.any() or not isinstance(files, FilePaths) or rank_and_world()[0] > 0:
             return
-        away = outside_of(root, files)
+        for text in repeated(files, self.splits, self.labels):
+            log.warning(text)
+        away = FilePaths() if root == Path() else outside_of(root, files)
         if away:
             log.warning("%d images lie outside of %s, and are read:%s", len(away), root, first_ten(away))
 

@@ -15,7 +15,10 @@ from lightning_finetune.errors import DataError, first_ten, no_folder
 
 log = logging.getLogger(__name__)
 
-_LITTER = {"thumbs.db", "desktop.ini"}
+_LITTER = frozenset({
+    "thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information",
+})  # fmt: skip
+"""What systems leave among files."""
 
 
 def image_files(folder: Path, *, skip: Iterable[str] = ()) -> FilePaths:
@@ -34,6 +37,11 @@ def image_files(folder: Path, *, skip: Iterable[str] = ()) -> FilePaths:
         (images if is_image(path) else others).append(path)
     _report(others, images)
     return images
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left by a system."""
+    return name.startswith(".") or name.lower() in _LITTER
 
 
 def check_folder(folder: Path) -> None:
@@ -56,7 +64,7 @@ def check_class_folders(files: FilePaths) -> None:
     filled = {folder for holder in holders for folder in (holder, *holder.parents)}
     above = {holder.parent for holder in holders}
     beside = {folder for parent in above for folder in parent.iterdir() if folder.is_dir()}
-    visible = [folder for folder in beside - filled if not folder.name.startswith(".")]
+    visible = [folder for folder in beside - filled if not is_litter(folder.name)]
     empty = sorted(
         folder for folder in visible if not any(path.is_dir() or is_image(path) for path in folder.iterdir())
     )
@@ -85,16 +93,20 @@ def _held(folder: Path) -> str:
 
 def _visible(start: str, skipped: AbstractSet[str]) -> Iterator[str]:
     """The files whose paths begin with ``start``, in the order of sorted paths: one folder at a time in memory."""
-    _, folders, names = next(os.walk(start or "."), ("", [], []))
+    _, folders, names = next(os.walk(start or ".", onerror=_refuse), ("", [], []))
     inner = set(folders)
     for name in sorted([*folders, *names]):
-        if name.startswith("."):
+        if is_litter(name):
             continue
         if name not in inner:
-            if name.lower() not in _LITTER:
-                yield f"{start}{name}"
+            yield f"{start}{name}"
         elif skipped.isdisjoint((name, f"{start}{name}")) and not _leads_back(Path(start, name)):
             yield from _visible(f"{start}{name}{os.sep}", skipped)
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed would be left out, with all that is in it."""
+    raise DataError(f"{Path(error.filename)}: expected a folder that can be listed, but: {error.strerror}.") from error
 
 
 def _leads_back(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.paths import FilePaths, select
 from lightning_finetune.data.block.splits import RandomSplit, Split, Splits
 from lightning_finetune.data.block.summary import Summary
-from lightning_finetune.data.block.tables import column_of
+from lightning_finetune.data.block.tables import column_of, read_lines
 from lightning_finetune.data.block.whereabouts import advice_on
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.data.pixels.draws import Ints
@@ -128,7 +128,9 @@ class ImageItems:
             raise DataError(f"Expected names of files; these hold a null byte:{first_ten(unnamable)}")
         if escaped:
             raise DataError(f"Expected files under {root}; these lead out of it:{first_ten(escaped)}")
-        if missing or not paths:
+        if not paths:
+            raise DataError(f"Expected the names of images under {root}, got none.")
+        if missing:
             raise DataError(f"Expected {len(paths)} images; {len(missing)} are not there:{first_ten(missing)}")
         return cls(paths, root)
 
@@ -177,7 +179,7 @@ class ImageItems:
         listing = self.root / file
         if not listing.is_file():
             raise DataError(f"{listing}: expected a file that lists validation images, but there is none.")
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(listing)
         return self._split(splitting.by_names(self.files, self.root, [line.strip() for line in lines if line.strip()]))
 
     def split_by_index(self, valid: Sequence[int]) -> ImageItems:

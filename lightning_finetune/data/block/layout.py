@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from lightning_finetune.data.block.folder_images import check_folder
+from lightning_finetune.data.block.folder_images import check_folder, is_litter
 from lightning_finetune.data.block.splits import Split, split_named
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
@@ -143,4 +143,4 @@ def _way_out(layout: Layout, strangers: Sequence[str]) -> str:
 
 def folders_in(folder: Path) -> list[Path]:
     """The visible folders in a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))

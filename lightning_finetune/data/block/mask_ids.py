@@ -36,7 +36,7 @@ def values_in(ids: Ids, width: int) -> Numbers:
     """
     top, low = int(ids.max(initial=0)), int(ids.min(initial=0))
     if top >= width or low < -1:
-        raise DataError(f"expected ids 0 to {width - 1}, got {low} to {top}")
+        raise DataError(f"expected ids 0 to {width - 1}, got {low} to {top}. Save each pixel's position in `codes`")
     counts = np.bincount(ids[ids >= 0].ravel() if low < 0 else ids.ravel(), minlength=width)
     return np.packbits(counts > 0, bitorder="little").view(np.int32)
 
@@ -117,7 +117,10 @@ class MaskIds:
             )
         missing = [name for k, name in enumerate(self.classes) if not shown[k] and k != self.ignored]
         if missing:
-            warnings.append(f"No training mask shows {missing}, which cannot be learned. Are `codes` in their order?")
+            more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+            warnings.append(
+                f"No training mask shows {missing[:10]}{more}, which cannot be learned. Are `codes` in their order?"
+            )
         return warnings
 
     def _values(self) -> list[int]:

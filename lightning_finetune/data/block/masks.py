@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning_finetune.data.block.folder_images import image_files
 from lightning_finetune.data.block.mask_names import renaming
 from lightning_finetune.data.block.names import clean
+from lightning_finetune.data.block.tables import read_lines
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
 
@@ -75,11 +76,7 @@ def read_codes(root: Path, codes: str | Path | Sequence[str] | None) -> tuple[st
         raise DataError(
             f"codes: expected the names of the mask classes in {file}, or as a list; there is no such file."
         )
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: expected UTF-8, but {error}. Save the names as UTF-8.") from error
-    return _different(lines)
+    return _different(read_lines(file))
 
 
 def _different(names: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from lightning_finetune.data.block.paths import select
 from lightning_finetune.data.block.splits import Split, Splits
 from lightning_finetune.data.pixels.decode import Size
 from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.data.pixels.image_files import unreadable
 from lightning_finetune.errors import first_ten
 
 _USED = (Split.TRAIN, Split.VALID, Split.TEST)
@@ -128,7 +129,7 @@ def _missing(classes: dict[str, dict[str, int]]) -> list[str]:
 
 def _twice(files: Sequence[Path], splits: Splits) -> list[str]:
     """Images of equal content in different splits, which make validation look better than it is."""
-    lengths = np.fromiter((file.stat().st_size for file in files), np.int64, len(files))
+    lengths = np.fromiter(map(_length, files), np.int64, len(files))
     _, group, count = np.unique(lengths, return_inverse=True, return_counts=True)
     rows = np.flatnonzero(count[group] > 1)
     likely, split = select(files, rows), splits[rows]
@@ -144,7 +145,17 @@ def _twice(files: Sequence[Path], splits: Splits) -> list[str]:
 
 def _digest(file: Path) -> int:
     """Of the content, in 64 bits: two of a million files share one by chance once in forty million data sets."""
-    return int.from_bytes(hashlib.blake2b(file.read_bytes(), digest_size=8).digest(), "little")
+    try:
+        return int.from_bytes(hashlib.blake2b(file.read_bytes(), digest_size=8).digest(), "little")
+    except OSError as error:
+        raise unreadable(file, error) from error
+
+
+def _length(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:  # it was there when it was measured
+        raise unreadable(file, error) from error
 
 
 def _tiny(files: Sequence[Path], sizes: Ints) -> list[str]:

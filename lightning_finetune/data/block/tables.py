@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lightning_finetune.errors import DataError, did_you_mean
+from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,15 +40,19 @@ def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
     try:
         separator = _separator(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of a separator at the end of each row
+        with warnings.catch_warnings(record=True) as longer:
+            warnings.simplefilter("always", pd.errors.ParserWarning)
             table = pd.read_csv(
                 path, sep=separator, encoding="utf-8-sig", header=0 if header else None, engine="c", **options
             )
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8, but {error}. Save the table as UTF-8.") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: expected a table that can be read, but: {error.strerror}.") from error
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, csv.Error) as error:
         raise DataError(f"{path}: expected a table with a header and commas; {error}.") from error
+    if longer:
+        _check_surplus(path, separator)
     if separator != ",":
         log.info("%s: columns are separated by %r.", path, separator)
     named: pd.DataFrame = table.rename(columns=str)
@@ -66,6 +70,33 @@ def _separator(path: Path) -> str:
         if len(counts) == 1 and min(counts) > 1:
             return separator
     return ","
+
+
+def _check_surplus(path: Path, separator: str) -> None:
+    """Check that what lies beyond the last column is blank, as a separator at the end of each row leaves it."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator)
+        count = len(next(rows, []))
+        longer = [rows.line_num for row in rows if any(cell.strip() for cell in row[count:])]
+    if longer:
+        raise DataError(
+            f"{path}: expected {count} columns, as in its first row, got more in lines:{first_ten(longer)}\n"
+            f"Put values that hold {separator!r} in quotes."
+        )
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        DataError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: expected a text file that can be read, but: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8, but {error}. Save it as UTF-8.") from error
 
 
 def column_of(table: pd.DataFrame, column: str | int) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,7 +46,28 @@ def advice_on(root: Path, names: Sequence[str], table: Table, folder: str, suffi
         others = [str(name) for name in column_of(table, column)]
         if others != list(names) and place_of(root, others) is not None:
             return f"\nThe column {column!r} names images: image_col={column!r}."
-    return ""
+    return _written_otherwise(root, [f"{folder}/{name}{suffix}" for name in missing])
+
+
+def _written_otherwise(root: Path, names: Sequence[str]) -> str:
+    """Advice on names that differ from those of images by what other systems take for equal."""
+    wanted = {_folded(name): name for name in names[:_LOOKED_FOR]}
+    paths = (Path(at, file).relative_to(root).as_posix() for at, _, files in os.walk(root) for file in files)
+    there = {key: path for path in paths if (key := _folded(path)) in wanted}
+    if not wanted or len(there) < len(wanted):
+        return ""
+    key, name = next(iter(wanted.items()))
+    pair = there[key], name.lstrip("/")
+    named, meant = map(ascii if len({unicodedata.normalize("NFC", one) for one in pair}) == 1 else repr, pair)
+    return (
+        f"\nThey are there, but written otherwise, such as {named} for {meant}: capitals, \\ for / and the Unicode "
+        "form of accents count. Write them in the table as the files are named."
+    )
+
+
+def _folded(path: str) -> str:
+    """A path as Windows and macOS would compare it."""
+    return unicodedata.normalize("NFC", path).replace("\\", "/").strip("/").casefold()
 
 
 def place_of(root: Path, names: Sequence[str]) -> Place | None:

@@ -6,6 +6,7 @@ import os
 import stat
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,13 +83,13 @@ def read_array(path: str | Path) -> npt.NDArray[np.uint8]:
     if length > LARGEST:
         raise DataError(f"{path}: expected an array of at most {LARGEST:,} bytes, got {length:,}. Cut it into pieces.")
     try:
-        array: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
+        held: Any = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
         raise unreadable(path, error) from error
-    if not isinstance(array, np.ndarray):  # an archive, whatever its name
-        array.close()
+    if not isinstance(held, np.ndarray):  # an archive, whatever its name
+        held.close()
         raise DataError(f"{path}: expected one array, as np.save writes it, got an archive of arrays (np.savez).")
-    return array
+    return held
 
 
 def lies_on_its_side(image: Image.Image) -> bool:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from lightning_finetune.data.pixels.image_files import decoded, is_array, read_array
-from lightning_finetune.errors import DataError, first_ten
+from lightning_finetune.errors import DataError
 
 MaskSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
 Ids: TypeAlias = npt.NDArray[Any]
@@ -42,10 +42,12 @@ def _one_channel(mask: Image.Image, source: object) -> Image.Image:
     if same and (alpha is None or alpha.getextrema() == (255, 255)):
         return colours[0]
     counted = mask.getcolors(_COLOURS)
-    listed = f"{_COLOURS} colours and more" if counted is None else first_ten(sorted(colour for _, colour in counted))
+    listed = f"{_COLOURS} colours and more"
+    if counted is not None:
+        listed = f"{len(counted)} colours, such as {min(counted)[1]} and {max(counted)[1]}"
     raise DataError(
-        f"{source}: expected a mask of one channel that holds class ids, got mode {mask.mode} with the colours:{listed}"
-        "\nSave the id of each pixel's class as an 8-bit grey or palette PNG (docs/data.md, Masks in colours)."
+        f"{source}: expected a mask of one channel that holds class ids, got mode {mask.mode} with {listed}. "
+        "Save the id of each pixel's class as an 8-bit grey or palette PNG (docs/data.md, Masks in colours)."
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_finetune.data.pixels.decode import CENTRE, Pixels, Resize, Size, can_move
 from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.data.pixels.image_files import check_regular
 from lightning_finetune.data.pixels.memory import SharedArrays
+from lightning_finetune.errors import DataError
 
 _NOTHING = np.empty(0, np.uint8)
 
@@ -49,6 +52,11 @@ class Reader:
             return self.fit(self.sources[self.rows[item]], size, self.resize, position)
         return image if image.shape[:2] == size else self.fit(image, size, self.resize, position)
 
+    def gone(self) -> list[str]:
+        """What is wrong with sources that are files, and there no more, a sentence each."""
+        files = (source for row in self.rows.tolist() if isinstance(source := self.sources[row], (str, Path)))
+        return [str(error) for file in files if (error := _absence(file)) is not None]
+
     def _keep(self, item: int, size: Size) -> Pixels:
         image = self._lasting(self.sources[self.rows[item]], size)
         if self.kept is not None:
@@ -64,3 +72,11 @@ class Reader:
         if full.shape[:2] == size or can_move(full.shape, size, self.resize):
             return full
         return self.fit(full, size, self.resize, CENTRE)
+
+
+def _absence(file: str | Path) -> DataError | None:
+    try:
+        check_regular(file)
+    except DataError as error:
+        return error
+    return None

@@ -1,5 +1,6 @@
 """Order, sharding and resuming, without a Trainer."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,29 @@ def test_batches_are_the_same_where_no_memory_can_be_shared(insects: Path, monke
 def loader_of(insects: Path, workers: int) -> ImageLoader:
     data = ImageData.from_folder(insects, size=96, batch_size=4, num_workers=workers, augment="none")
     return data.train_dataloader()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_files_that_vanish_during_a_run_are_named_at_once_in_one_sentence(insects: Path, tmp_path: Path, workers: int):
+    loader = loader_of(shutil.copytree(insects, tmp_path / "own"), workers)
+    files = [loader.images.images[row] for row in loader.images.rows[[1, 5, 9]]]
+    for file in files:
+        file.rename(file.with_suffix(".away"))
+    with pytest.raises(DataError, match="Expected the images that were there when the run began; 3 are gone") as caught:
+        list(loader)
+    assert all(f"{file}: no such file." in str(caught.value) for file in files)
+    assert "Traceback" not in str(caught.value)
+    for file in files:
+        file.with_suffix(".away").rename(file)
+    loader.close()
+    assert len([*loader]) == len(loader), "it goes on once they are back"
+    loader.close()
+
+
+def test_a_file_that_is_damaged_during_a_run_is_named(insects: Path, tmp_path: Path):
+    loader = loader_of(shutil.copytree(insects, tmp_path / "own"), 1)
+    file = loader.images.images[int(loader.images.rows[3])]
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match=f"^{file}: expected an image, but [^\n]*$"):
+        list(loader)
+    loader.close()

@@ -1,5 +1,7 @@
 """Which files of a folder are images."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,21 @@ def test_a_class_of_other_files_alone_is_named_with_their_ending(tmp_path: Path)
     (tmp_path / "wasp/a.heic").touch()
     with pytest.raises(DataError, match=r"wasp \(holds 1 \.heic\)"):
         ImageData.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", "lost+found"])
+def test_what_systems_leave_beside_classes_is_no_class(tmp_path: Path, name: str):
+    fill(tmp_path / "ant", 2), fill(tmp_path / "bee", 2), fill(tmp_path / name / "ant", 2)
+    assert [*ImageData.from_folder(tmp_path).classes] == ["ant", "bee"]
+
+
+def test_a_folder_that_is_closed_is_named_and_not_left_out(tmp_path: Path):
+    fill(tmp_path / "ant", 2), fill(tmp_path / "bee", 2), fill(tmp_path / "wasp", 2)
+    (tmp_path / "wasp").chmod(0)
+    code = "import sys; from lightning_finetune.data.block.folder_images import *; image_files(Path(sys.argv[1]))"
+    words = ["unshare", "--user", "--map-user=12345", sys.executable, "-c", code, str(tmp_path)]
+    if subprocess.run([*words[:3], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs user namespaces")
+    said = subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3]).stderr
+    (tmp_path / "wasp").chmod(0o755)
+    assert said.strip().endswith(f"{tmp_path}/wasp: expected a folder that can be listed, but: Permission denied.")

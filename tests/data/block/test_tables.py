@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lightning_finetune import ImageData
+from lightning_finetune import ImageData, ImageItems
 from lightning_finetune.errors import DataError
 from tests.data.images import fill
 
@@ -92,3 +92,43 @@ def test_a_pattern_for_paths_says_so(tmp_path: Path):
     with pytest.raises(DataError, match="label_from_re") as caught:
         ImageData.from_name_re(tmp_path, r"/([a-z]+)_\d/")
     assert "4 of 4" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("image,label\n000.jpg,cat,black\n001.jpg,dog\n", "expected 2 columns, .* got more in lines:\n  2\nPut values"),
+        ("image,label\n000.jpg,cat\n001.jpg,dog,brown\n", "labels.csv: expected a table with a header and commas"),
+        ("image,label\n", "Expected the names of images under .*, got none"),
+    ],
+)
+def test_what_would_be_lost_of_a_table_is_told(tmp_path: Path, rows: str, words: str):
+    fill(tmp_path, 2)
+    (tmp_path / "labels.csv").write_text(rows)
+    with pytest.raises(DataError, match=words):
+        ImageData.from_csv(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "written_as", "shown"),
+    [
+        ("a/IMG_1.JPG", "a/img_1.jpg", "'a/IMG_1.JPG' for 'a/img_1.jpg'"),
+        ("a/1.jpg", "a\\1.jpg", r"'a/1.jpg' for 'a\\\\1.jpg'"),
+        ("ka\u0308fer.jpg", "k\xe4fer.jpg", r"'ka\\u0308fer.jpg' for 'k\\xe4fer.jpg'"),
+    ],
+)
+def test_names_that_other_systems_take_for_equal_are_found_and_told_apart(tmp_path: Path, name, written_as, shown):
+    (fill(tmp_path / "a", 1)[0]).rename(tmp_path / name)
+    (tmp_path / "labels.csv").write_text(f"image,label\n{written_as},cat\n", encoding="utf-8")
+    with pytest.raises(DataError, match=f"They are there, but written otherwise, such as {shown}: capitals"):
+        ImageData.from_csv(tmp_path)
+
+
+def test_a_list_of_validation_images_may_have_been_saved_by_any_editor(tmp_path: Path):
+    fill(tmp_path, 3)
+    (tmp_path / "valid.txt").write_bytes("\ufeff001.jpg\r\n".encode())
+    items = ImageItems.from_folder(tmp_path).split_by_file()
+    assert items.splits.tolist() == [0, 1, 0]
+    (tmp_path / "valid.txt").write_bytes("k\xe4fer.jpg".encode("latin-1"))
+    with pytest.raises(DataError, match=r"valid\.txt: expected UTF-8"):
+        ImageItems.from_folder(tmp_path).split_by_file()
