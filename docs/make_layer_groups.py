@@ -39,7 +39,8 @@ TRANSFORMERS = [
         "CLIPTextModel",
     ),
     *("CLIPVisionModelWithProjection", "CLIPForImageClassification", "SiglipModel", "DetrForObjectDetection"),
-    *("RTDetrForObjectDetection", "XLMRobertaForQuestionAnswering"),
+    *("RTDetrForObjectDetection", "Mask2FormerForUniversalSegmentation", "OneFormerForUniversalSegmentation"),
+    "XLMRobertaForQuestionAnswering",
 ]
 TORCHVISION = [
     *(
@@ -63,7 +64,7 @@ TORCHVISION = [
     ),
     *("r3d_18", "fcn_resnet50", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large", "fasterrcnn_resnet50_fpn"),
     *("maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"),
-    *("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "mnasnet1_0"),
+    *("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "mnasnet1_0", "raft_small", "raft_large"),
 ]
 DECODERS = [
     *("Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet"),

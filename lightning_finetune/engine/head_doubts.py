@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_finetune.engine.groups.known import is_known, is_segmentation
 from lightning_finetune.engine.layer_groups import LayerGroup, num_head_groups
 from lightning_finetune.errors import first_ten
 
@@ -17,22 +18,43 @@ WAY_OUT = (
     "If that is wrong, say the groups yourself, from the input to the head: by `groups=[...]`, a list of name "
     "patterns, or by a method `layer_groups()` of the module."
 )
+COPIES = "A copy that only follows other layers needs no gradient: say so by `requires_grad_(False)`."
 
 
-def doubt_by_size(groups: Sequence[LayerGroup]) -> str | None:
-    """What is improbable about a head that holds most parameters, and that no name says is one; else None.
+def doubt_by_size(module: nn.Module, groups: Sequence[LayerGroup]) -> str | None:
+    """What is improbable about a head that holds most parameters, unless the network says itself that it is one.
 
     Args:
+        module: Holds all of ``groups``.
         groups: From the input to the head.
     """
     new = groups[-num_head_groups(groups) :]
     share = sum(group.num_params for group in new) / sum(group.num_params for group in groups)
-    if len(groups) == len(new) or share <= 0.5 or any(group.role in ("head", "decoder") for group in new):
+    if len(groups) == len(new) or share <= 0.5 or _is_said(module, new):
         return None
-    return (
-        f"{groups[-1].name!r} was taken for the head, because it comes last, and holds {share:.0%} of the parameters. "
-        f"{WAY_OUT}"
-    )
+    names = " and ".join(repr(group.name) for group in new)
+    why = "it comes last" if groups[-1].role == "last" else "of its name"
+    return f"{names} was taken for the head, because {why}, and holds {share:.0%} of the parameters. {WAY_OUT}"
+
+
+def _is_said(module: nn.Module, new: Sequence[LayerGroup]) -> bool:
+    """Whether a network of timm or segmentation-models-pytorch holds the head, and so says what it is."""
+    head = {id(param) for group in new for param in group.params}
+    says = [part for part in module.modules() if is_known(part) or is_segmentation(part)]
+    return any(head <= set(map(id, part.parameters())) for part in says)
+
+
+def doubt_by_gradients(groups: Sequence[LayerGroup]) -> str | None:
+    """What is improbable about a head that trains, and that got no gradient of the first loss; else None.
+
+    Args:
+        groups: From the input to the head, after the backward pass.
+    """
+    new = groups[-num_head_groups(groups) :]
+    params = [param for group in new for param in group.params if param.requires_grad]
+    if not params or any(param.grad is not None for param in params):
+        return None
+    return f"{groups[-1].name!r} was taken for the head, but the loss does not depend on it. {COPIES} {WAY_OUT}"
 
 
 class CallOrder:

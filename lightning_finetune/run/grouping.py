@@ -20,11 +20,11 @@ from lightning_finetune.engine.freezing import (
     set_trainable,
 )
 from lightning_finetune.engine.groups.known import says_itself
-from lightning_finetune.engine.head_doubts import CallOrder, doubt_by_size
+from lightning_finetune.engine.head_doubts import COPIES, WAY_OUT, CallOrder, doubt_by_gradients, doubt_by_size
 from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State
-from lightning_finetune.errors import PhaseError
+from lightning_finetune.errors import PhaseError, first_ten
 from lightning_finetune.run.trainer import register_trainable
 
 
@@ -83,6 +83,7 @@ class Grouping:
 
         self._said = patterns is not None or says_itself(module)
         self._calls: CallOrder | None = None
+        self._awaits_gradients = False
         self._rates: list[float | None] = []
         self._decays = [group.get("weight_decay") for group in optimizer.param_groups]
 
@@ -145,20 +146,38 @@ class Grouping:
 
     def doubt_of_head(self) -> str | None:
         """What is improbable about the size of the head, if something is and nobody said the groups."""
-        return None if self._said or self._calls is None else doubt_by_size(self.groups)
+        return None if self._said or self._calls is None else doubt_by_size(self.module, self.groups)
 
     def watch_calls(self) -> None:
         """From now to the first step, note in which order layers are called."""
         self._calls = None if self._said else CallOrder(self.module, self.groups)
 
     def doubt_of_calls(self) -> str | None:
-        """What is improbable about the place of the head, asked once, before the first step."""
+        """What is improbable about the place of the head, asked once, before the first backward pass."""
         if self._calls is None:
             return None
         doubt = self._calls.doubt()
         self._calls.stop()
-        self._calls = None
+        self._calls, self._awaits_gradients = None, True
         return doubt
+
+    def doubt_of_gradients(self) -> str | None:
+        """Whether the loss depends on the head, asked once, after the first backward pass."""
+        if not self._awaits_gradients:
+            return None
+        self._awaits_gradients = False
+        return doubt_by_gradients(self.groups)
+
+    def refuse_loss(self, trained: int) -> None:
+        """Refuse a loss that has no gradient while the last ``trained`` groups train, if others are frozen.
+
+        Raises:
+            PhaseError: Names what trains.
+        """
+        if trained == len(self.groups):
+            return  # it is not for want of layers: torch says the rest
+        names = [group.name for group in self.groups[-trained:]]
+        raise PhaseError(f"The loss depends on nothing that trains, which is{first_ten(names)}\n{COPIES} {WAY_OUT}")
 
     def freeze(self, trainer: pl.Trainer, trained: int, train_norm: bool) -> None:
         """Let the last ``trained`` groups train.

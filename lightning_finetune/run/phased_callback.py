@@ -309,6 +309,13 @@ class PhasedCallback(Callback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
         if doubt := self.grouping.doubt_of_calls():
             rank_zero_warn(doubt)
+        if not loss.requires_grad and (trained := self._state(trainer).trained) is not None:
+            self.grouping.refuse_loss(trained)
+
+    @override
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if doubt := self.grouping.doubt_of_gradients():
+            rank_zero_warn(doubt)
 
     @override
     def on_train_batch_end(

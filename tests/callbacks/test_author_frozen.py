@@ -5,10 +5,12 @@ import logging
 
 import lightning.pytorch as pl
 import pytest
+import timm
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle
 from lightning_finetune.engine.phases import Phase
@@ -155,6 +157,35 @@ def test_a_copy_in_no_optimizer_is_no_obstacle(tmp_path):
     before = bits(module, "ema")
     fit(tmp_path, module, UNFREEZINGS["fine_tune"]())
     assert same(before, bits(module, "ema"))
+
+
+class WithAverage(ForeignNet):
+    """An average of weights, as timm's and torch's are: a copy that has a gradient, given to the optimizer too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.stem, self.body, self.neck, self.head
+        self.net = timm.create_model("test_resnet", num_classes=4)
+        self.average = AveragedModel(self.net)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_a_copy_that_was_taken_for_the_head_is_refused_by_name(tmp_path):
+    with pytest.raises(PhaseError, match=r"The loss depends on nothing that trains, which is\n  average.module.head"):
+        fit(tmp_path, WithAverage(), UNFREEZINGS["gradual"]())
+    module = WithAverage()
+    module.average.requires_grad_(False)  # what the message says
+    before = bits(module, "net.fc")
+    fit(tmp_path, module, UNFREEZINGS["gradual"]())
+    assert not same(before, bits(module, "net.fc"))
+
+
+def test_a_copy_that_trains_beside_others_is_warned_of(tmp_path):
+    half = GradualUnfreezing({0: 10, 1: "all"})  # of twelve groups
+    with pytest.warns(UserWarning, match="'average.module.head' was taken .* the loss does not depend on it"):
+        fit(tmp_path, WithAverage(), [half], max_epochs=2)
 
 
 def test_an_unfreezing_for_which_the_optimizer_holds_nothing_is_refused(tmp_path):

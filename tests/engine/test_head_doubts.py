@@ -1,8 +1,9 @@
 import pytest
+import timm
 import torch
 from torch import nn
 
-from lightning_finetune.engine.head_doubts import CallOrder, doubt_by_size
+from lightning_finetune.engine.head_doubts import CallOrder, doubt_by_gradients, doubt_by_size
 from lightning_finetune.engine.layer_groups import layer_groups
 
 
@@ -62,13 +63,29 @@ def test_watching_leaves_no_hook_and_no_trace_in_a_compiled_graph():
     assert not any(layer._forward_pre_hooks for layer in net.modules())
 
 
-@pytest.mark.parametrize(("name", "doubted"), [("decide", True), ("classifier", False)])
-def test_a_head_of_most_parameters_is_doubted_unless_its_name_says_that_it_is_one(name, doubted):
+@pytest.mark.parametrize(("name", "why"), [("decide", "because it comes last"), ("classifier", "because of its name")])
+def test_a_head_of_most_parameters_is_doubted_whatever_its_name(name, why):
     net = Declared([], body=blocks(), **{name: nn.Linear(4, 100)})
-    found = doubt_by_size(layer_groups(net))
-    assert (found is not None) is doubted
-    if doubted:
-        assert "'decide' was taken for the head" in found
-        assert "holds 89% of the parameters" in found
-        assert "groups=[...]" in found
-    assert doubt_by_size(layer_groups(net, ["body", name])) is None, "the user said it"
+    found = doubt_by_size(net, layer_groups(net))
+    assert f"{name!r} was taken for the head, {why}, and holds 89% of the parameters" in found
+    assert "groups=[...]" in found
+    small = Declared([], body=blocks(), **{name: nn.Linear(4, 4)})
+    assert doubt_by_size(small, layer_groups(small)) is None
+
+
+def test_a_network_that_says_itself_what_its_head_is_is_not_doubted():
+    net = timm.create_model("test_resnet", num_classes=5000)
+    assert layer_groups(net)[-1].num_params > sum(group.num_params for group in layer_groups(net)[:-1])
+    assert doubt_by_size(net, layer_groups(net)) is None
+    features = Declared([], net=timm.create_model("test_resnet", num_classes=0), head=nn.Linear(96, 5000))
+    assert "'head' was taken" in doubt_by_size(features, layer_groups(features)), "one beside it is a guess"
+
+
+def test_a_head_on_which_the_loss_does_not_depend_is_doubted():
+    net = Declared(["body", "fc"], body=blocks(), fc=nn.Linear(4, 2), copy=nn.Linear(4, 2))
+    groups = layer_groups(net, ["body", "fc", "copy"])
+    net(torch.randn(2, 4)).sum().backward()
+    assert "'copy' was taken for the head, but the loss does not depend on it" in doubt_by_gradients(groups)
+    assert doubt_by_gradients(groups[:-1]) is None
+    net.copy.requires_grad_(False)
+    assert doubt_by_gradients(groups) is None, "it does not train"

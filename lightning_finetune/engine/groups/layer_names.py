@@ -15,6 +15,8 @@ _PREDICTS = re.compile(r"(^|_)(class|bbox|box|mask)_embed$")  # of DETR and its 
 _ENDS = re.compile(r"^(final|post|last)_|_(final|post|last)$|^(ln|norm)_f$")
 _ACCOMPANIES = re.compile(r"embed|downsampl|norm")
 _DECODES = re.compile(r"(^|_)decoder$")
+_ENCODES = re.compile(r"(^|_)encoder$")
+_SAYS_HEAD = re.compile(r"(^|_)heads?$")
 
 
 def is_head(name: str) -> bool:
@@ -36,6 +38,16 @@ def is_embedding(name: str) -> bool:
 def is_decoder(name: str) -> bool:
     """Whether a layer of this name decodes what an encoder beside it gives."""
     return bool(_DECODES.search(name))
+
+
+def is_encoder(name: str) -> bool:
+    """Whether a layer of this name encodes an input."""
+    return bool(_ENCODES.search(name))
+
+
+def says_head(name: str) -> bool:
+    """Whether the name says so in a word of its own: ``flow_head``."""
+    return bool(_SAYS_HEAD.search(name))
 
 
 def accompanies(name: str) -> bool:

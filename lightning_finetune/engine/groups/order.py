@@ -25,12 +25,23 @@ def ordered_parts(module: nn.Module, wanted: frozenset[int]) -> list[Part]:
     """
     reader = Reader(wanted)
     parts = reader.parts(module)
+    if _are_head_of(module, parts):
+        return [_merged(parts)]
     while len(groups := arrange(parts)) < MIN_GROUPS:
         expanded = _expanded(parts, reader)
         if expanded is None:
             break
         parts = expanded
     return groups
+
+
+def _are_head_of(module: nn.Module, parts: Sequence[Part]) -> bool:
+    """Whether ``parts`` are the heads of a body of which nothing is to be grouped, because its author froze it."""
+    if not all(part.role == "head" for part in parts):
+        return False
+    groups = arrange(Reader(frozenset(map(id, module.parameters()))).parts(module))
+    new = {id(param) for group in groups if group.role == "head" for param in group.params}
+    return groups[0].role == "other" and all(id(param) in new for part in parts for param in part.params)
 
 
 def _expanded(parts: Sequence[Part], reader: Reader) -> list[Part] | None:

@@ -91,9 +91,16 @@ class Reader:
         return any(id(param) in self.wanted for param in module.parameters())
 
     def _children(self, module: nn.Module) -> dict[str, nn.Module]:
-        """Children that hold something; what ends the network by its name comes last, wherever it was declared."""
+        """Children that hold something; what ends the network by its name comes last, wherever it was declared.
+
+        An encoder comes before what decodes.
+        """
         children = {name: child for name, child in module.named_children() if self._holds(child)}
-        return dict(sorted(children.items(), key=lambda item: names.place(item[0])))
+        order = sorted(children, key=names.place)
+        first = next((place for place, name in enumerate(order) if _decodes(name, children[name])), len(order))
+        late = [name for name in order[first:] if names.is_encoder(name)]
+        rest = [name for name in order[first:] if name not in late]
+        return {name: children[name] for name in (*order[:first], *late, *rest)}
 
     def _loose(self, module: nn.Module, name: str) -> list[Part]:
         own = [(key, param) for key, param in module.named_parameters(recurse=False) if id(param) in self.wanted]
@@ -148,9 +155,12 @@ class Reader:
         if role is not None:
             return [Part(full, self._own(child.parameters()), role, child)]
         is_list = self._is_list(child)
+        within = self._walk(child, full, inside=level.inside)
+        if own not in level.walkable and own != level.base:  # its head ends what goes on from the layers before it
+            within = [replace(part, role="stays") if part.role == "other" else part for part in within]
         level.after_blocks |= is_list
         level.after_network |= not is_list
-        return self._walk(child, full, inside=level.inside)
+        return within
 
     def _all(self, modules: Iterable[nn.Module]) -> tuple[Parameter, ...]:
         return self._own(param for module in modules for param in module.parameters())
@@ -169,15 +179,23 @@ class Reader:
             if "backbone" in level.seen:
                 return "head"
         if names.is_embedding(own) or is_table(child):
-            return "other" if level.after_network else "embedding"
-        if own in level.walkable:
+            return "other" if level.after_network and not (level.inside and names.is_embedding(own)) else "embedding"
+        if own in level.walkable or self._ends_in_head(child):
             return None
         if level.after_blocks and level.inside and is_leaf(child):
             return "joins"
         return "stays" if level.after_blocks and (level.inside or _convolves(child)) else "other"
 
+    def _ends_in_head(self, child: nn.Module) -> bool:
+        """Whether ``child`` is made of layers that convolve, and of a head of their own, as the update of RAFT is."""
+        parts = self._children(child)
+        heads = [part for name, part in parts.items() if names.says_head(name)]
+        return bool(heads) and any(_convolves(part) for part in parts.values() if part not in heads)
+
     def _with_loose(self, parts: list[Part], loose: list[Part], level: _Level) -> list[Part]:
         """Parameters that hang on no child act at the input; at the end, if they are scalars or beside one network."""
+        if not (parts or loose):
+            return []
         if not parts:
             return [Part(loose[0].name, tuple(param for part in loose for param in part.params))]
         bodies = [own for own, child in level.children.items() if not (names.is_head(own) or scales_only(child))]
@@ -230,6 +248,10 @@ class Reader:
 
 def _uncompiled(module: nn.Module) -> nn.Module:
     return next(module.children()) if type(module).__name__ == "OptimizedModule" else module  # of `torch.compile`
+
+
+def _decodes(name: str, module: nn.Module) -> bool:
+    return any(names.is_decoder(own) for own in (name, *(own for own, _ in module.named_children())))
 
 
 def _convolves(module: nn.Module) -> bool:

@@ -248,6 +248,36 @@ def test_frozen_layers_do_not_take_part_in_the_order():
     assert [*groups_of(net)] == [*(f"bert.encoder.whatever.{i}" for i in range(3)), "head"]
 
 
+def test_the_heads_of_a_frozen_body_stay_together():
+    """Else what is new before the last of them would not train with it."""
+    net = Made(backbone=text(), neck=Made(fpn=nn.Linear(4, 4)), rpn=nn.Linear(4, 4), roi_heads=nn.Linear(4, 2))
+    net.neck.requires_grad_(False)
+    net.backbone.requires_grad_(False)
+    assert [*groups_of(net)] == ["head"]
+    assert head_of(net) == {"rpn.weight", "rpn.bias", "roi_heads.weight", "roi_heads.bias"}
+    assert [*groups_of(Made(rpn=nn.Linear(4, 4), roi_heads=nn.Linear(4, 2)))] == ["rpn", "roi_heads"], "all there is"
+
+
+def test_an_encoder_that_is_declared_after_a_decoder_acts_before_it():
+    """As the encoder of the task of OneFormer: the heads within the decoder end the network."""
+    transformer = nn.ModuleDict({"decoder": Made(layers=blocks(), class_embed=nn.Linear(4, 2))})
+    found = groups_of(Made(pixels=text(), transformer=transformer, task_encoder=Made(layers=blocks())))
+    assert [*found][-2:] == ["transformer.decoder.layers.2", "transformer.decoder.class_embed"]
+
+
+def test_what_ends_in_a_head_goes_on_from_the_layers_before_it():
+    """As the update of RAFT, which is recurrent: its head is new, and all before it is the body."""
+    update = Made(motion=nn.Conv2d(4, 4, 3), flow_head=nn.Conv2d(4, 2, 3))
+    net = Made(encoder=Made(layers=blocks()), update=update, mask_predictor=nn.Conv2d(4, 2, 1))
+    assert {name.rpartition(".")[0] for name in head_of(net)} == {"update.flow_head", "mask_predictor"}
+
+
+def test_a_table_after_a_pretrained_network_acts_at_its_input_if_its_name_says_so():
+    """As the table of the Byte Latent Transformer, which holds most of its parameters."""
+    net = Language(net=Language(body=text(), hash_tok_embedding=nn.Embedding(9, 4)), lm_head=nn.Linear(4, 9))
+    assert "net.hash_tok_embedding.weight" not in head_of(net)
+
+
 # -- real ones ---------------------------------------------------------------------------------------------------------
 
 DETECTORS = {
@@ -300,6 +330,27 @@ def test_bodies_of_torchvision_are_split(name, part, count):
 def test_a_regnet_is_its_stages():
     model = torchvision.models.regnet_y_400mf()
     assert [*groups_of(model)] == ["stem", *(f"trunk_output.block{i}" for i in range(1, 5)), "fc"]
+
+
+@pytest.mark.parametrize("name", ["raft_small", "raft_large"])
+def test_the_update_of_raft_is_the_body_before_its_head(name):
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+    assert {".".join(param.split(".")[:2]) for param in head_of(model)} - {"mask_predictor.conv"} <= {
+        "update_block.flow_head",
+        "mask_predictor.convrelu",
+    }
+    assert [*groups_of(model)][-3:-1] == ["update_block.motion_encoder", "update_block.recurrent_block"]
+
+
+@pytest.mark.parametrize("trained", [["decoder", "segmentation_head"], ["segmentation_head"]])
+def test_a_segmenter_whose_encoder_is_frozen_has_groups(trained):
+    """As torchgeo's `freeze_backbone=True` makes it."""
+    model = smp.Unet("resnet18", encoder_weights=None)
+    for name, part in model.named_children():
+        part.requires_grad_(name in trained)
+    assert {name.split(".")[0] for name in head_of(model)} == set(trained)
+    assert len(groups_of(model)) == len(trained)
 
 
 @pytest.mark.parametrize("encoder", ["efficientnet-b0", "mobilenet_v2", "tu-convnext_atto"])
