@@ -1,6 +1,7 @@
 """Phases that end by themselves: against the run with their lengths written by hand, killed, on two ranks."""
 
 import copy
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.loggers import WandbLogger
 
 from lightning_finetune.callbacks import FineTune, ProgressiveResizing, RunReport, TrainingDiagnosis
 from lightning_finetune.engine.patience import Patience, length_after
@@ -16,7 +18,8 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.resuming import ROOT, assert_same_bits
-from tests.run.plateaus import moments, phases, train
+from tests.run.plateaus import SCRIPT, moments, phases, train
+from tests.wandb_files import read_history
 
 
 @pytest.mark.parametrize(
@@ -163,10 +166,26 @@ def test_planned_and_real_lengths_are_shown(tmp_path, capsys, caplog):
     assert "<= 24" in out, "the plan"
     assert "1-4 (4 of 6)" in out, "the results"
     assert "Phase 1 ends after 4 of at most 6 epochs: val_loss has not improved for 2 validations" in caplog.text
+    assert "phase 1 (4 of 6 epochs)" in caplog.text, "the diagnosis"
+    assert set(diagnosis.findings) >= {1, 2}
     rows = (tmp_path / "phases.csv").read_text().splitlines()
     assert [row.split(",")[:4] for row in rows[1:]] == [["1", "6", "4", "16"], ["2", "6", "3", "12"]]
     page = (tmp_path / "report.html").read_text()
     assert all(words in page for words in ("up to 6", "4 of 6 epochs", "Finished after 7 of 7 epochs"))
+
+
+def test_weights_and_biases_offline_holds_planned_and_real_lengths(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    train(tmp_path, phases(), logger=WandbLogger(project="tests", save_dir=tmp_path, offline=True), log_every_n_steps=4)
+    wandb.finish()
+    history = read_history(next(tmp_path.glob("wandb/offline-run-*/*.wandb")))
+    [(_, path)] = history["phases.path"]
+    table = json.loads(next(tmp_path.glob(f"wandb/offline-run-*/files/{path}")).read_text())
+    assert table["columns"][:4] == ["phase", "planned epochs", "epochs", "steps"]
+    assert [row[:4] for row in table["data"]] == [[1, 6, 4, 16], [2, 6, 3, 12]]
+    assert [value for _, value in history["val_loss"]] == SCRIPT[:7], "epochs as they were"
 
 
 @pytest.mark.parametrize(
