@@ -80,7 +80,9 @@ class Phase:
         _check(pct is None or 0 <= pct <= 1, "pct_start", "a share between 0 and 1", pct)
         _check(self.div >= 1, "div", "at least 1", self.div)
         _check(self.div_final >= 1, "div_final", "at least 1", self.div_final)
-        _check(self.moms is None or _are_moms(self.moms), "moms", "three numbers in [0, 1)", self.moms)
+        moms = self.moms
+        fit = moms is None or (len(moms) == 3 and all(0 <= value < 1 for value in moms))
+        _check(fit, "moms", "three numbers in [0, 1)", moms)
         decay = self.weight_decay
         _check(decay is None or decay >= 0, "weight_decay", "a number of at least 0", decay)
         self._check_end()
@@ -144,7 +146,3 @@ def _check(holds: bool, name: str, expected: str, got: object) -> None:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _are_moms(moms: Sequence[float]) -> bool:
-    return len(moms) == 3 and all(0 <= value < 1 for value in moms)

@@ -170,16 +170,13 @@ class Plan(Sequence[State]):
         """Optimizer steps of each phase."""
         steps: list[int] = []
         for phase in range(len(self.phases)):
-            ends = (self._steps_of_epochs(phase), self._steps_left(phase, steps))
+            ends = (self._steps_of_epochs(phase), None if self.max_steps is None else self.max_steps - sum(steps))
             steps.append(min((end for end in ends if end is not None), default=1))
         return tuple(steps)
 
     def _steps_of_epochs(self, phase: int) -> int | None:
         first, count = self.first_epoch(phase), self.phases[phase].epochs
         return None if count is None else sum(epoch.count for epoch in self.epochs[first : first + count])
-
-    def _steps_left(self, phase: int, before: Sequence[int]) -> int | None:
-        return None if self.max_steps is None else self.max_steps - sum(before[:phase])
 
     # What every step asks, worked out once.
 

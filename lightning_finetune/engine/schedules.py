@@ -59,17 +59,9 @@ def shape(schedule: Schedule, div: float, div_final: float, pct_start: float | N
     if not isinstance(schedule, str):
         return partial(_checked, schedule)
     if schedule == "constant":
-        return _constant
+        return lambda progress: 1.0
     start = 1 / div if schedule == "one_cycle" else 1.0
-    return partial(_rise_and_fall, start, 1 / div_final, warm_up(schedule, pct_start))
-
-
-def _constant(progress: float) -> float:
-    return 1.0
-
-
-def _rise_and_fall(start: float, end: float, pct_start: float, progress: float) -> float:
-    return rise_and_fall(start, 1.0, end, progress, pct_start)
+    return partial(rise_and_fall, start, 1.0, 1 / div_final, pct_start=warm_up(schedule, pct_start))
 
 
 def _checked(function: Shape, progress: float) -> float:

@@ -75,11 +75,13 @@ class RunCharts:
 
     def rates(self) -> Chart | None:
         """The learning rate of each layer group."""
-        peak = max((rate for column in self._all_rates() for rate in column), default=0.0)
-        if peak <= 0:
-            return None
         plan, count = self.planned, len(self.history.rates)
         columns = {} if plan is None else plan.rates
+        peak = max(
+            (rate for column in (*self.history.rates.values(), *columns.values()) for rate in column), default=0.0
+        )
+        if peak <= 0:
+            return None
         lines = [Line("", self._over_steps(column, plan), "planned") for column in columns.values()]
         lines += [
             Line(name, self._over_steps(column), "wide", shade(place, count))
@@ -122,9 +124,6 @@ class RunCharts:
     def _over_steps(self, column: Iterable[float | None], of: History | None = None) -> list[tuple[float, float]]:
         steps = (of or self.history).steps
         return [(step, math.nan if value is None else value) for step, value in zip(steps, column, strict=True)]
-
-    def _all_rates(self) -> list[list[float]]:
-        return [*self.history.rates.values(), *([] if self.planned is None else self.planned.rates.values())]
 
     def _spans(self, history: History | None, shares: Sequence[float]) -> list[Span]:
         """Equal neighbours together; each step lasts until the next that is known."""

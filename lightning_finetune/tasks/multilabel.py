@@ -172,7 +172,7 @@ class MultiLabelClassifier(BaseTask):
 
     def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:
         """The labels found in each image against those that are true."""
-        return of_labels(predictions, self._present(predictions), target, self.classes)
+        return of_labels(predictions, predictions > predictions.new_tensor(self.thresholds), target, self.classes)
 
     def confusion(self) -> LabelCounts:
         """Counts of each label, absent and present, at the thresholds of now."""
@@ -219,10 +219,6 @@ class MultiLabelClassifier(BaseTask):
     def row(self, prediction: LabelsPrediction) -> dict[str, object]:
         """The labels, separated by semicolons, and the probability of every one."""
         return {"prediction": joined(prediction.labels), **columns(prediction.probabilities, self.classes)}
-
-    def _present(self, probabilities: Tensor) -> Tensor:
-        """Which labels are over their thresholds ``[B, L]``."""
-        return probabilities > probabilities.new_tensor(self.thresholds)
 
     def _fixed_thresholds(self) -> list[float]:
         """One threshold a label, as given; the lessons' where it is to be tuned."""

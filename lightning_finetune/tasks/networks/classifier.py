@@ -34,19 +34,18 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, num_outputs]`` of images ``[B, C, H, W]``."""
-        return self.forward_head(self.forward_features(images))
+        logits: Tensor = self.head(self._features(images))
+        return logits
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Features of images ``[B, C, H, W]``, pooled: all that does not change while only the head trains."""
-        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        """Features of images ``[B, C, H, W]``, pooled: what the first layer of the head that learns is given."""
+        features = self._features(images)
         for layer in _layers(self.head)[: self._pooling]:
             features = layer(features)
         return features
 
-    def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``[B, num_outputs]`` of features."""
-        for layer in _layers(self.head)[self._pooling :]:
-            features = layer(features)
+    def _features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return features
 
     @property

@@ -39,14 +39,10 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``[B, num_classes, H, W]`` of images ``[B, C, H, W]``."""
-        logits = self._logits(images)
+        logits: Tensor = self.network(self._padded(images))
         return logits[..., : images.shape[-2], : images.shape[-1]]
 
-    def _logits(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.padded(images))
-        return logits
-
-    def padded(self, images: Tensor) -> Tensor:
+    def _padded(self, images: Tensor) -> Tensor:
         """Images of a size that ``stride`` divides, the last rows and columns repeated; channels last."""
         pad = (0, -images.shape[-1] % self.stride, 0, -images.shape[-2] % self.stride)
         padded = nn.functional.pad(images, pad, mode="replicate") if any(pad) else images
@@ -55,24 +51,6 @@ class Segmenter(nn.Module):
     def layer_groups(self) -> dict[str, LayerGroup]:
         """Groups of the encoder, the decoder, the head."""
         return {group.name: group for group in layer_groups(self.network, only=self.network.parameters())}
-
-
-class EncoderDecoder(Segmenter):
-    """A segmenter whose encoder can be run apart from its decoder and head."""
-
-    def _logits(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
-    def forward_features(self, images: Tensor) -> Any:
-        """What the encoder gives: all that does not change while only the decoder and the head train."""
-        network: Any = self.network
-        return network.encoder(self.padded(images))
-
-    def forward_head(self, features: Any) -> Tensor:
-        """Logits of padded images, from their features."""
-        network: Any = self.network
-        logits: Tensor = network.segmentation_head(network.decoder(features))
-        return logits
 
 
 def build_segmenter(arguments: Mapping[str, Any], num_classes: int) -> Segmenter:
@@ -103,11 +81,9 @@ def build_segmenter(arguments: Mapping[str, Any], num_classes: int) -> Segmenter
     network: Any = from_hub(build, backbone) if hub else build()
     source = packaged if weights is True else weights
     if source:
-        load_weights(_inner(network), source, part=True)
+        load_weights(getattr(network.encoder, "model", network.encoder), source, part=True)  # timm's are wrapped
     stride = int(getattr(network.encoder, "output_stride", 32))
-    # The one decoder whose network is more than encoder, decoder and head in a row.
-    kind = Segmenter if model == "dpt" else EncoderDecoder
-    return kind(network, stride, _statistics(encoder, channels))
+    return Segmenter(network, stride, _statistics(encoder, channels))
 
 
 def encoder_name(backbone: str) -> str:
@@ -126,12 +102,6 @@ def encoder_name(backbone: str) -> str:
             f"{did_you_mean(name, [*timm.list_models(), *own])}"
         )
     return name
-
-
-def _inner(network: Any) -> nn.Module:
-    """The encoder itself; those of timm are wrapped."""
-    inner: nn.Module = getattr(network.encoder, "model", network.encoder)
-    return inner
 
 
 def _create(model: str, encoder: str, weights: str | None, in_channels: int, num_classes: int) -> nn.Module:

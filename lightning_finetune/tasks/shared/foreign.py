@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,9 @@ def foreign_verdicts(
     ignored = getattr(module, "hparams", {}).get("ignore_index")  # as torchgeo's tasks name it
     target = target if ignored is None else target.masked_fill(target == ignored, -1)
     own = getattr(module, "probabilities", None)
-    to_probabilities = own if callable(own) else torch.sigmoid if target.shape == logits.shape else _softmax
+    to_probabilities = (
+        own if callable(own) else torch.sigmoid if target.shape == logits.shape else partial(torch.softmax, dim=1)
+    )
     predictions = logits if are_numbers(target) else to_probabilities(logits)
     names, thresholds = names_of(logits.shape[1]), torch.as_tensor(getattr(module, "thresholds", 0.5)).cpu()
     return by_shape(predictions.float().cpu(), target.cpu(), names, thresholds), names
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    return logits.softmax(1)
