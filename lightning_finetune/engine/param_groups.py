@@ -6,7 +6,7 @@ Lightning's ``BaseFinetuning`` does, breaks schedulers, resume and the names of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,12 +168,8 @@ def merge_state(state: Mapping[str, Any], optimizer: Optimizer, layout: Layout) 
     ours = [id(param) for group in optimizer.param_groups for param in group["params"]]
     theirs = {id(param): place for place, param in enumerate(p for g in layout.original for p in g["params"])}
     place = {old: theirs[key] for old, key in enumerate(ours)}
-    merged: list[Group] = []
-    for group in layout.original:
-        hypers = {key: value for key, value in group.items() if key != "params"}
-        merged.append({**hypers, "params": [theirs[id(param)] for param in group["params"]]})
     slots = {place[old]: value for old, value in state["state"].items()}
-    return {"state": dict(sorted(slots.items())), "param_groups": merged}
+    return {"state": dict(sorted(slots.items())), "param_groups": _placed(layout.original, theirs)}
 
 
 def split_state(state: Mapping[str, Any], optimizer: Optimizer, layout: Layout) -> dict[str, Any]:
@@ -183,8 +179,9 @@ def split_state(state: Mapping[str, Any], optimizer: Optimizer, layout: Layout) 
     theirs = [id(param) for group in layout.original for param in group["params"]]
     ours = {id(p): place for place, p in enumerate(p for g in optimizer.param_groups for p in g["params"])}
     slots = {ours[theirs[old]]: value for old, value in state["state"].items()}
-    groups: list[Group] = []
-    for group in optimizer.param_groups:
-        hypers = {key: value for key, value in group.items() if key != "params"}
-        groups.append({**hypers, "params": [ours[id(param)] for param in group["params"]]})
-    return {"state": dict(sorted(slots.items())), "param_groups": groups}
+    return {"state": dict(sorted(slots.items())), "param_groups": _placed(optimizer.param_groups, ours)}
+
+
+def _placed(groups: Iterable[Group], places: Mapping[int, int]) -> list[Group]:
+    """Parameter groups as a state has them: places in the order of all, instead of parameters."""
+    return [{**group, "params": [places[id(param)] for param in group["params"]]} for group in groups]

@@ -68,10 +68,15 @@ class Endless(IterableDataset):
         ({"max_epochs": 2, "max_steps": 99}, 12),
         ({"max_epochs": 1, "overfit_batches": 3}, 3),
         ({"max_epochs": 2, "val_check_interval": 2}, 12),
+        # data without a length
+        ({"batches": 7, "max_steps": 20}, 20),
+        ({"batches": 50, "max_steps": 20}, 20),
+        ({"batches": 50, "max_epochs": 2, "limit_train_batches": 4}, 8),
     ],
 )
 def test_the_cycle_ends_with_the_run(tmp_path, options, steps):
-    probe = fit(tmp_path, **options)
+    trainer = {name: value for name, value in options.items() if name != "batches"}
+    probe = fit(tmp_path, data=Endless(options["batches"]).loader() if "batches" in options else None, **trainer)
     np.testing.assert_allclose([lrs[-1] for lrs in probe.lrs], rates(steps, 1e-2), rtol=1e-6)
 
 
@@ -82,20 +87,9 @@ def test_the_cycle_ends_with_a_run_whose_accumulation_changes(tmp_path):
     np.testing.assert_allclose([lrs[-1] for lrs in probe.lrs], rates(11, 1e-2), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("batches", "steps"), [(7, 20), (50, 20)])
-def test_data_without_a_length_cycles_to_max_steps(tmp_path, batches, steps):
-    probe = fit(tmp_path, data=Endless(batches).loader(), max_steps=steps)
-    np.testing.assert_allclose([lrs[-1] for lrs in probe.lrs], rates(steps, 1e-2), rtol=1e-6)
-
-
 def test_data_without_a_length_and_without_max_steps_is_refused(tmp_path):
     with pytest.raises(PhaseError, match="max_steps"):
         fit(tmp_path, data=Endless(7).loader(), max_epochs=2)
-
-
-def test_limited_data_without_a_length_has_one(tmp_path):
-    probe = fit(tmp_path, data=Endless(50).loader(), max_epochs=2, limit_train_batches=4)
-    np.testing.assert_allclose([lrs[-1] for lrs in probe.lrs], rates(8, 1e-2), rtol=1e-6)
 
 
 def test_each_span_has_a_cycle_of_its_own(tmp_path):
@@ -141,10 +135,10 @@ def test_a_list_of_rates_that_fits_no_groups_is_refused_before_the_first_batch(t
         fit(tmp_path, OneCycle([1e-3] * 3), module, max_epochs=1)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_shortest_runs_and_any_share_train(tmp_path, share):
     """``OneCycleLR`` divides by zero where the share of the steps is one step."""
-    for steps in (1, 2, 4, 10):
+    for steps in (1, 2, 10):
         probe = fit(tmp_path, OneCycle(1e-2, pct_start=share), max_steps=steps)
         if share < 1:
             np.testing.assert_allclose([lrs[-1] for lrs in probe.lrs], rates(steps, 1e-2, share), rtol=1e-6)

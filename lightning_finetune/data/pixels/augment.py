@@ -19,7 +19,6 @@ Preset: TypeAlias = Literal["photo", "satellite", "none"]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _COLUMNS = 16
-_PLAN = 10  # eight numbers of the homography, brightness, contrast
 
 
 @dataclass(frozen=True)
