@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,14 @@ def test_no_import_goes_up():
     known = [(one, other) for one, other in edges() if layer_of(one) in order and layer_of(other) in order]
     assert len(known) > 300
     assert [pair for pair in known if order.index(layer_of(pair[0])) > order.index(layer_of(pair[1]))] == []
+
+
+def test_no_two_modules_are_a_letter_apart():
+    """Figures and tests apart, which are named after what they draw and what they test."""
+    names = [path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__" and path.parent.name != "figures"]
+    folders = [path.parent.name for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
+    alike = Counter(name.replace("_", "").removesuffix("s") for name in [*names, *folders])
+    assert [name for name, count in alike.items() if count > 1] == []
 
 
 def test_nothing_imports_the_package_itself_but_its_version():

@@ -33,8 +33,8 @@ from lightning_finetune.run.trainer import (
     steps_per_epoch,
 )
 from lightning_finetune.show import terminal
-from lightning_finetune.show.plans import ShownPlan
 from lightning_finetune.show.report import RangeTest
+from lightning_finetune.show.shown_plan import ShownPlan
 
 
 class FineTune(PhasedCallback):

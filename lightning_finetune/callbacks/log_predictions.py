@@ -13,8 +13,8 @@ from typing_extensions import override
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.run.artifacts import save_figure, save_samples, shown_state
-from lightning_finetune.run.looking import LookingCallback
 from lightning_finetune.run.phase_ends import ends_phase
+from lightning_finetune.run.validation_images import LookingCallback
 from lightning_finetune.show.figures.content import Shown
 
 

@@ -13,7 +13,7 @@ from lightning_finetune.run.artifacts import save_figure
 from lightning_finetune.run.phase_ends import ends_phase, plan_of
 from lightning_finetune.run.recording import RecordingCallback, image_size, rates
 from lightning_finetune.run.trainer import is_dev_run
-from lightning_finetune.show.plans import bands_of
+from lightning_finetune.show.shown_plan import bands_of
 
 
 class PlotRun(RecordingCallback):

@@ -12,7 +12,7 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.show import terminal
-from lightning_finetune.show.plans import bands_of
+from lightning_finetune.show.shown_plan import bands_of
 
 
 class PlanOnly(PhasedCallback):

@@ -16,8 +16,8 @@ from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.notebook.results import RangeTestResult, Run
 from lightning_finetune.notebook.seen import Seen
 from lightning_finetune.run.find_only import FindOnly
-from lightning_finetune.run.looking import LookingCallback
 from lightning_finetune.run.noise import without_noise
+from lightning_finetune.run.validation_images import LookingCallback
 from lightning_finetune.show.figures.content import Shown
 
 if TYPE_CHECKING:

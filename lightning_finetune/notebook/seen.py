@@ -16,7 +16,7 @@ from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.run.phase_ends import plan_of
 from lightning_finetune.run.recording import RecordingCallback
 from lightning_finetune.show.figures.content import Band
-from lightning_finetune.show.plans import bands_of
+from lightning_finetune.show.shown_plan import bands_of
 
 _KEY = "lightning_finetune.notebook"
 

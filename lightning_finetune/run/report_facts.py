@@ -22,9 +22,9 @@ from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.folder import resume_command, run_dir, shown
 from lightning_finetune.run.phase_ends import layers_of, plan_of, plans_of, seed_of
 from lightning_finetune.run.trainer import callbacks, max_epochs, max_steps
-from lightning_finetune.show.plans import bands_of
 from lightning_finetune.show.report import Outcome, RangeTest, Report
 from lightning_finetune.show.report.environment import command, hide_secrets, machine, versions
+from lightning_finetune.show.shown_plan import bands_of
 from lightning_finetune.tasks.base import BaseTask
 
 
