@@ -39,8 +39,9 @@ class Seen(Callback):
     @contextmanager
     def brought_back(self, module: pl.LightningModule) -> Iterator[None]:
         """While the block runs, what a started process has seen comes back with the weights of ``module``."""
-        put = module.register_state_dict_post_hook(partial(_put, self))
-        take = module.register_load_state_dict_pre_hook(partial(_take, self))
+        hooked: Any = module  # torch leaves the two untyped
+        put = hooked.register_state_dict_post_hook(partial(_put, self))
+        take = hooked.register_load_state_dict_pre_hook(partial(_take, self))
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import lightning.pytorch as pl
 import torch
@@ -20,7 +20,6 @@ MOST = 20_000
 """Images that a head is solved on; more change it little and would take memory, 5 KB each with 1,280 features."""
 
 
-@runtime_checkable
 class HasLinearHead(Protocol):
     """A LightningModule whose head is one linear layer over features; any module may follow it."""
 
@@ -47,9 +46,17 @@ class Solved:
     seconds: float
 
 
+def has_linear_head(module: object) -> TypeGuard[HasLinearHead]:
+    """Whether ``module`` has all of it.
+
+    ``isinstance`` would look at the class alone from Python 3.12 on, where a module has no ``criterion``.
+    """
+    return all(hasattr(module, name) for name in ("criterion", "new_head", "head_inputs"))
+
+
 def new_head(module: pl.LightningModule) -> nn.Linear | None:
     """The head of ``module`` that can be solved; None where it has none, or none that is new."""
-    return module.new_head if isinstance(module, HasLinearHead) else None
+    return module.new_head if has_linear_head(module) else None
 
 
 def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | None:
@@ -62,7 +69,7 @@ def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | 
         None if the module has no such head, or its data cannot be read without disturbing the run.
     """
     head = new_head(module)
-    if head is None or not isinstance(module, HasLinearHead) or not lends_batches(trainer):
+    if head is None or not has_linear_head(module) or not lends_batches(trainer):
         return None
     begin = time.monotonic()
     with undisturbed(trainer, module, trainer.optimizers[0]), closing(_features(trainer, module)) as parts:
