@@ -240,7 +240,7 @@ def main() -> None:
     torch.set_num_threads(1)
     times = time_rounds(options.rounds, options.steps, options.device)
     rows = compare(times, options.device)
-    print("| way | ms a step | against Lightning alone | more than it | Python calls a step | waits a step |")
+    print("| way | ms per step | ratio to Lightning alone | more than Lightning | Python calls per step | waits per step |")
     print("|---|---|---|---|---|---|")
     for name, row in rows.items():
         print(
