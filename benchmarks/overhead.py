@@ -240,7 +240,8 @@ def main() -> None:
     torch.set_num_threads(1)
     times = time_rounds(options.rounds, options.steps, options.device)
     rows = compare(times, options.device)
-    print("| way | ms per step | ratio to Lightning alone | more than Lightning | Python calls per step | waits per step |")
+    columns = ("way", "ms per step", "ratio to Lightning alone", "more than Lightning", "Python calls per step")
+    print(f"| {' | '.join(columns)} | waits per step |")
     print("|---|---|---|---|---|---|")
     for name, row in rows.items():
         print(
