@@ -32,7 +32,7 @@ from diagnosis import curves_of, whole
 from lightning_finetune import FineTune, ImageClassifier, TrainingDiagnosis
 from lightning_finetune.engine.phase_diagnosis import diagnose_run
 from lightning_finetune.engine.phases import Phase
-from lightning_finetune.engine.plan import Plan
+from lightning_finetune.engine.plan import make_plan
 
 RESULTS = Path(__file__).with_suffix(".json")
 HURTS = 0.03
@@ -171,9 +171,9 @@ def expected(run: dict[str, Any], usual: float) -> str:
 
 def said(run: dict[str, Any]) -> str:
     """All that the diagnosis finds, notes in brackets."""
-    steps = [phase["steps"] for phase in run["phases"]]
+    steps = [phase["steps"] // phase["epochs"] for phase in run["phases"] for _ in range(phase["epochs"])]
     phases = [Phase(phase["epochs"], phase["train"], rates(phase["lr"])) for phase in run["phases"]]
-    plan = Plan(tuple(phases), tuple(steps), run["groups"], train_norm=run["train_norm"])
+    plan = make_plan(phases, steps, num_groups=run["groups"], train_norm=run["train_norm"])
     found = diagnose_run(curves_of(run), plan, sum(phase["epochs"] for phase in run["phases"]))
     names = [(ALIKE.get(one.name, one.name), one.fault) for part in found.values() for one in part]
     return ", ".join(name if fault else f"({name})" for name, fault in names) or "healthy"

@@ -93,7 +93,7 @@ class Limits:
 
 LIMITS = Limits()
 _NOTHING, _ROSE = 0.02, 1.08
-_GUESS, _GAP = math.log(2), 20.0  # the loss of a guess between two classes; validation over training loss, at most
+_GUESS, _GAP = math.log(2), 40.0  # the loss of a guess between two classes; validation over training loss, at most
 _DIP = 0.05  # part of the lowest validation loss that the end may lie above it
 _IMAGE = 0.05  # what an image counts at most: of twenty
 _FEW_STEPS = 4  # from which on curves say anything

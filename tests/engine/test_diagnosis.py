@@ -105,6 +105,13 @@ def test_a_head_that_was_solved_may_dip_where_the_rate_peaks_if_the_run_ends_at_
     assert faults(curves(dips, [1.1, 3.2, 1.4, 1.2], [0.25, 0.39, 0.35, 0.33])) == ["learning rate too high"]
 
 
+def test_the_default_run_of_244_ants_and_bees_is_not_accused():
+    """Its first validation loss is 21 times its first training loss, as it is sure of every training image."""
+    losses = [0.0286, 0.03, 0.4, 0.28, 0.74, 1.12, 0.6, 0.3, 0.19, 0.1, 0.06, 0.04, 0.03, 0.02, 0.017, 0.017]
+    loss = [0.588, 1.008, 0.547, 1.073, 0.447, 0.454, 0.524, 0.497]
+    assert faults(curves(losses, loss, [0.183, 0.222, 0.144, 0.242, 0.137, 0.137, 0.098, 0.105])) == []
+
+
 @pytest.mark.parametrize("losses", [[0.1, 1.1, 25.0, 2.0, 7.0, 10.0, *[2.0] * 10], SOLVED])
 def test_a_rate_too_high_is_seen_also_where_the_head_was_solved(losses):
     assert faults(curves(losses, [3.3, 0.7, 19.0, 12.0], [0.55, 0.45, 0.55, 0.45])) == ["learning rate too high"]
