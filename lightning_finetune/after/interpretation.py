@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+import numpy.typing as npt
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
@@ -17,7 +17,7 @@ from lightning_finetune.data.pixels.decode import visible
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Ints
+from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Counts, Ints
 from lightning_finetune.tasks.shared.csv_cells import safe
 from lightning_finetune.tasks.shared.sources import known_preprocessing, normalize
 from lightning_finetune.tasks.shared.tiling import evaluating
@@ -26,6 +26,9 @@ from lightning_finetune.tasks.shared.verdicts import Verdict
 if TYPE_CHECKING:
     import pandas as pd  # heavy, as matplotlib is, and only their names are needed
     from matplotlib.figure import Figure
+
+_SHOWN = 1024
+"""Pixels of a side of an image in a picture of several."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,9 +168,10 @@ class Interpretation:
         batch = self.images[BatchKey(np.array([place]), 0, self.size)]
         pixels = visible(batch["image"][0]).permute(1, 2, 0).numpy()
         with evaluating(self.task):
-            (verdict,) = _ask(self.task, batch, self.tile).verdicts
+            _, (verdict,) = _judge(self.task, batch, self.tile)
         words = f"{verdict.prediction}, loss {loss:.2f}"
-        return Shown(pixels, verdict.truth, words, verdict.wrong, verdict.masks)
+        masks = None if verdict.masks is None else (_thinned(verdict.masks[0]), _thinned(verdict.masks[1]))
+        return Shown(_thinned(pixels), verdict.truth, words, verdict.wrong, masks)
 
 
 def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None) -> Interpretation:
@@ -198,34 +202,27 @@ def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None
     rows: list[dict[str, Any]] = []
     with evaluating(model):
         for batch in data.val_dataloader():
-            answer = _ask(model, batch, tile)
-            losses = model.losses(answer.logits, answer.target).tolist()
-            rows += [{"loss": loss, **verdict.row} for loss, verdict in zip(losses, answer.verdicts, strict=True)]
-            if counts is not None:
-                counts.update(answer.predictions, model.metric_target(answer.target))
+            losses, verdicts = _judge(model, batch, tile, counts)
+            rows += [{"loss": loss, **verdict.row} for loss, verdict in zip(losses, verdicts, strict=True)]
     items = _frame(rows)
     items.insert(0, "file", [_name(images.images[row]) for row in images.rows])
     confusion = None if counts is None else counts.confusion(model.classes)
     return Interpretation(model, images, data.size, items, confusion, tile)
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What a task says of a batch."""
-
-    logits: Tensor
-    predictions: Tensor
-    target: Tensor
-    verdicts: list[Verdict]
-
-
-def _ask(model: BaseTask, batch: Batch, tile: int | None) -> _Answer:
-    """Ask about a batch of the loader, made as the model was trained."""
+def _judge(
+    model: BaseTask, batch: Batch, tile: int | None, counts: Counts | None = None
+) -> tuple[list[float], list[Verdict]]:
+    """Losses and verdicts of a batch of the loader, made as the model was trained."""
     images = normalize(batch["image"].to(model.device), known_preprocessing(model.preprocessing))
-    logits = model.logits_of(images, tile)
-    target = model.target_of(batch).to(model.device)
-    predictions = model.predictions(logits).float()
-    return _Answer(logits, predictions, target, model.verdicts(predictions, target))
+    losses, verdicts = model.judge(images, model.target_of(batch).to(model.device), counts, tile)
+    return losses.tolist(), verdicts
+
+
+def _thinned(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every n-th pixel of an image ``[h, w, ...]`` that is larger than a picture can show."""
+    step = -(-max(pixels.shape[:2]) // _SHOWN)
+    return pixels if step == 1 else pixels[::step, ::step].copy()
 
 
 def _frame(data: Any, **names: Any) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from lightning_finetune.tasks.shared.learned import carry_learned
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
 from lightning_finetune.tasks.shared.sources import Sources, all_of, known_preprocessing, list_sources, normalize
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
-from lightning_finetune.tasks.shared.verdicts import Verdict, by_shape
+from lightning_finetune.tasks.shared.verdicts import Judged, Verdict, by_shape
 
 if TYPE_CHECKING:
     import pandas as pd  # heavy, and only its name is needed
@@ -416,6 +416,14 @@ class BaseTask(LightningModule, ABC):
             raise FinetuneError(f"tile: expected a task of masks, got {type(self).__name__}. Leave it out.")
         logits: Tensor = self(images)
         return logits
+
+    def judge(self, images: Tensor, target: Tensor, counts: Counts | None, tile: int | None) -> Judged:
+        """Losses ``[B]`` and verdicts of images as of :meth:`logits_of`; ``counts`` are of :meth:`confusion`."""
+        logits = self.logits_of(images, tile)
+        predictions = self.predictions(logits).float()
+        if counts is not None:
+            counts.update(predictions, self.metric_target(target))
+        return self.losses(logits, target), self.verdicts(predictions, target)
 
     def _try_load(self, source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | DataError:
         """The image, or what is wrong with it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
@@ -18,9 +19,10 @@ from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts
+from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts, Counts
 from lightning_finetune.tasks.measures.losses import MaskLoss, SegmentationLoss
 from lightning_finetune.tasks.measures.metrics import ClassIoU, MetricsArgument
+from lightning_finetune.tasks.measures.set_loss import adds_up_by_pixel
 from lightning_finetune.tasks.networks.decoders import Decoder
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.arguments import not_plain
@@ -36,8 +38,16 @@ from lightning_finetune.tasks.shared.sources import (
     path_of,
 )
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
-from lightning_finetune.tasks.shared.tiling import check_tile, evaluating, in_tiles, largest, rows_in_tiles, scaled
-from lightning_finetune.tasks.shared.verdicts import Verdict, in_words, of_masks
+from lightning_finetune.tasks.shared.tiling import (
+    check_tile,
+    evaluating,
+    in_tiles,
+    largest,
+    rows_in_tiles,
+    scaled,
+    thin_bands,
+)
+from lightning_finetune.tasks.shared.verdicts import Judged, Verdict, in_words, of_masks
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -227,6 +237,34 @@ class SemanticSegmenter(BaseTask):
         size = known_preprocessing(self.preprocessing)["size"]
         return in_tiles(self, images, check_tile(tile, size))
 
+    def judge(self, images: Tensor, target: Tensor, counts: Counts | None, tile: int | None) -> Judged:
+        """Images that are larger than a piece are judged band by band, if the loss adds up by pixels."""
+        side = check_tile(tile, known_preprocessing(self.preprocessing)["size"])
+        if max(images.shape[-2:]) <= side or not adds_up_by_pixel(self.set_loss):
+            return super().judge(images, target, counts, tile)
+        each = zip(images, target, strict=True)
+        pairs = [self._by_bands(image[None], true[None], counts, side) for image, true in each]
+        return torch.stack([loss for loss, _ in pairs]), [verdict for _, verdict in pairs]
+
+    def _by_bands(self, image: Tensor, true: Tensor, counts: Counts | None, side: int) -> tuple[Tensor, Verdict]:
+        """Loss and verdict of one image, of which no more than a row of pieces is in memory."""
+        sums, ids, top = torch.zeros((), device=true.device), torch.empty_like(true), 0
+        for logits in thin_bands(rows_in_tiles(self, image, side)):
+            rows = slice(top, top + logits.shape[-2])
+            sums = sums + self.set_loss.sums(logits, true[:, rows])
+            predictions = self.predictions(logits).float()
+            if counts is not None:
+                counts.update(predictions, self.metric_target(true[:, rows]))
+            ids[:, rows] = predictions.argmax(1)
+            top = rows.stop
+        (verdict,) = of_masks(ids, self._counted(true))
+        return self.set_loss.mean(sums).float(), verdict
+
+    def _counted(self, target: Tensor) -> Tensor:
+        """Masks that are negative where pixels count for nothing."""
+        ignore = self.arguments["ignore_index"]
+        return target if ignore is None else target.masked_fill(target == ignore, -1)
+
     def _is_larger(self, source: ImageSource, side: int) -> bool:
         """Whether the model would see more than a piece; what is unreadable is left to be told later."""
         height, width = known_preprocessing(self.preprocessing)["size"]
@@ -265,8 +303,7 @@ class SemanticSegmenter(BaseTask):
 
     def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:
         """The mask of each image beside the true one, which is left bare where pixels count for nothing."""
-        ignore = self.arguments["ignore_index"]
-        return of_masks(predictions.argmax(1), target if ignore is None else target.masked_fill(target == ignore, -1))
+        return of_masks(predictions.argmax(1), self._counted(target))
 
     def confusion(self) -> ClassCounts | None:
         """Counts of pixels by true and predicted class, of up to 1,000 classes."""

@@ -150,3 +150,28 @@ def test_a_class_that_no_mask_shows_is_not_among_the_worst():
     found = Interpretation(task, None, (64, 64), pd.DataFrame(), Confusion(counts, ["road", "sky", "Void"]))
     assert found.report().index.tolist() == ["road", "sky", "Void"]
     assert sorted(found.worst()["class"]) == ["road", "sky"]
+
+
+LOSSES = ["ce", "focal", {"ce": 1.0, "dice": 0.5}, "lovasz", torch.nn.CrossEntropyLoss(ignore_index=255)]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("side", [64, 128])
+def test_large_images_are_judged_in_pieces_as_the_whole_is(halves, loss, side, monkeypatch):
+    """A network whose field of view ends within the overlap; the loss of each image, the counts and the pictures."""
+    monkeypatch.setattr("lightning_finetune.tasks.shared.tiling._BAND", 4 * 2 * 200 * 5)  # five rows at a time
+    monkeypatch.setattr("lightning_finetune.after.interpretation._SHOWN", 100)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3, padding=1))
+    task = UNetSegmenter(net, num_classes=2, loss=loss, ignore_index=255)
+    data = ImageData.from_folder(
+        halves, masks="masks", codes=["dark", "bright"], size=(200, 160), batch_size=2, num_workers=0, augment="none"
+    )
+    task.classes, task.preprocessing = [*data.classes], {**data.preprocessing(), "size": [64, 64]}
+    whole, pieces = (interpret(task, data, tile=tile) for tile in (1024, side))
+    np.testing.assert_allclose(pieces.items["loss"], whole.items["loss"], rtol=1e-4)
+    np.testing.assert_allclose(pieces.items["pixel_accuracy"], whole.items["pixel_accuracy"], atol=1e-3)
+    assert pieces.counts.sum() == whole.counts.sum()
+    assert np.abs(pieces.counts - whole.counts).max() <= 4, "but for pixels on the edge of a decision"
+    shown = pieces._shown(0, 1.0)
+    assert shown.image.shape == (100, 80, 3)
+    assert {mask.shape for mask in shown.masks} == {(100, 80)}

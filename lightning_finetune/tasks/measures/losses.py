@@ -110,6 +110,11 @@ class SegmentationLoss(nn.Module):
         return torch.stack(parts).sum()
 
     @property
+    def by_pixel(self) -> bool:
+        """Whether :meth:`sums` of the parts of an image add up: Lovász sorts all of its pixels."""
+        return "lovasz" not in self.losses
+
+    @property
     def width(self) -> int:
         """How many numbers :meth:`sums` gives."""
         return sum(self._widths())

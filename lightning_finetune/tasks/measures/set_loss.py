@@ -27,6 +27,11 @@ class SetLoss(Protocol):
         """The loss of all batches whose :meth:`sums` were added."""
 
 
+def adds_up_by_pixel(loss: SetLoss) -> bool:
+    """Whether what parts of an image give to :meth:`SetLoss.sums` adds up to what the image does."""
+    return bool(getattr(loss, "by_pixel", False))
+
+
 def set_loss_of(criterion: nn.Module) -> SetLoss:
     """How ``criterion`` is meaned over a set: as it says itself, as torch's cross-entropy is, or else over images."""
     if isinstance(criterion, SetLoss):
@@ -67,6 +72,7 @@ class OfCrossEntropy(OfImages):
     """Torch's cross-entropy: sum of weighted losses over sum of weights, with or without label smoothing."""
 
     criterion: nn.CrossEntropyLoss
+    by_pixel = True
 
     def weight(self, target: Tensor) -> Tensor:
         """The weights of its labels or pixels that are not ignored; of soft targets their number, as in torch."""

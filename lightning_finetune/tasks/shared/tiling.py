@@ -83,6 +83,13 @@ def rows_in_tiles(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int
         carried = band[..., end:, :].clone()
 
 
+def thin_bands(rows: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The rows of :func:`rows_in_tiles`, few at a time: what is made of them would take several times their memory."""
+    for band in rows:
+        count = max(1, _BAND // (4 * band[..., :1, :].numel()))
+        yield from torch.split(band, count, dim=-2)
+
+
 def in_tiles(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int) -> Tensor:
     """All rows of :func:`rows_in_tiles`; images that are no larger than a piece at once."""
     if max(images.shape[-2:]) <= tile:

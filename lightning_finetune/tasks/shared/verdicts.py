@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,10 @@ class Verdict:
     wrong: bool | None = None
     masks: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
     row: Mapping[str, object] = field(default_factory=dict)
+
+
+Judged: TypeAlias = tuple[Tensor, list[Verdict]]
+"""Losses of images ``[B]``, and what is true and said of each."""
 
 
 def of_classes(probabilities: Tensor, target: Tensor, names: Sequence[str]) -> list[Verdict]:
