@@ -120,12 +120,9 @@ class History:
         while len(self.steps) > LIMIT:
             self._stride *= 2
             kept = [place for place, step in enumerate(self.steps) if step % self._stride == 0]
-            self.steps = _pick(self.steps, kept)
-            self.losses = _pick(self.losses, kept)
-            self.momentum = _pick(self.momentum, kept)
-            self.sizes = _pick(self.sizes, kept)
-            self.rates = {name: _pick(column, kept) for name, column in self.rates.items()}
-            self.trained = {name: _pick(column, kept) for name, column in self.trained.items()}
+            columns: list[list[Any]] = [self.steps, self.losses, self.momentum, self.sizes]
+            for column in (*columns, *self.rates.values(), *self.trained.values()):
+                column[:] = [column[place] for place in kept]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, in plain values."""
@@ -177,10 +174,6 @@ def planned(
         rates = {} if lrs is None else dict(zip(names, lrs, strict=True))
         history._append(step, Settings(rates, momentum, (size, size) if isinstance(size, int) else size, shares))
     return history
-
-
-def _pick(values: Sequence[Any], places: Sequence[int]) -> list[Any]:
-    return [values[place] for place in places]
 
 
 def _copied(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

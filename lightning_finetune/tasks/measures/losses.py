@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -191,10 +192,6 @@ def _weighted(
     return torch.stack([-(share * (1 - log.exp()) ** focus * log).sum(), share.sum()])
 
 
-def _focused(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int) -> Tensor:
-    return _weighted(logits, target, valid, weight, images, _FOCUS)
-
-
 def _overlaps(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int = 1) -> Tensor:
     """Of each class what is found and true, what is found or true, and what is true, in pixels ``[3 * C]``."""
     probabilities, truth = _masked(logits, target, valid)
@@ -237,7 +234,7 @@ _MASK: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 _SUMS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]] = {
     "ce": _weighted,
     "dice": _overlaps,
-    "focal": _focused,
+    "focal": partial(_weighted, focus=_FOCUS),
     "lovasz": _each_image,
 }
 _MEANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": _ratio, "dice": _dice, "focal": _ratio, "lovasz": _ratio}
