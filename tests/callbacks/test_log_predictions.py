@@ -52,9 +52,9 @@ class Recorder(LogPredictions):
         super().__init__(num)
         self.shown: list[tuple[int, np.ndarray]] = []
 
-    def _show(self, trainer, shown, classes):
+    def show(self, trainer, shown, classes):
         self.shown.append((trainer.current_epoch, np.stack([item.image for item in shown])))
-        super()._show(trainer, shown, classes)
+        super().show(trainer, shown, classes)
 
 
 def test_the_same_images_at_the_end_of_each_phase(tmp_path) -> None:
