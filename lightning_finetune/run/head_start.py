@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
@@ -46,17 +46,19 @@ class Solved:
     seconds: float
 
 
-def has_linear_head(module: object) -> TypeGuard[HasLinearHead]:
-    """Whether ``module`` has all of it.
+def with_linear_head(module: object) -> HasLinearHead | None:
+    """``module`` if it has all of it, else None.
 
     ``isinstance`` would look at the class alone from Python 3.12 on, where a module has no ``criterion``.
     """
-    return all(hasattr(module, name) for name in ("criterion", "new_head", "head_inputs"))
+    has_all = all(hasattr(module, name) for name in ("criterion", "new_head", "head_inputs"))
+    return cast(HasLinearHead, module) if has_all else None
 
 
 def new_head(module: pl.LightningModule) -> nn.Linear | None:
     """The head of ``module`` that can be solved; None where it has none, or none that is new."""
-    return module.new_head if has_linear_head(module) else None
+    owner = with_linear_head(module)
+    return None if owner is None else owner.new_head
 
 
 def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | None:
@@ -68,15 +70,15 @@ def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | 
     Returns:
         None if the module has no such head, or its data cannot be read without disturbing the run.
     """
-    head = new_head(module)
-    if head is None or not has_linear_head(module) or not lends_batches(trainer):
+    owner, head = with_linear_head(module), new_head(module)
+    if owner is None or head is None or not lends_batches(trainer):
         return None
     begin = time.monotonic()
     with undisturbed(trainer, module, trainer.optimizers[0]), closing(_features(trainer, module)) as parts:
         pairs = list(parts)
     features, targets = (gather(trainer, torch.cat(part)) for part in zip(*pairs, strict=True))
     strength = getattr(module, "head_strength", STRENGTH)
-    weight, bias = solve_head(features, targets, module.criterion, head.out_features, strength)
+    weight, bias = solve_head(features, targets, owner.criterion, head.out_features, strength)
     weight, bias = trainer.strategy.broadcast((weight, bias))
     with torch.no_grad():
         head.weight.copy_(weight)
