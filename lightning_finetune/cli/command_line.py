@@ -123,6 +123,8 @@ class FineTuneCLI(LightningCLI):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
         # Unlike Lightning's way, with a default from the start: an argument that may be None hides errors of its class.
+        if isinstance(parser, ShortErrorsParser):
+            parser.subjects = tuple(SUBJECTS)
         for name, (kind, default) in SUBJECTS.items():
             parser.add_subclass_arguments(
                 kind, name, fail_untyped=False, required=True, default={"class_path": default}

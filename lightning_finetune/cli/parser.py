@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
@@ -41,7 +42,25 @@ _WRITTEN = {
 
 
 class ShortErrorsParser(LightningArgumentParser):
-    """Lightning's parser, but a wrong word does not print all options before it says which word was wrong."""
+    """Lightning's parser, but a wrong word does not print all options before it says which word was wrong.
+
+    Attributes:
+        subjects: Names of arguments that are a class; another class than the default does not take its defaults.
+    """
+
+    subjects: tuple[str, ...] = ()
+
+    @override
+    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
+        """The defaults; where a parse begins with them, unchecked, only the names of the default classes.
+
+        With their arguments too, those that another class also has (``weights``, ``lr``) would be taken for given.
+        """
+        defaults = super().get_defaults(*args, **kwargs)
+        if any((*args, *kwargs.values())):
+            for name in self.subjects:
+                defaults[name].pop("init_args", None)
+        return defaults
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -53,6 +53,19 @@ def test_a_run_leaves_checkpoints_pictures_measures_and_its_configuration(done: 
     assert [path.name for path in run.parents[1].iterdir()] == ["lightning_logs"], "nothing lies about"
 
 
+@pytest.mark.parametrize("chosen", ["--model.class_path", "--model", "--config"])
+def test_a_module_of_somebody_else_has_its_own_defaults(here: Path, capsys, chosen: str) -> None:
+    """Not those of our classifier that have the same names: another rate, weights that it did not ask for."""
+    name = "tests.foreign.ForeignNet"
+    Path("foreign.yaml").write_text(yaml.safe_dump({"model": {"class_path": name}}))
+    words = [chosen, "foreign.yaml" if chosen == "--config" else name]
+    with pytest.raises(SystemExit) as stopped:
+        command_line.run(["fit", *words, "--model.norm", "false", "--data.root", ".", "--print_config"])
+    assert stopped.value.code == 0
+    given = yaml.safe_load(capsys.readouterr().out)["model"]
+    assert given == {"class_path": name, "init_args": {"optimizer": "adamw", "lr": 0.01, "norm": False, "dropout": 0.2}}
+
+
 def test_a_run_leaves_a_report_with_its_command_and_its_configuration(done: tuple[Path, str], photos: Path) -> None:
     run, said = done
     page = Page((run / "report.html").read_text())
