@@ -3,9 +3,11 @@
     python benchmarks/peers.py run     # needs fastai, accelerate and finetuning-scheduler beside this package
     python benchmarks/peers.py table   # the README's, from peers.json
 
-A row is a thing that people want of fine-tuning. For the others it is tried by a check of ``peers_fastai.py`` or
-``peers_lightning.py``, in a process of its own, on a small network; for this package by the tests named here. What was
-seen, in a sentence, is kept in ``peers.json`` with the versions. ``partly`` is what takes handwork, or holds in part.
+A row is a thing that people want of fine-tuning. For the others it is tried by a check of ``peers_fastai.py``,
+``peers_lightning.py`` or ``peers_more.py`` (what they have and this package has not), in a process of its own, on a
+small network; for this package by the tests named here. What was seen, in a sentence, is kept in ``peers.json`` with
+the versions. ``partly`` is what takes handwork, or holds in part; ``documented`` was not run. Of AutoGluon's
+``MultiModalPredictor`` only the documentation was read.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ TITLES = {
     "fastai": "fastai",
     "lightning": "Lightning",
     "finetuning_scheduler": "finetuning-scheduler",
+    "autogluon": "AutoGluon",
 }
-SIGNS = {"yes": "✓", "partly": "(✓)", "no": "✗"}
+SIGNS = {"yes": "✓", "partly": "(✓)", "no": "✗", "documented": "doc.", "unnamed": "-"}
 
 _T, _R = "tests/callbacks/test_", "tests/run/test_"
 ROWS: dict[str, tuple[str, list[str]]] = {
@@ -104,14 +107,38 @@ ROWS: dict[str, tuple[str, list[str]]] = {
             "tests/run/test_self_ending.py::test_the_next_phase_begins_with_the_best_validation",
         ],
     ),
+    "A search over settings, built in": (
+        "search",
+        ["tests/cli/test_sweep_files.py::test_every_value_of_every_parameter_is_understood"],
+    ),
 }
+NOT_OURS = {
+    "Text and tables as data": ("data", "images alone; modules of others may read anything"),
+    "A new optimizer for a phase": ("new_optimizer", "one optimizer, whose parameter groups are made once"),
+    "Parameters may be sharded (FSDP)": ("sharded", "refused before training"),
+    "Adapters (LoRA) made by the library": ("adapters", "those of peft train as they are made"),
+    "An average of the best checkpoints": ("averages", "Lightning's WeightAveraging may stand beside the phases"),
+}
+"""What others have and this package has not, and what it says instead."""
+
+DOCUMENTED = {
+    "rates": "`optim.lr_choice`: layerwise_decay, two_stages",
+    "search": "`hyperparameter_tune_kwargs`",
+    "data": "images beside text and tables in one model",
+    "adapters": "`optim.peft`: lora, ia3, bit_fit and others",
+    "averages": "`optim.top_k_average_method`: greedy_soup, uniform_soup",
+}
+"""What AutoGluon's documentation names; it names none of the other rows."""
+
+EVERY: dict[str, tuple[str, list[str] | str]] = {**ROWS, **NOT_OURS}
+MORE = {"search", *(key for key, _ in NOT_OURS.values())}
 
 
 def main() -> None:
     """Look at every cell, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "table"))
-    parser.add_argument("--rows", nargs="+", choices=[key for key, _ in ROWS.values()], help="only these, again")
+    parser.add_argument("--rows", nargs="+", choices=[row[0] for row in EVERY.values()], help="only these, again")
     options = parser.parse_args()
     if options.command == "run":
         run(options.rows)
@@ -121,13 +148,15 @@ def main() -> None:
 def run(only: list[str] | None) -> None:
     """Look at the rows, and keep what was seen after each."""
     known = {row["name"]: row for row in json.loads(RESULTS.read_text())["rows"]} if RESULTS.exists() else {}
-    for name, (key, tests) in ROWS.items():
+    for name, (key, held) in EVERY.items():
         if only is None or key in only:
-            cells = {"lightning_finetune": ours(tests), **{library: other(library, key) for library in OTHERS}}
+            own = ours(held) if isinstance(held, list) else {"result": "no", "seen": held, "tests": []}
+            cells = {"lightning_finetune": own, **{library: other(library, key) for library in OTHERS}}
+            cells["autogluon"] = documented(key)
             known[name] = {"name": name, "libraries": cells}
             for library, cell in cells.items():
                 print(f"{key}, {library}: {cell['result']}: {cell['seen']}", flush=True)
-            rows = [known[name] for name in ROWS if name in known]
+            rows = [known[name] for name in EVERY if name in known]
             versions = {library: importlib.metadata.version(package) for library, package in OTHERS.items()}
             text = json.dumps({"versions": versions, "rows": rows}, indent=1, ensure_ascii=False)
             RESULTS.write_text(text + "\n", encoding="utf-8")
@@ -143,6 +172,7 @@ def ours(tests: list[str]) -> dict[str, Any]:
 def other(library: str, key: str) -> dict[str, Any]:
     """What a check of another library saw."""
     script = "peers_fastai.py" if library == "fastai" else "peers_lightning.py"
+    script = "peers_more.py" if key in MORE else script
     command = [sys.executable, str(Path(__file__).with_name(script)), library, key]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -150,6 +180,13 @@ def other(library: str, key: str) -> dict[str, Any]:
         return {"result": "not checked", "seen": (done.stderr or done.stdout)[-1000:]}
     result, seen = json.loads(lines[-1].removeprefix("RESULT "))
     return {"result": result, "seen": seen}
+
+
+def documented(key: str) -> dict[str, Any]:
+    """What AutoGluon's documentation says of a row."""
+    if key in DOCUMENTED:
+        return {"result": "documented", "seen": DOCUMENTED[key]}
+    return {"result": "unnamed", "seen": "its documentation names none"}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
