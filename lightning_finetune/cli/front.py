@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,8 @@ _SAID_ELSEWHERE = ("trainer", "c", "print_config", "help", "h", "version", "log_
 def main() -> None:
     """Entry of the console script; an error of this package ends it with its message alone."""
     escape_what_cannot_be_shown()
+    # Pillow's word on large images, which are read all the same; what is far larger is refused.
+    warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
     if (text := help_of(sys.argv[1:])) is not None:
         print(text, end="")  # noqa: T201
         return

@@ -1,5 +1,8 @@
 """What the command answers by itself, and what it hands on."""
 
+import sys
+import warnings
+
 import pytest
 
 from lightning_finetune.cli import front
@@ -57,3 +60,13 @@ def test_help_is_asked_for_in_any_place() -> None:
     assert front.help_of(["lr-find", "FOLDER", "-h"]) == front.COMMANDS["lr_find"]
     assert front.help_of(["fit", "FOLDER"]) is None
     assert front.help_of(["fit", "--help-all"]) is None
+
+
+def test_pillows_word_on_large_images_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning-finetune", "--version"])
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        front.main()
+        for words in ("Image size (100000000 pixels) exceeds limit of 89478485 pixels, could be …", "another"):
+            warnings.warn(words, stacklevel=1)
+    assert [str(one.message) for one in heard] == ["another"]
