@@ -25,8 +25,7 @@ _LOCK = "lock"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_GONE = frozenset({errno.ENOENT, errno.ESTALE})
-_FAILING = frozenset({errno.EIO, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT})
+_FAILING = frozenset({errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT})
 _IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
 
 
@@ -60,8 +59,6 @@ def _of_file(error: OSError) -> str | None:
         return f"{name} cannot be written: {error.strerror}. Make room; a run resumes from its last checkpoint."
     if error.errno in _CLOSED:
         return f"{name}: {error.strerror}. Choose another folder by `--trainer.default_root_dir` or `--out`."
-    if error.errno in _GONE and error.filename is not None:
-        return f"{name}: {error.strerror}. Has something removed it since the command began?"
     if error.errno in _FAILING:
         return f"{name} cannot be read or written: {error.strerror}. A disk or network fails; a run can be resumed."
     if error.errno in _IN_THE_WAY and error.filename is not None:

@@ -90,6 +90,8 @@ def test_errors_of_files_are_one_sentence_with_a_way_out(tmp_path):
     blocked = in_a_sentence(error_of((tmp_path / "file/folder").mkdir))
     assert f"{tmp_path}/file/folder: Not a directory" in blocked
     assert "Permission denied" in in_a_sentence(PermissionError(errno.EACCES, "Permission denied", "logs"))
+    failing = in_a_sentence(OSError(errno.ESTALE, "Stale file handle", "logs"))
+    assert failing.startswith("logs cannot be read or written: Stale file handle. A disk or network fails")
 
 
 def test_other_errors_keep_their_traceback():
