@@ -31,7 +31,7 @@ test-lowest:
 test-modules:
 	$(PYTHON) -m venv $(VENV)-modules
 	$(VENV)-modules/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(VENV)-modules/bin/python -m pip install --quiet --editable . --group modules
+	$(VENV)-modules/bin/python -m pip install --quiet --editable ".[streams]" --group modules
 	$(VENV)-modules/bin/python -m pytest tests/modules
 
 test-all: lint

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         TrainingDiagnosis,
         WatchModel,
     )
-    from lightning_finetune.data import ImageData, ImageItems
+    from lightning_finetune.data import ImageData, ImageItems, ImageStream
     from lightning_finetune.engine.phases import Phase
     from lightning_finetune.notebook import fine_tune, lr_find, show_results
     from lightning_finetune.tasks import (
@@ -49,6 +49,7 @@ __all__ = [
     "ImageData",
     "ImageItems",
     "ImageRegressor",
+    "ImageStream",
     "LRRangeTest",
     "LinearRegression",
     "LogConfusion",
@@ -86,7 +87,7 @@ _HOMES = {
         "TrainingDiagnosis",
         "WatchModel",
     ),
-    "data": ("ImageData", "ImageItems"),
+    "data": ("ImageData", "ImageItems", "ImageStream"),
     "after.loading": ("load",),
     "after.interpretation": ("interpret",),
     "engine.phases": ("Phase",),

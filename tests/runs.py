@@ -58,6 +58,17 @@ class CountBytes(pl.Callback):
             model.register_comm_hook((self, trainer), _count)
 
 
+class Indices(pl.Callback):
+    """Which images each batch of training held."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if isinstance(batch, dict):
+            self.seen.append((trainer.current_epoch, batch["index"].tolist()))
+
+
 def _count(state, bucket):
     counter, trainer = state
     epoch = trainer.current_epoch
@@ -150,7 +161,7 @@ def main() -> None:
     pl.seed_everything(7, verbose=False)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    counter = CountBytes()
+    counter, indices = CountBytes(), Indices()
     ran: list[int] = []
     saver = ModelCheckpoint(
         args.out,
@@ -163,7 +174,7 @@ def main() -> None:
     extra += [LastCheckpoint()] if args.how.startswith("SIG") else []
     trainer = quiet_trainer(
         args.out / f"rank{os.environ.get('LOCAL_RANK', 0)}",  # so that it is seen which process writes what
-        callbacks=[*callbacks(args.which), counter, Agree(), *extra, saver],
+        callbacks=[*callbacks(args.which), counter, Agree(), *extra, indices, saver],
         enable_checkpointing=True,
         max_epochs=4,
         accumulate_grad_batches=args.accumulate,
@@ -185,6 +196,7 @@ def main() -> None:
         "optimizer": trainer.optimizers[0].state_dict() if trainer.optimizers else {},
         "sent": counter.sent,
         "ran": sum(ran),
+        "seen": indices.seen,
         "curves": [
             asdict(c) for found in trainer.callbacks if isinstance(found, LRRangeTest) for c in found.results.values()
         ],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-APART = ("all", "export")  # what exports needs a later torch than the rest
+APART = ("all", "export", "streams")  # a later torch than the rest; tried by `make test-modules` alone
 ROOT = Path(__file__).parents[1]
 
 

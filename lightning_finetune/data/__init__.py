@@ -2,6 +2,7 @@
 
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.image_data import ImageData
+from lightning_finetune.data.image_stream import ImageStream
 from lightning_finetune.data.pixels.augment import Augment
 
-__all__ = ["Augment", "ImageData", "ImageItems"]
+__all__ = ["Augment", "ImageData", "ImageItems", "ImageStream"]

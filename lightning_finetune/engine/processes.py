@@ -1,10 +1,22 @@
-"""The end of a run of several processes."""
+"""What several processes of a run do together: tell each other something, and end."""
 
 from __future__ import annotations
 
 import gc
+from typing import TypeVar
 
 from torch import distributed
+
+T = TypeVar("T")
+
+
+def gathered(value: T) -> list[T]:
+    """What each process gives, in the order of their ranks; all of them have to ask."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    values = [value] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def leave_group() -> None:

@@ -258,7 +258,7 @@ class Grouping:
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Bring the optimizer's state into the groups that the module made, so that it also loads without us."""
         states = checkpoint.get("optimizer_states")
-        if states:
+        if states and all(isinstance(slot, int) for slot in states[0].get("state", [None])):  # else of shards, by name
             states[0] = param_groups.merge_state(states[0], self.optimizer, self.layout)
 
     def restore(self, checkpoint: dict[str, Any] | None) -> None:

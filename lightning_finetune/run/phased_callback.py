@@ -23,7 +23,7 @@ from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.checkpoint_file import write_safely
 from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.run.grouping import Grouping
-from lightning_finetune.run.loader_order import LoaderOrder
+from lightning_finetune.run.loader_order import LoaderOrder, knows_items
 from lightning_finetune.run.progress import Progress
 from lightning_finetune.run.range_test_loop import lends_batches
 from lightning_finetune.run.second_hands import Scheduler, be_the_only_hand, check_scheduler, refuse_finetuning
@@ -35,9 +35,11 @@ from lightning_finetune.run.trainer import (
     is_dev_run,
     max_epochs,
     max_steps,
+    refuse_resume,
     refuse_unsupported,
     register_trainable,
     reseed,
+    resumed_place,
     run_seed,
     steps_per_epoch,
     the_optimizer,
@@ -180,14 +182,21 @@ class PhasedCallback(Callback):
             self._order.go_on(trainer, partial(self._seed_fetch, trainer))
 
     def _check_world_size(self, trainer: pl.Trainer) -> None:
-        """Refuse to go on with another number of processes: steps and the images of each would not be those planned."""
-        if self._world_size not in (None, trainer.world_size):
+        """Say that the run goes on with another number of processes; refuse it where images would be seen twice."""
+        before, self._world_size = self._world_size, trainer.world_size
+        if before in (None, trainer.world_size):
+            return
+        if resumed_place(trainer) == "within" and not knows_items(trainer):
             raise UnsupportedError(
-                f"The checkpoint is of a run of {self._world_size} processes, and this one has {trainer.world_size}: "
-                f"its epochs would have other steps, and its processes other images. Go on with {self._world_size}, "
-                "or begin a new run with its weights (`weights=` of a task, or `load_state_dict`)."
+                f"The checkpoint is of amid an epoch of {before} processes, and this run has {trainer.world_size}, "
+                "which share the rest of the epoch in another way: images would be seen twice, or not at all. Go on "
+                f"with {before}, or from a checkpoint of the end of an epoch."
             )
-        self._world_size = trainer.world_size
+        rank_zero_info(
+            f"{type(self).__name__}: the run goes on with {trainer.world_size} processes, not {before}: each image is "
+            "seen once an epoch all the same, but the weights will not be those of a run that kept its processes, to "
+            "the bit."
+        )
 
     def _say_what_is_odd(self) -> None:
         """Name what is left alone, and warn of what is probably not meant."""
@@ -439,6 +448,7 @@ class PhasedCallback(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        refuse_resume(trainer, type(self).__name__)
         self._checkpoint = checkpoint  # read at `on_fit_start`, when the groups are known
         if any(phase.until is not None for phase in self.phases(trainer)):
             validate_what_was_not(trainer, checkpoint)

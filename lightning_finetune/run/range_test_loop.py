@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_finetune.data.batches.loader import ImageLoader
+from lightning_finetune.data.batches.loader import LendingLoader
 from lightning_finetune.engine.nested import leaves, map_nested
 from lightning_finetune.engine.param_groups import own_rates, set_rate
 from lightning_finetune.engine.range_test import Curve, record_curve
@@ -58,7 +58,7 @@ def run_range_test(
 def lends_batches(trainer: pl.Trainer) -> bool:
     """Whether training batches can be had without iterating a loader, or a stream in this process, of the user's."""
     return all(
-        isinstance(loader, ImageLoader)
+        isinstance(loader, LendingLoader)
         or (
             isinstance(loader, DataLoader)
             and (loader.num_workers > 0 or not isinstance(loader.dataset, IterableDataset))
@@ -202,12 +202,12 @@ def one_pass(trainer: pl.Trainer, module: pl.LightningModule) -> Generator[Any]:
 
 
 def _own_pass(loader: Any) -> Any:
-    return loader.one_pass() if isinstance(loader, ImageLoader) else _own_loader(loader)
+    return loader.one_pass() if isinstance(loader, LendingLoader) else _own_loader(loader)
 
 
 def _own_loader(loader: Any) -> Any:
     """A loader of the same data, so that the run's iterator and its persistent workers go on undisturbed."""
-    if isinstance(loader, ImageLoader):
+    if isinstance(loader, LendingLoader):
         return loader.independent()
     if not isinstance(loader, DataLoader):
         return loader

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_finetune.data.batches.data_module import ImageDataModule
+from lightning_finetune.data.batches.pixel_module import PixelModule
 from lightning_finetune.engine.resize import Size, check_min_size, snap, target_size
 from lightning_finetune.engine.resize_batch import resize_batch
 from lightning_finetune.errors import FinetuneError, PhaseError
@@ -32,7 +32,7 @@ class Resizer:
 
     def __init__(self, trainer: pl.Trainer, module: pl.LightningModule, min_size: int) -> None:
         data = getattr(trainer, "datamodule", None)
-        self.data = data if isinstance(data, ImageDataModule) else None
+        self.data = data if isinstance(data, PixelModule) else None
         self.module = module
         self.min_size = min_size
         self.size: Size | None = None

@@ -12,14 +12,14 @@ import hashlib
 import math
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, LearningRateMonitor
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -43,15 +43,34 @@ def refuse_unsupported(trainer: pl.Trainer, module: pl.LightningModule, name: st
     """
     strategy = trainer.strategy
     is_ddp = is_a(strategy, DDPStrategy) and not is_a(strategy, DeepSpeedStrategy)
-    if not (is_ddp or is_a(strategy, SingleDeviceStrategy)):
+    if not (is_ddp or is_a(strategy, SingleDeviceStrategy) or shards(trainer)):
         raise UnsupportedError(
             f"{name} does not support {type(strategy).__name__}: it shards or wraps parameters in a way that does not "
-            'follow layers being frozen and unfrozen. Use strategy="ddp", or one device.'
+            'follow layers being frozen and unfrozen. Use strategy="ddp", one device, or, for a model that is too '
+            "large for one, ModelParallelStrategy."
         )
     if not module.automatic_optimization:
         raise UnsupportedError(
             f"{name} needs automatic optimization, but {type(module).__name__} sets "
             "`automatic_optimization = False`. Let Lightning step the optimizer."
+        )
+
+
+def shards(trainer: pl.Trainer) -> bool:
+    """Whether each process holds a part of each parameter, as torch's ``fully_shard`` leaves them to be frozen."""
+    return is_a(trainer.strategy, ModelParallelStrategy)
+
+
+def refuse_resume(trainer: pl.Trainer, name: str) -> None:
+    """Refuse to go on with a sharded run, which Lightning restores after the callbacks have begun.
+
+    Raises:
+        UnsupportedError: Names the strategy and the way out.
+    """
+    if shards(trainer):
+        raise UnsupportedError(
+            f"{name} does not resume a run with {type(trainer.strategy).__name__}: Lightning restores it after layers "
+            "and rates are set. Begin a new run with its weights, at the phase that it had come to."
         )
 
 
@@ -126,6 +145,18 @@ def data_fetcher(trainer: pl.Trainer) -> Any:
     return trainer.fit_loop._data_fetcher
 
 
+def before_each_batch(trainer: pl.Trainer, note: Callable[[], None]) -> None:
+    """Have ``note`` called before each batch is taken; of data without a length Lightning then fetches the next one."""
+    fetcher = data_fetcher(trainer)
+    kind = type(fetcher)
+
+    def taken(self: Any) -> Any:
+        note()
+        return kind.__next__(self)
+
+    fetcher.__class__ = type(kind.__name__, (kind,), {"__next__": taken})
+
+
 def begins_resumed(trainer: pl.Trainer) -> bool:
     """Whether the epoch that begins is the first after a resume."""
     return trainer.fit_loop.is_resuming or trainer.fit_loop.restarting
@@ -155,12 +186,16 @@ def move_within_epoch(trainer: pl.Trainer, before: int) -> None:
         before: How many batches the epoch had in the run that was stopped.
     """
     steps, now = trainer.fit_loop.epoch_loop, int(trainer.num_training_batches)
-    seen = now if steps.batch_progress.is_last_batch else same_part(seen_batches(trainer), before, now)
+    loaders = nested.leaves(trainer.train_dataloader)
+    ours = [loader for loader in loaders if isinstance(loader, ImageLoader)]
+    exact = ours[0].behind(before) if len(ours) == len(loaders) == 1 and now == len(ours[0]) else None
+    seen = same_part(seen_batches(trainer), before, now) if exact is None else exact
+    if steps.batch_progress.is_last_batch:
+        seen = now
     done = seen - int(steps.restarted_on_train_batch_end)  # which Lightning adds when it goes on
     steps.batch_progress.current.load_state_dict({"ready": seen, "started": seen, "processed": seen, "completed": done})
-    for loader in nested.leaves(trainer.train_dataloader):
-        if isinstance(loader, ImageLoader):
-            loader.load_state_dict({"epoch": trainer.current_epoch, "batch": seen})
+    for loader in ours if exact is None else ():
+        loader.load_state_dict({"epoch": trainer.current_epoch, "batch": seen})
 
 
 def begin_epoch_as_usual(trainer: pl.Trainer) -> None:

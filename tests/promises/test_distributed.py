@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.callbacks.situations import CALLBACKS
+from tests.data.images import fill
 from tests.resuming import ROOT, assert_same_bits, run
 from tests.tasks.subjects import TASKS
 
@@ -89,9 +90,46 @@ def test_a_process_that_raises_ends_the_job_with_its_reason(tmp_path: Path, whol
     assert_same_bits(whole["params"], resumed["params"])
 
 
-def test_another_number_of_processes_is_refused_on_resume(tmp_path: Path):
-    run(tmp_path, *TWO, "--stop", 8, expect=17)
-    words = [sys.executable, "-m", "tests.runs", str(tmp_path), "--resume", str(tmp_path / "step=6.ckpt")]
-    one = subprocess.run([*words, "--optimizer", "adamw"], cwd=ROOT, capture_output=True, text=True, timeout=400)
+def test_amid_an_epoch_another_number_of_processes_is_refused_where_the_loader_is_foreign(tmp_path: Path):
+    run(tmp_path, *TWO, "--every", 1, "--stop", 8, expect=17)
+    words = [sys.executable, "-m", "tests.runs", str(tmp_path), "--optimizer", "adamw", "--resume"]
+    one = subprocess.run([*words, tmp_path / "step=8.ckpt"], cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert one.returncode != 0
-    assert "The checkpoint is of a run of 2 processes, and this one has 1" in one.stderr
+    assert "amid an epoch of 2 processes, and this run has 1" in one.stderr
+    after = subprocess.run([*words, tmp_path / "step=6.ckpt"], cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert after.returncode == 0, after.stderr[-3000:]
+    assert "goes on with 1 processes, not 2" in after.stderr
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize("step", [7, 6])  # within the third epoch of three steps, and at its beginning
+def test_with_another_number_of_processes_each_image_is_seen_once_an_epoch(tmp_path, before, after, step):
+    """Batches of 4 in two processes and of 8 in one are the same images together."""
+    for split, count in (("train", 13), ("valid", 4)):
+        for name in ("a", "b"):
+            fill(tmp_path / "images" / split / name, count, start=100 * (name == "b"))
+
+    def options(processes):
+        many = ["--strategy", "ddp", "--devices", 2] if processes == 2 else []
+        return [
+            "--images",
+            tmp_path / "images",
+            "--batch-size",
+            8 // processes,
+            "--every",
+            1,
+            "--which",
+            "apart",
+            *many,
+        ]
+
+    def seen(folder, processes):
+        ranks = [torch.load(folder / f"rank{rank}.pt")["seen"] for rank in range(processes)]
+        steps = zip(*ranks, strict=True)
+        return [(step[0][0], sorted(image for _, batch in step for image in batch)) for step in steps]
+
+    for folder in ("whole", "rest"):
+        (tmp_path / folder).mkdir()
+    run(tmp_path / "whole", *options(before))
+    run(tmp_path / "rest", *options(after), "--resume", tmp_path / f"whole/step={step}.ckpt")
+    assert seen(tmp_path / "rest", after) == seen(tmp_path / "whole", before)[step:]

@@ -329,7 +329,7 @@ def test_manual_optimization_is_refused(tmp_path, callbacks):
         fit(tmp_path, callbacks(), Manual())
 
 
-@pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
+@pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy"])
 def test_lightnings_sharding_strategies_are_refused_by_name(tmp_path, callbacks, name, monkeypatch):
     """They need a GPU or packages to be made, so an uninitialised one stands in; nothing of it is used but the type."""
     trainer = quiet_trainer(tmp_path, callbacks=callbacks())

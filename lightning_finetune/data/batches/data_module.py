@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningModule
 
-from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
+from lightning_finetune.data.batches.dataset import BatchKey, ImageDataset
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
+from lightning_finetune.data.batches.pixel_module import PixelModule
 from lightning_finetune.data.block.examined import Examined
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.options import Stats
@@ -23,8 +21,8 @@ from lightning_finetune.data.block.summary import Summary
 from lightning_finetune.data.pixels.decode import Resize, Size, visible
 from lightning_finetune.data.pixels.draws import permutation
 from lightning_finetune.data.pixels.free_memory import free_bytes
-from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
-from lightning_finetune.data.pixels.transforms import Augmentation, augmenter
+from lightning_finetune.data.pixels.mix import Mix
+from lightning_finetune.data.pixels.transforms import Augmentation
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError
 
@@ -39,8 +37,6 @@ DECODED = 2**30
 STEPS = 12
 """Of an epoch, where the batch size is not given; with half as many, a task far from ImageNet makes more errors."""
 
-IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
 _FEW = 5
 """Names of classes that are shown of many."""
 
@@ -48,7 +44,7 @@ _NOUNS = {"multi": ("label", "labels"), "number": ("number", "numbers")}
 """What is told apart, or measured, by the kind of the labels; else classes."""
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(PixelModule):
     """Images, split and labelled, as a Lightning data module.
 
     A batch is a dict of ``image`` (float32 ``[B, channels, h, w]``, normalised, channels last), ``label`` (int64
@@ -93,19 +89,23 @@ class ImageDataModule(LightningDataModule):
         white: float | None = None,
     ) -> None:
         check_types(ImageDataModule.__init__, locals(), DataError)
-        super().__init__()
         splits, labels = items.complete()
-        if mix is not None and labels.kind == "mask":
-            raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
-        if batch_size is not None and batch_size < 1:
-            raise DataError(f"batch_size: expected at least 1, got {batch_size}.")
-        if channels < 1 or (stats is not None and len(stats[0]) != channels):
-            raise DataError(f"channels: expected at least 1, and `stats` for each, got {channels} and stats={stats}.")
+        super().__init__(
+            labels.kind,
+            size=size,
+            batch_size=enough_steps(int((splits == Split.TRAIN).sum())) if batch_size is None else batch_size,
+            num_workers=num_workers,
+            augment=augment,
+            mix=mix,
+            resize=resize,
+            seed=seed,
+            stats=stats,
+            channels=channels,
+            white=white,
+        )
         self.items = items
         self.splits = splits
         self._text = labels.text
-        if white is not None and not 0 < white < float("inf"):
-            raise DataError(f"white: expected a number above 0, got {white}.")
         self._examined = Examined(items, channels, white)
         for split in (Split.TRAIN, Split.VALID):
             if not self._has(split):
@@ -113,18 +113,8 @@ class ImageDataModule(LightningDataModule):
                     f"Expected images in each split, got none for {split.name.lower()}. Name the folder or column that "
                     "splits them, or let valid_pct split them at random."
                 )
-        self.kind = labels.kind
         self.targets = self._examined.targets
         self.classes = list(self._examined.classes)
-        self.size = _two(size)
-        self.batch_size = enough_steps(int((splits == Split.TRAIN).sum())) if batch_size is None else batch_size
-        self.num_workers, self.seed = num_workers, seed
-        self.augment = augmenter(augment)
-        self.mix = mixer(mix) if mix is not None else None
-        self.resize: Resize = resize
-        self.stats = stats
-        self.channels = channels
-        self._train_size = self.size
         self._loaders: list[weakref.ref[ImageLoader]] = []  # weak: what Lightning drops ends its workers
 
     def __repr__(self) -> str:
@@ -140,39 +130,9 @@ class ImageDataModule(LightningDataModule):
     __str__ = __repr__  # Lightning's lists the loaders' sizes, and makes them for it
 
     @property
-    def num_classes(self) -> int:
-        """How many classes, or labels, there are."""
-        return len(self.classes)
-
-    @property
-    def train_size(self) -> Size:
-        """Height and width of training images; a new value holds from the next epoch's first batch."""
-        return self._train_size
-
-    @train_size.setter
-    def train_size(self, size: int | Size) -> None:
-        self._train_size = _two(size)
-
-    def preprocessing(self) -> dict[str, Any]:
-        """All that inference must know to treat an image as validation does, in plain types."""
-        mean, std = self.normalization
-        return {
-            "size": list(self.size),
-            "mean": list(mean),
-            "std": list(std),
-            "classes": list(self.classes),
-            "resize": self.resize,
-            "channels": self.channels,
-            "white": self._examined.white,
-        }
-
-    @property
-    def normalization(self) -> Stats:
-        """Mean and standard deviation that images are normalised with."""
-        if self.stats is not None:
-            return self.stats
-        module = self.trainer.lightning_module if self.trainer is not None else None
-        return getattr(module, "normalization", None) or _default_stats(self.channels)
+    def white(self) -> float | None:
+        """The value that is white in images of more than 8 bits; None where their type says it."""
+        return self._examined.white
 
     def target_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the numbers of the training images, ``[K]`` each."""
@@ -238,7 +198,7 @@ class ImageDataModule(LightningDataModule):
             mix=self.mix if split == Split.TRAIN else None,
             channels=self.channels,
             ids=self._examined.table,
-            white=self._examined.white,
+            white=self.white,
         )
 
     def show_batch(self, count: int = 9, split: Literal["train", "valid", "test"] = "train", epoch: int = 0) -> Figure:
@@ -272,32 +232,6 @@ class ImageDataModule(LightningDataModule):
         """
         return self._examined.summary(self._workers(), compare=compare)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """On the device: augment what carries a plan, normalise all."""
-        batch = self.augmented(batch)
-        mean, std = (_spread(batch["image"], numbers) for numbers in self.normalization)
-        normalised = batch["image"].sub_(mean).div_(std)
-        batch["image"] = normalised.contiguous(memory_format=torch.channels_last)
-        if self.trainer is not None:
-            batch = self.trainer.precision_plugin.convert_input(batch)
-        return batch
-
-    def augmented(self, batch: Batch) -> Batch:
-        """A batch of the loader with images as float32 in 0..1, augmented and mixed as its plans say."""
-        batch = dict(batch)
-        plan, mix, masks = batch.pop("plan", None), batch.pop("mix", None), batch.get("mask")
-        if plan is None:
-            pixels = batch["image"].float().div_(255)
-        else:
-            pixels, masks = self.augment(batch["image"], masks, plan)
-        if mix is not None and self.mix is not None:
-            pixels, partners, own = self.mix(pixels, mix)
-            batch["label"] = mix_labels(batch["label"], partners, own, self.num_classes)
-        if masks is not None:
-            batch["mask"] = masks.long()
-        batch["image"] = pixels
-        return batch
-
     def _loader(self, split: Split) -> ImageLoader:
         train = split == Split.TRAIN
         trainer = self.trainer
@@ -313,9 +247,7 @@ class ImageDataModule(LightningDataModule):
             world_size=trainer.world_size if trainer is not None else 1,
             rank=trainer.global_rank if trainer is not None else 0,
         )
-        loader = ImageLoader(
-            images, sampler, num_workers=self._workers(), pin_memory=trainer is not None and _on_cuda(trainer)
-        )
+        loader = ImageLoader(images, sampler, num_workers=self._workers(), pin_memory=self._pins())
         self._loaders.append(weakref.ref(loader))
         return loader
 
@@ -324,18 +256,6 @@ class ImageDataModule(LightningDataModule):
         processes = self.trainer.num_devices if self.trainer is not None else 1
         free = free_bytes()
         return DECODED if free is None else min(DECODED, free // (8 * processes))
-
-    def _size_to_train(self) -> Size:
-        return self._train_size
-
-    def _size_to_validate(self) -> Size:
-        return self.size
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        processes = self.trainer.num_devices if self.trainer is not None else 1
-        return min(8, max(1, _cpus() // processes))
 
     def _has(self, split: Split) -> bool:
         return bool((self.splits == split).any())
@@ -354,34 +274,3 @@ class ImageDataModule(LightningDataModule):
 def enough_steps(images: int) -> int:
     """A batch size that leaves an epoch of ``images`` twelve steps, of the powers of two from 16 to 64."""
     return next((size for size in (64, 32) if images >= STEPS * size), 16)
-
-
-def _spread(images: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
-    """One image of a number for each channel: to take it from a batch, channels last, is a third of the work."""
-    image = torch.empty_like(images[:1], memory_format=torch.channels_last)
-    for channel, number in enumerate(numbers):
-        image[:, channel].fill_(number)  # made there: a copy from here would wait for the device
-    return image
-
-
-def _default_stats(channels: int) -> Stats:
-    """ImageNet's, or of other channels than RGB their mean for each."""
-    if channels == 3:
-        return IMAGENET_STATS
-    mean, std = (sum(numbers) / 3 for numbers in IMAGENET_STATS)
-    return (mean,) * channels, (std,) * channels
-
-
-def _two(size: int | Size) -> Size:
-    height, width = (size, size) if isinstance(size, (int, np.integer)) else size
-    if min(height, width) < 1:
-        raise DataError(f"size: expected a height and a width of at least 1 pixel, got {size}.")
-    return int(height), int(width)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _on_cuda(trainer: Trainer) -> bool:
-    return bool(trainer.strategy.root_device.type == "cuda")

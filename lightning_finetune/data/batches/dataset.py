@@ -151,22 +151,29 @@ class ImageDataset(Dataset[Batch]):
         if self.ids is not None:
             values = batch["mask"].numpy()
             batch["mask"] = torch.from_numpy(np.where(values < 0, values, self.ids[values]))
-        if self.augment is not None:
-            batch["plan"] = self.augment.plan(self.seed, key.epoch, key.items, key.size)
-        if self.mix is not None:
-            batch["mix"] = self.mix.plan(self.seed, key.epoch, key.items)
-        return batch
+        return batch | plans(self.augment, self.mix, self.seed, key)
 
     def _read(self, reader: Reader, key: BatchKey) -> Tensor:
         """Images ``[B, h, w, channels]`` or masks ``[B, h, w]``."""
-        placed = zip(key.items.tolist(), self._places(key), strict=True)
+        placed = zip(key.items.tolist(), places(self.augment, self.seed, key), strict=True)
         seen = [turned(reader.pixels(item, key.size, place.crop), place.symmetry) for item, place in placed]
         return torch.from_numpy(np.stack(seen))
 
-    def _places(self, key: BatchKey) -> list[Place]:
-        """Where each image is cropped, and how it is flipped."""
-        if self.augment is None or not self.augment.is_random:
-            return [Place(CENTRE, 0)] * len(key.items)
-        corners = uniforms(self.seed, key.epoch, key.items, 2, Stream.CROP).tolist()
-        codes = self.augment.symmetries(self.seed, key.epoch, key.items, key.size[0] == key.size[1]).tolist()
-        return [Place((x, y), code) for (x, y), code in zip(corners, codes, strict=True)]
+
+def places(augment: Augmenter | None, seed: int, key: BatchKey) -> list[Place]:
+    """Where each image of a batch is cropped, and how it is flipped."""
+    if augment is None or not augment.is_random:
+        return [Place(CENTRE, 0)] * len(key.items)
+    corners = uniforms(seed, key.epoch, key.items, 2, Stream.CROP).tolist()
+    codes = augment.symmetries(seed, key.epoch, key.items, key.size[0] == key.size[1]).tolist()
+    return [Place((x, y), code) for (x, y), code in zip(corners, codes, strict=True)]
+
+
+def plans(augment: Augmenter | None, mix: Mixer | None, seed: int, key: BatchKey) -> Batch:
+    """What is to be done to the images of a batch on the device."""
+    found: Batch = {}
+    if augment is not None:
+        found["plan"] = augment.plan(seed, key.epoch, key.items, key.size)
+    if mix is not None:
+        found["mix"] = mix.plan(seed, key.epoch, key.items)
+    return found

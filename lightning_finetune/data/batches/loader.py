@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypedDict
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from typing_extensions import NotRequired
 
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.pixels.decode import Size
@@ -21,10 +22,19 @@ from lightning_finetune.errors import DataError, first_ten
 
 
 class LoaderState(TypedDict):
-    """How far a loader is: batches handed out in an epoch."""
+    """How far a loader is: batches handed out in an epoch; in older checkpoints nothing else.
+
+    Attributes:
+        left: Batches that it had still to hand out.
+        seen: Items that the loaders of all processes had handed out.
+        items: Of the split.
+    """
 
     epoch: int
     batch: int
+    left: NotRequired[int]
+    seen: NotRequired[int]
+    items: NotRequired[int]
 
 
 _SMALL = 2**14
@@ -74,7 +84,7 @@ class BatchSampler(Sampler[BatchKey]):
         self.train, self.shuffle, self.seed = train, shuffle, seed
         self.world_size, self.rank = world_size, rank
         self.epoch = 0
-        self.start = 0
+        self.seen = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
@@ -86,10 +96,19 @@ class BatchSampler(Sampler[BatchKey]):
             return max(1, int(share // self.batch_size))
         return min(int(-(-share // self.batch_size)), self.items // self.world_size)
 
+    @property
+    def together(self) -> int:
+        """Items of a batch of all processes."""
+        return self.batch_size * self.world_size
+
+    def left(self, seen: int) -> int:
+        """How many training batches there are after ``seen`` items: one at least, be it smaller."""
+        return len(self) if seen == 0 else max(1, (self.items - seen) // self.together)
+
     def __iter__(self) -> Iterator[BatchKey]:
-        """Keys from batch ``start`` on."""
+        """Keys of an epoch after its first ``seen`` items."""
         size = self.size()
-        for items in self.batches()[self.start :]:
+        for items in self.batches():
             yield BatchKey(items, self.epoch, size)
 
     def batches(self) -> list[Ints]:
@@ -100,9 +119,8 @@ class BatchSampler(Sampler[BatchKey]):
         return np.split(mine, self._cuts(len(mine)))
 
     def _train_batches(self) -> list[Ints]:
-        order = self._order()
-        together = self.batch_size * self.world_size
-        chunks = [order[k * together : (k + 1) * together] for k in range(len(self))]
+        order, together = self._order()[self.seen :], self.together
+        chunks = [order[k * together : (k + 1) * together] for k in range(self.left(self.seen))]
         return [chunk[self.rank :: self.world_size] for chunk in chunks]
 
     def _order(self) -> Ints:
@@ -114,7 +132,19 @@ class BatchSampler(Sampler[BatchKey]):
         return [min(k * self.batch_size, count - (number - k)) for k in range(1, number)]
 
 
-class ImageLoader:
+class LendingLoader:
+    """A loader of this package, which lends batches without disturbing those of the run."""
+
+    def independent(self) -> Iterable[Batch]:
+        """A loader of the same batches with workers of its own, for a range test that must not disturb this one."""
+        raise NotImplementedError
+
+    def one_pass(self) -> Iterable[Batch]:
+        """A loader of each item once, in the order of an epoch, augmented as in it, but not mixed."""
+        raise NotImplementedError
+
+
+class ImageLoader(LendingLoader):
     """Loads the batches that its sampler asks for, in worker processes.
 
     Not a ``DataLoader``, because Lightning calls ``iter`` on its loader before it sets the epoch, and a DataLoader
@@ -145,20 +175,19 @@ class ImageLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Batches of the sampler's epoch."""
         resume, self._resume = self._resume, None
-        epoch = self.sampler.epoch
-        continues = resume is not None and resume["epoch"] == epoch and resume["batch"] < len(self)
-        start = resume["batch"] if resume is not None and continues else 0
-        self._state = LoaderState(epoch=epoch, batch=start)
-        self.sampler.start = start
+        first = self._seen(resume) if resume is not None and resume["epoch"] == self.sampler.epoch else 0
+        self.sampler.seen = first
+        self._state = self._place(first, 0)
         if self._loader is None:
             self._loader = self._with_workers()
-        here = None if self.num_workers else iter(self._loader)
+        here, count = None if self.num_workers else iter(self._loader), 0
         if here is None:
             self._workers = iter(self._loader)  # and no other name of it, which would outlive `close`
         while (batch := _next(self._workers if here is None else here)) is not None:
             if isinstance(batch, DataError):
                 raise _of_today(self.images, batch) from batch
-            self._state = LoaderState(epoch=epoch, batch=self._state["batch"] + 1)
+            count += 1
+            self._state = self._place(first, count)
             yield _unpacked(batch)
 
     def _with_workers(self) -> DataLoader[Any]:
@@ -181,8 +210,34 @@ class ImageLoader:
         return self._resume or self._state
 
     def load_state_dict(self, state: LoaderState) -> None:
-        """The next iteration, if it is of the same epoch, begins after the batches of ``state``."""
-        self._resume = LoaderState(epoch=int(state["epoch"]), batch=int(state["batch"]))
+        """The next iteration, if it is of the same epoch, begins after the items that were seen at ``state``."""
+        self._resume = state.copy()
+
+    def behind(self, before: int) -> int | None:
+        """How many of its batches lie behind the loaded state, whatever batch size and processes that had.
+
+        Args:
+            before: Batches of an epoch at that time.
+
+        Returns:
+            None where the epoch had other items, or not all of them.
+        """
+        state = self.state_dict()
+        same = state.get("items") == self.sampler.items and state["batch"] + state.get("left", 0) == before
+        return len(self) - self.sampler.left(self._seen(state)) if same else None
+
+    def _seen(self, state: LoaderState) -> int:
+        """How many items all processes had seen at ``state``; none of a new epoch where that was the end of one."""
+        if state.get("left", len(self) - state["batch"]) <= 0:
+            return 0
+        seen = state.get("seen", state["batch"] * self.sampler.together)
+        return min(seen, self.sampler.items - self.sampler.world_size)  # so that each process gets one
+
+    def _place(self, first: int, count: int) -> LoaderState:
+        """The state after ``count`` batches from item ``first`` on."""
+        sampler, left = self.sampler, self.sampler.left(first) - count
+        seen = min(sampler.items, first + count * sampler.together)
+        return LoaderState(epoch=sampler.epoch, batch=len(self) - left, left=left, seen=seen, items=sampler.items)
 
     def independent(self) -> ImageLoader:
         """A loader of the same batches with workers of its own, for a range test that must not disturb this one."""
@@ -195,7 +250,7 @@ class ImageLoader:
         return self._sibling(self.images.unmixed(), sampler)
 
     def _sibling(self, images: ImageDataset, sampler: BatchSampler) -> ImageLoader:
-        sampler.start = 0
+        sampler.seen = 0
         return ImageLoader(images, sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
 
     def close(self) -> None:

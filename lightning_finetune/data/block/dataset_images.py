@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_finetune.data.block.rows import pair_of
 from lightning_finetune.data.pixels.decode import ImageSource
 
 
@@ -18,4 +19,4 @@ class Pictures(Sequence[ImageSource]):
         return len(self.pairs)
 
     def __getitem__(self, item: Any) -> Any:
-        return self.pairs[int(item)][0]
+        return pair_of(self.pairs[int(item)])[0]

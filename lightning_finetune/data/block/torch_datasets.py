@@ -17,6 +17,7 @@ from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.mask_ids import VOID
 from lightning_finetune.data.block.numbers import from_numbers
+from lightning_finetune.data.block.rows import TARGETS, class_names, columns_of, key_in, pair_of
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.data.pixels.mask_values import mask_values
 from lightning_finetune.errors import DataError, first_ten
@@ -35,36 +36,42 @@ def items_of(train: Any, valid: Any, classes: Sequence[str] | None) -> ImageItem
             _check_dataset(name, dataset)
     pairs = train if valid is None else torch.utils.data.ConcatDataset([train, valid])
     targets = [target for dataset in (train, valid) if dataset is not None for target in _targets(dataset)]
-    names = classes if classes is not None else getattr(train, "classes", None)
-    return ImageItems(Pictures(pairs), Path(), labels=_labels(targets, names))
+    names = classes if classes is not None else class_names(train)
+    return ImageItems(Pictures(pairs), Path(), labels=labels_of(targets, names))
 
 
 def _check_dataset(name: str, dataset: Any) -> None:
     """Check that it can be counted and asked."""
+    if isinstance(dataset, torch.utils.data.IterableDataset):
+        raise DataError(
+            f"{name}: expected a dataset that is asked by position, got a stream, for which ImageStream is."
+        )
     wrong = isinstance(dataset, (str, bytes, Mapping))
     if wrong or not all(hasattr(dataset, part) for part in ("__len__", "__getitem__")):
         raise DataError(f"{name}: expected a dataset of (image, target) pairs with a length, got {dataset!r:.80}.")
 
 
 def _targets(pairs: Any) -> list[Any]:
-    """The targets, from the attribute that torchvision's datasets have, or by reading all pairs once."""
+    """The targets, from the attribute that torchvision's datasets have, from a column, or by reading all pairs once."""
     known = getattr(pairs, "targets", None)
     if known is not None and len(known) == len(pairs):
         return list(known)
+    if columns := columns_of(pairs):
+        return list(pairs[key_in(columns, TARGETS, "target")])
     log.info("Reading %d items once for their targets.", len(pairs))
-    return [_target(pairs[item]) for item in range(len(pairs))]
+    return [pair_of(pairs[item])[1] for item in range(len(pairs))]
 
 
-def _target(pair: Any) -> Any:
-    if not isinstance(pair, (tuple, list)) or len(pair) < 2:
-        raise DataError(
-            f"Expected a dataset of (image, target) pairs, got items that are of the class {type(pair).__name__}. Wrap "
-            "it in one whose `__getitem__` returns both."
-        )
-    return pair[1]
+def labels_of(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:
+    """What targets are: class numbers, 0/1 vectors, numbers or masks.
 
+    Args:
+        targets: Of one kind.
+        names: Of the classes or numbers; by default their positions.
 
-def _labels(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:
+    Raises:
+        DataError: They are none of these.
+    """
     arrays = [np.asarray(target) for target in targets]
     dimensions = {array.ndim for array in arrays}
     if dimensions == {0} and all(np.issubdtype(array.dtype, np.integer) for array in arrays):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,18 @@ def open_image(path: str | Path) -> Image.Image:
         return Image.open(path, formats=_formats())
     except UNREADABLE as error:
         raise unreadable(path, error) from error
+
+
+def image_in(encoded: bytes) -> Image.Image:
+    """The image that the bytes of a file hold; its pixels are decoded when they are asked for.
+
+    Raises:
+        DataError: They hold none of :data:`FORMATS`.
+    """
+    try:
+        return Image.open(BytesIO(encoded), formats=_formats())
+    except UNREADABLE as error:
+        raise unreadable(encoded, error) from error
 
 
 def read_array(path: str | Path) -> npt.NDArray[np.uint8]:

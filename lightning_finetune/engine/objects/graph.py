@@ -96,7 +96,7 @@ class ObjectGraph:
             leads_to.extend(self._visit_dict(attributes))
             if issubclass(kind, DataLoader):  # it lends one iterator, with its workers, to whoever iterates
                 attributes["_iterator"] = None
-        if is_stateful(kind):
+        if is_stateful(kind) and not issubclass(kind, DataLoader):  # whose state is that of its iterator
             self._last.append(state.of_stateful(obj))
         return leads_to
 

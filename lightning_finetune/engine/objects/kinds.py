@@ -29,6 +29,7 @@ _OUTSIDE = frozenset(
         *("torch.utils.tensorboard", "wandb"),
         *("lightning", "lightning_fabric", "pytorch_lightning", "lightning_finetune.callbacks"),
         *("lightning_finetune.engine", "lightning_finetune.run"),
+        "lightning_finetune.data.batches.stream_loader",  # which lends copies, and is not disturbed
         *("torch._dynamo", "torch._functorch", "torch._inductor", "torch.cuda", "torch.distributed"),
         *("torch.fx", "torch.jit", "torch.multiprocessing", "torch.utils.data.dataloader"),
     }

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightning_finetune.data import ImageData
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
@@ -77,14 +79,49 @@ def test_a_state_continues_its_own_epoch_only_and_once(loader: ImageLoader):
     batches = iter(loader)
     next(batches), next(batches)
     state = loader.state_dict()
-    assert state == {"epoch": 0, "batch": 2}
+    assert state == {"epoch": 0, "batch": 2, "left": 2, "seen": 8, "items": 19}
     loader.load_state_dict(state)
     assert indices(loader) == whole[2:]
-    assert loader.state_dict() == {"epoch": 0, "batch": 4}
+    assert loader.state_dict() == {"epoch": 0, "batch": 4, "left": 0, "seen": 16, "items": 19}
     assert indices(loader) == whole
     loader.load_state_dict(state)
     loader.sampler.set_epoch(1)
     assert len(indices(loader)) == len(whole)
+
+
+@given(
+    items=st.integers(4, 90),
+    before=st.tuples(st.integers(1, 9), st.integers(1, 4)),
+    after=st.tuples(st.integers(1, 9), st.integers(1, 4)),
+    part=st.floats(0, 1),
+)
+def test_a_state_leaves_the_same_items_to_other_processes_and_batch_sizes(items, before, after, part):
+    def loaders(batch_size, world_size):
+        return [
+            ImageLoader(None, sampler, num_workers=0, pin_memory=False)
+            for sampler in samplers(items, batch_size, world_size, train=True)
+        ]
+
+    def rest(loader):
+        """What is left to it, without its images."""
+        loader.sampler.seen = loader._seen(loader.state_dict())
+        return loader.sampler.batches()
+
+    one = loaders(*before)[0]
+    made = int(part * (len(one) - 1))
+    state = one._place(0, made)
+    seen = [item for loader in loaders(*before) for batch in loader.sampler.batches()[:made] for item in batch]
+    batches = []
+    for loader in loaders(*after):
+        loader.load_state_dict(state)
+        batches.append(rest(loader))
+        assert loader.behind(len(one)) == len(loader) - len(batches[-1])
+    left = [item for of_rank in batches for batch in of_rank for item in batch]
+    assert len(left) == len(set(left))
+    assert len(set(seen) & set(left)) <= max(0, after[1] - (items - len(seen)))  # each process has to have one
+    assert all(len(batch) for of_rank in batches for batch in of_rank)
+    assert len({len(of_rank) for of_rank in batches}) == 1
+    assert len(seen) + len(left) > items - after[0] * after[1]
 
 
 def test_a_finished_epoch_is_not_continued(loader: ImageLoader):
