@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_finetune.callbacks import FineTune, ProgressiveResizing, RunReport, TrainingDiagnosis
@@ -157,6 +157,29 @@ def test_two_ranks_agree(tmp_path):
     assert [rank["lengths"] for rank in ranks] == [[4, 3]] * 2
     assert_same_bits(ranks[0]["params"], ranks[1]["params"])
     assert_same_bits(ranks[0]["optimizer"], ranks[1]["optimizer"])
+
+
+@pytest.mark.slow
+def test_two_ranks_killed_at_the_end_of_a_phase_end_in_the_same_bits(tmp_path):
+    process(tmp_path / "whole", "--ranks", 2, "--restore")
+    process(tmp_path / "killed", "--ranks", 2, "--restore", "--kill", "on_validation_end", 4, expect=17)
+    process(tmp_path / "killed", "--ranks", 2, "--restore", "--resume")
+    for rank in range(2):
+        whole, resumed = (torch.load(tmp_path / run / f"rank{rank}.pt") for run in ("whole", "killed"))
+        assert resumed["lengths"] == [4, 3]
+        assert_same_bits(whole["params"], resumed["params"])
+        assert_same_bits(whole["optimizer"], resumed["optimizer"])
+
+
+@pytest.mark.parametrize("step", [14, 16])
+def test_resumed_with_other_steps_an_epoch_its_phases_end_after_the_same_epochs(tmp_path, step):
+    """From within the epoch that ends the first phase, and from its last step."""
+    every = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1)
+    train(tmp_path / "whole", phases(), extra=[every])
+    resumed = train(tmp_path, phases(), resume=tmp_path / f"step={step}.ckpt", accumulate_grad_batches=2)
+    assert (resumed["lengths"], resumed["epochs"]) == ([4, 3], 7)
+    rates = [lrs[-1] for lrs in resumed["rates"]]
+    assert rates == [1e-2] * (step == 14) + [1e-3] * 6
 
 
 def test_planned_and_real_lengths_are_shown(tmp_path, capsys, caplog):
