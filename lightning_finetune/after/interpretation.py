@@ -184,7 +184,7 @@ def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None
         model: One that was trained or loaded: ``interpret(load("best.ckpt"), data)``.
         data: An :class:`~lightning_finetune.ImageData` with the classes that the model was trained on.
         tile: For masks: side in pixels of the pieces in which larger images are seen; see
-            :meth:`~lightning_finetune.UNetSegmenter.predict`.
+            ``predict`` of the task.
 
     Raises:
         DataError: The data is of another kind, or has other classes than the model.

@@ -407,7 +407,7 @@ class BaseTask(LightningModule, ABC):
 
         Args:
             images: ``[B, C, H, W]``.
-            tile: For tasks of masks, see :meth:`~lightning_finetune.UNetSegmenter.predict`.
+            tile: For tasks of masks, see ``predict`` of the task.
 
         Raises:
             FinetuneError: ``tile`` is given, and this is none.

@@ -34,6 +34,7 @@ def pages(language: str) -> list:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:LRRangeTest. the rate stays as it is")  # of noise no rate can be told
 @pytest.mark.parametrize("page", pages("python"))
 def test_python_runs(page: Path, here: Path):
     """All blocks of a page, one after the other, as a reader would type them."""

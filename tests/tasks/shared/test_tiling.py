@@ -105,7 +105,7 @@ def test_pieces_and_scales_out_of_range(segmenter, options):
 CODE = """
 import sys, numpy as np, torch
 from PIL import Image
-from tests.tasks.shared.test_tiles import UNetSegmenter, small_net
+from tests.tasks.shared.test_tiling import UNetSegmenter, small_net
 torch.set_num_threads(1)
 side, way = int(sys.argv[1]), sys.argv[2]
 Image.MAX_IMAGE_PIXELS = None
