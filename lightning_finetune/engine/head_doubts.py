@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_finetune.engine.groups.known import is_known, is_segmentation
+from lightning_finetune.engine.groups.known import is_detection, is_known, is_segmentation
 from lightning_finetune.engine.layer_groups import LayerGroup, num_head_groups
 from lightning_finetune.errors import first_ten
 
@@ -38,9 +38,9 @@ def doubt_by_size(module: nn.Module, groups: Sequence[LayerGroup]) -> str | None
 
 
 def _is_said(module: nn.Module, new: Sequence[LayerGroup]) -> bool:
-    """Whether a network of timm or segmentation-models-pytorch holds the head, and so says what it is."""
+    """Whether a network of timm or of smp, or a detector, holds the head, and so says what it is."""
     head = {id(param) for group in new for param in group.params}
-    says = [part for part in module.modules() if is_known(part) or is_segmentation(part)]
+    says = [part for part in module.modules() if is_known(part) or is_segmentation(part) or is_detection(part)]
     return any(head <= set(map(id, part.parameters())) for part in says)
 
 

@@ -39,6 +39,12 @@ def is_segmentation(module: nn.Module) -> bool:
     return dict(module.named_children()).keys() >= {"encoder", "decoder", "segmentation_head"}
 
 
+def is_detection(module: nn.Module) -> bool:
+    """Whether ``module`` is made as torchvision's detectors are: what is not their ``backbone`` is their head."""
+    names = dict(module.named_children()).keys()
+    return names >= {"backbone", "rpn", "roi_heads"} or names >= {"backbone", "anchor_generator", "head"}
+
+
 def _has(module: nn.Module, method: str) -> bool:
     """Of its own: wrappers such as peft's pass on what the wrapped module has, whose names are others."""
     return callable(vars(module).get(method, getattr(type(module), method, None)))
