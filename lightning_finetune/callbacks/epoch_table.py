@@ -29,7 +29,7 @@ class EpochTable(Callback):
 
     Attributes:
         rows: The epochs so far: ``epoch``, ``train_loss`` as the mean over its batches (of this process), metrics by
-            name, ``seconds``.
+            name, ``seconds``. Of an epoch that a run was resumed in, loss and seconds are those since then.
     """
 
     def __init__(self, monitor: str = "val_loss", mode: str = "min") -> None:
@@ -54,9 +54,16 @@ class EpochTable(Callback):
         self._display = None
 
     @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin_row(pl_module)  # of a run that is resumed within an epoch no start of the epoch is told
+
+    @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin_row(pl_module)
+
+    def _begin_row(self, module: pl.LightningModule) -> None:
         self._begin = time.monotonic()
-        self._losses = torch.zeros(2, device=pl_module.device)
+        self._losses = torch.zeros(2, device=module.device)
 
     @override
     def on_train_batch_end(

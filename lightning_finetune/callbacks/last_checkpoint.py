@@ -119,7 +119,7 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if self._within_epochs:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
         for number in self._signals.agreed(trainer) & {REQUEUE, signal.SIGTERM}:
             self._signals.let_through(number)  # Lightning stops when what the epoch has measured is logged
 
@@ -129,7 +129,7 @@ class LastCheckpoint(ModelCheckpoint):
         if REQUEUE in got:
             self._signals.let_through(REQUEUE)
         if got & {signal.SIGINT, signal.SIGTERM}:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
         if signal.SIGTERM in got:
             self._signals.let_through(signal.SIGTERM)  # Lightning stops
         if signal.SIGINT in got:

@@ -93,7 +93,9 @@ class Progress:
             return []
         current = self.epochs[-1]
         place = trainer.current_epoch + current.behind(current.made)
-        return [f"the run goes on at {float(place):.3g} epochs, with {_steps(after)} an epoch, not {_steps(before)}."]
+        return [
+            f"the run goes on after {float(place):.3g} epochs, with {_steps(after)} an epoch, not {_steps(before)}."
+        ]
 
     def begin_epoch(self, trainer: pl.Trainer) -> None:
         """An epoch begins, unless it is the one that the run began or went on with."""

@@ -57,7 +57,7 @@ def test_a_run_with_other_epochs_goes_on_at_its_place(tmp_path, before, after, c
     rest, trainer = changed(tmp_path, after, ckpt=tmp_path / f"step={len(first) // 2}.ckpt")
     assert np.allclose(rest, [cycle(0.5 + 0.5 * step / len(rest)) for step in range(len(rest))])
     assert trainer.current_epoch == 4
-    assert ("goes on at 2 epochs" in caplog.text) == (len(rest) != len(first) / 2)
+    assert ("goes on after 2 epochs" in caplog.text) == (len(rest) != len(first) / 2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,32 @@
+"""The row of an epoch that a run was resumed in: Lightning tells of no start of it."""
+
+import statistics
+import time
+
+import lightning.pytorch as pl
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_finetune.callbacks import EpochTable
+from tests.foreign import ForeignNet, loader, quiet_trainer
+
+
+class Losses(pl.Callback):
+    """Of each batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(float(outputs["loss"]))
+
+
+def test_of_an_epoch_that_is_resumed_within_loss_and_time_since_then_are_told(tmp_path):
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    quiet_trainer(tmp_path, callbacks=[saver], enable_checkpointing=True, max_epochs=1).fit(ForeignNet(), loader(16, 4))
+    table, losses, start = EpochTable(), Losses(), time.monotonic()
+    trainer = quiet_trainer(tmp_path, callbacks=[table, losses], max_epochs=1)
+    trainer.fit(ForeignNet(), loader(16, 4), ckpt_path=tmp_path / "step=2.ckpt")
+    (row,) = table.rows
+    assert 0 < row["seconds"] <= time.monotonic() - start
+    assert row["train_loss"] == pytest.approx(statistics.fmean(losses.seen))
