@@ -48,10 +48,11 @@ class EpochTable(Callback):
         return next(-place for value, place in values if value == best)
 
     @override
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch == 0:  # else a resumed run, or a second `fit` that goes on
-            self.rows = []
-        self._display = None
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            if trainer.global_step == 0:  # else a second `fit` goes on; those of a checkpoint are loaded after this
+                self.rows = []
+            self._display = None
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -30,3 +30,26 @@ def test_of_an_epoch_that_is_resumed_within_loss_and_time_since_then_are_told(tm
     (row,) = table.rows
     assert 0 < row["seconds"] <= time.monotonic() - start
     assert row["train_loss"] == pytest.approx(statistics.fmean(losses.seen))
+
+
+def test_a_resumed_run_goes_on_with_the_rows_that_it_had(tmp_path, capsys):
+    """The best epoch may lie before the stop."""
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = EpochTable("val_loss", mode="max")  # the loss falls: the first epoch is the best
+    options = {"enable_checkpointing": True, "max_epochs": 3, "callbacks": [whole, saver]}
+    quiet_trainer(tmp_path, **options).fit(ForeignNet(), loader(16, 4), loader(8))
+    for step, known in ((6, 1), (10, 2)):  # within the second epoch, and within the third
+        table = EpochTable("val_loss", mode="max")
+        trainer = quiet_trainer(tmp_path, callbacks=[table], max_epochs=3)
+        trainer.fit(ForeignNet(), loader(16, 4), loader(8), ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert [row["epoch"] for row in table.rows] == [1, 2, 3]
+        assert table.rows[:known] == whole.rows[:known]
+        assert table.best == 0
+        assert " *" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_second_run_of_the_same_table_begins_anew(tmp_path):
+    table = EpochTable()
+    for _ in range(2):
+        quiet_trainer(tmp_path, callbacks=[table], max_epochs=1).fit(ForeignNet(), loader(16, 4), loader(8))
+    assert [row["epoch"] for row in table.rows] == [1]

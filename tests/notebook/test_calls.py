@@ -6,7 +6,6 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 from lightning_finetune import FineTune, ImageClassifier, ImageData, fine_tune, lr_find, show_results
@@ -155,10 +154,3 @@ def test_two_processes_of_a_notebook_end_with_the_task_and_the_run_in_the_cell(p
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert "image/png" in book.cells[7].outputs[-1]["data"]
-
-
-def test_rows_survive_a_resume(here: Path, data: ImageData) -> None:
-    first = fine_tune(model(), data, 2, enable_progress_bar=False, max_epochs=2)
-    first.trainer.save_checkpoint("two.ckpt")
-    kept = torch.load("two.ckpt", weights_only=True)["callbacks"]["EpochTable"]["rows"]
-    assert kept == first.table.rows
