@@ -12,34 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_finetune.__about__ import __version__
 
-if TYPE_CHECKING:
-    from lightning_finetune.after.interpretation import interpret
-    from lightning_finetune.after.loading import load
-    from lightning_finetune.callbacks import (
-        EpochTable,
-        FineTune,
-        GradualUnfreezing,
-        LogConfusion,
-        LogPredictions,
-        LRRangeTest,
-        OneCycle,
-        PlotRun,
-        ProgressiveResizing,
-        RunReport,
-        TrainingDiagnosis,
-        WatchModel,
-    )
-    from lightning_finetune.data import ImageData, ImageItems, ImageStream
-    from lightning_finetune.engine.phases import Phase
-    from lightning_finetune.notebook import fine_tune, lr_find, show_results
-    from lightning_finetune.tasks import (
-        ImageClassifier,
-        ImageRegressor,
-        LinearRegression,
-        MultiLabelClassifier,
-        SemanticSegmenter,
-        UNetSegmenter,
-    )
+# ruff: noqa: F403, F405
+if TYPE_CHECKING:  # of all that these hold, what `__all__` names is public
+    from lightning_finetune.after.interpretation import *
+    from lightning_finetune.after.loading import *
+    from lightning_finetune.callbacks import *
+    from lightning_finetune.data import *
+    from lightning_finetune.engine.phases import *
+    from lightning_finetune.notebook import *
+    from lightning_finetune.tasks import *
 
 __all__ = [
     "EpochTable",
@@ -72,42 +53,16 @@ __all__ = [
     "show_results",
 ]
 
-_HOMES = {
-    "callbacks": (
-        "EpochTable",
-        "FineTune",
-        "GradualUnfreezing",
-        "LRRangeTest",
-        "LogConfusion",
-        "LogPredictions",
-        "OneCycle",
-        "PlotRun",
-        "ProgressiveResizing",
-        "RunReport",
-        "TrainingDiagnosis",
-        "WatchModel",
-    ),
-    "data": ("ImageData", "ImageItems", "ImageStream"),
-    "after.loading": ("load",),
-    "after.interpretation": ("interpret",),
-    "engine.phases": ("Phase",),
-    "notebook": ("fine_tune", "lr_find", "show_results"),
-    "tasks": (
-        "ImageClassifier",
-        "ImageRegressor",
-        "LinearRegression",
-        "MultiLabelClassifier",
-        "SemanticSegmenter",
-        "UNetSegmenter",
-    ),
-}
+_HOMES = ("engine.phases", "data", "tasks", "after.loading", "after.interpretation", "callbacks", "notebook")
+"""Modules that hold the public names, in the order in which they import each other."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that importing the package costs nothing (PEP 562)."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    for home in _HOMES if name in __all__ else ():
+        value = vars(importlib.import_module(f"{__name__}.{home}")).get(name)
+        if value is not None and not isinstance(value, ModuleType):  # `callbacks` holds a module `fine_tune`
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
