@@ -134,7 +134,7 @@ class FineTuneCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        for name in ("num_classes", "num_outputs"):  # of modules that have such an argument
+        for name in dict.fromkeys(task.counted[0] for task in BaseTask.known().values()):
             parser.link_arguments("data.num_classes", f"model.init_args.{name}", apply_on="instantiate")
 
     @override
