@@ -10,10 +10,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 from typing_extensions import override
 
-from lightning_finetune.run.trainer import scalar_metrics
+from lightning_finetune.run.trainer import loss_in, scalar_metrics
 from lightning_finetune.show.epoch_lines import epoch_html, epoch_lines
 
 
@@ -70,8 +69,9 @@ class EpochTable(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):  # it stays on its device; Lightning divides it by the batches that are accumulated
+        if (
+            loss := loss_in(outputs)
+        ) is not None:  # it stays on its device; Lightning divides it by the batches that are accumulated
             self._losses += torch.stack([loss.detach() * trainer.accumulate_grad_batches, torch.ones_like(loss)])
 
     @override

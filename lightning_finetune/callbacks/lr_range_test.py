@@ -16,9 +16,9 @@ from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, 
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, timed_test
 from lightning_finetune.run.module_rates import ratios, scale_rates
-from lightning_finetune.run.phased_callback import PhasedCallback
+from lightning_finetune.run.phased_callback import followed
 from lightning_finetune.run.second_hands import refuse_without_rate
-from lightning_finetune.run.trainer import callbacks, is_dev_run, max_epochs, refuse_unsupported, the_optimizer
+from lightning_finetune.run.trainer import is_dev_run, max_epochs, refuse_unsupported, the_optimizer
 from lightning_finetune.show.report import RangeTest
 
 SUGGESTIONS: tuple[Suggestion, ...] = ("steep", "valley", "slide", "minimum", "elbow")
@@ -108,9 +108,8 @@ class LRRangeTest(Callback):
             return
         lr = curve.suggestions[self.suggest]
         scale_rates(trainer, lr)
-        for callback in callbacks(trainer):
-            if isinstance(callback, PhasedCallback):
-                callback.scale_peak(trainer, lr)
+        for callback in followed(trainer):
+            callback.scale_peak(trainer, lr)
 
     def range_tests(self) -> Iterator[tuple[int, RangeTest]]:
         """What a report tells of each, with the epoch that it came before."""

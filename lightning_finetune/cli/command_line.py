@@ -25,8 +25,7 @@ from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.cli.loggers import HERE, RunLogger, stay_offline_without_key, through_latest
 from lightning_finetune.cli.machine import in_a_sentence
-from lightning_finetune.cli.old_configurations import take_old_configurations
-from lightning_finetune.cli.parser import ShortErrorsParser
+from lightning_finetune.cli.parser import ShortErrorsParser, take_old_configurations
 from lightning_finetune.cli.say_data import SayData
 from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group

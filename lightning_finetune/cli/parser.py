@@ -1,17 +1,19 @@
-"""A parser whose errors are short and name the word that was probably meant."""
+"""A parser whose errors are short and name the word that was probably meant, and that reads old configurations."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace
+import yaml
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.errors import did_you_mean
@@ -117,3 +119,36 @@ def _arguments(class_path: str) -> Iterable[str]:
 def _subclasses(kind: type) -> set[str]:
     children: list[type] = kind.__subclasses__()
     return {kind.__name__}.union(*(_subclasses(child) for child in children))
+
+
+GONE = {("fine_tune", "feature_cache"): "frozen layers run in every epoch"}
+"""Options that no longer exist, by their group and name, and what holds instead."""
+
+IMPLIED = {("fine_tune", "feature_cache"): {"recipe": "lessons"}}
+"""What was the only way while an option existed."""
+
+
+def take_old_configurations() -> None:
+    """Let this process's parsers read configurations of before; names of modules that moved need no help."""
+    set_loader("yaml", _load, (yaml.YAMLError,))
+
+
+_LOAD: Callable[[str], Any] = get_loader("yaml")  # jsonargparse's own
+
+
+def _load(text: str) -> Any:
+    content = _LOAD(text)
+    if isinstance(content, dict):
+        for options in [content, *content.values()]:  # they lie under a subcommand's name, or under none
+            if isinstance(options, dict):
+                _leave_out(options)
+    return content
+
+
+def _leave_out(options: dict[str, Any]) -> None:
+    for (group, name), instead in GONE.items():
+        given = options.get(group)
+        if isinstance(given, dict) and name in given:
+            del given[name]
+            options[group] = {**IMPLIED[group, name], **given}
+            rank_zero_warn(f"`{group}.{name}` is left out, which an earlier version knew: {instead}. Delete its line.")

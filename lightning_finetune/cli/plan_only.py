@@ -37,8 +37,8 @@ class PlanOnly(PhasedCallback):
         super().on_train_start(trainer, pl_module)
         trainer.should_stop = True
         if trainer.is_global_zero:
-            from lightning_finetune.show.figures.plan import draw_plan  # only now, as it loads matplotlib
             from lightning_finetune.show.figures.saving import save
+            from lightning_finetune.show.figures.whole_run import draw_plan  # only now, as it loads matplotlib
 
             plan, names = self.plan_of_run, self.grouping.names
             terminal.show_plan(plan, names)

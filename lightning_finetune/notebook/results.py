@@ -66,7 +66,7 @@ class RangeTestResult:
 
     def plot(self) -> Figure:
         """The loss over the rates, with what is taken."""
-        from lightning_finetune.show.figures.range_test import draw_curve  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.whole_run import draw_curve  # only now, as it loads matplotlib
 
         return draw_curve(self.curve, ends(self.lr))
 

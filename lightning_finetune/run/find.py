@@ -97,7 +97,7 @@ def show_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) 
     """Draw the curve into the run's directory, and log it as a picture and as a table; on rank zero."""
     if not (trainer.is_global_zero and keeps_files(trainer)):
         return
-    from lightning_finetune.show.figures.range_test import draw_curve  # only now, as it loads matplotlib
+    from lightning_finetune.show.figures.whole_run import draw_curve  # only now, as it loads matplotlib
 
     save_figure(trainer, name, draw_curve(curve, ends(chosen)))
     rows = zip(curve.lrs, curve.losses, curve.smoothed, strict=True)

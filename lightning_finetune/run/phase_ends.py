@@ -9,17 +9,12 @@ from torch.nn import Parameter
 
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.resize import Size
-from lightning_finetune.run.phased_callback import PhasedCallback
-from lightning_finetune.run.trainer import callbacks
-
-
-def _followed(trainer: pl.Trainer) -> list[PhasedCallback]:
-    return [callback for callback in callbacks(trainer) if isinstance(callback, PhasedCallback)]
+from lightning_finetune.run.phased_callback import followed
 
 
 def plans_of(trainer: pl.Trainer) -> list[Plan]:
     """The plans that the run follows, the one with the most phases first."""
-    plans = [callback.current_plan for callback in _followed(trainer) if callback.current_plan is not None]
+    plans = [callback.current_plan for callback in followed(trainer) if callback.current_plan is not None]
     return sorted(plans, key=lambda plan: -len(plan.phases))
 
 
@@ -30,7 +25,7 @@ def plan_of(trainer: pl.Trainer) -> Plan | None:
 
 def layers_of(trainer: pl.Trainer) -> dict[str, list[Parameter]]:
     """The parameters of each layer group that the optimizer holds; empty where no callback made layer groups."""
-    groupings = (callback.current_grouping for callback in _followed(trainer))
+    groupings = (callback.current_grouping for callback in followed(trainer))
     grouping = next((found for found in groupings if found is not None), None)
     names = [] if grouping is None else grouping.names
     return {} if grouping is None else dict(zip(names, grouping.layers, strict=True))
@@ -38,13 +33,13 @@ def layers_of(trainer: pl.Trainer) -> dict[str, list[Parameter]]:
 
 def size_on_device(trainer: pl.Trainer) -> Size | None:
     """Height and width that batches are resized to on their way into ``training_step``, where they are."""
-    resizers = [one.resizer for one in _followed(trainer) if one.resizer is not None]
+    resizers = [one.resizer for one in followed(trainer) if one.resizer is not None]
     return next((resizer.size for resizer in resizers if resizer.data is None), None)
 
 
 def seed_of(trainer: pl.Trainer) -> int | None:
     """The seed that the run's draws come from; None where nobody set or drew one."""
-    drawn = next((one.seed for one in _followed(trainer) if one.seed is not None), None)
+    drawn = next((one.seed for one in followed(trainer) if one.seed is not None), None)
     given = os.environ.get("PL_GLOBAL_SEED")
     return drawn if drawn is not None or given is None else int(given)
 

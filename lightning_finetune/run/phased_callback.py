@@ -21,12 +21,18 @@ from lightning_finetune.engine.rates import LR
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.checkpoint_file import write_safely
-from lightning_finetune.run.early_end import warn_of_early_end, warn_of_early_stopping
 from lightning_finetune.run.grouping import Grouping
 from lightning_finetune.run.loader_order import LoaderOrder, knows_items
 from lightning_finetune.run.progress import Progress
 from lightning_finetune.run.range_test_loop import lends_batches
-from lightning_finetune.run.second_hands import Scheduler, be_the_only_hand, check_scheduler, refuse_finetuning
+from lightning_finetune.run.second_hands import (
+    Scheduler,
+    be_the_only_hand,
+    check_scheduler,
+    refuse_finetuning,
+    warn_of_early_end,
+    warn_of_early_stopping,
+)
 from lightning_finetune.run.self_ending import PhaseEnds
 from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.run.trainer import (
@@ -145,17 +151,13 @@ class PhasedCallback(Callback):
 
     def _patterns(self, trainer: pl.Trainer) -> list[str] | None:
         """The user's patterns, given to whichever of the callbacks."""
-        callbacks = [self, *self._others(trainer)]
-        given = [callback.groups for callback in callbacks if callback.groups is not None]
+        given = [callback.groups for callback in (self, *self._others(trainer)) if callback.groups is not None]
         if any(patterns != given[0] for patterns in given):
             raise PhaseError(f"Expected one list of `groups` for all callbacks, got {given}.")
         return given[0] if given else None
 
     def _others(self, trainer: pl.Trainer) -> list[PhasedCallback]:
-        return [other for other in self._all(trainer) if other is not self]
-
-    def _all(self, trainer: pl.Trainer) -> list[PhasedCallback]:
-        return [callback for callback in callbacks(trainer) if isinstance(callback, PhasedCallback)]
+        return [other for other in followed(trainer) if other is not self]
 
     def _check_conflicts(self, trainer: pl.Trainer) -> None:
         mine = self.governs(trainer)
@@ -172,13 +174,13 @@ class PhasedCallback(Callback):
         if trainer.strategy.root_device.type == "cpu":
             keep_freed()
         self._check_world_size(trainer)
-        for change in self._progress.go_on(trainer, moves=self is self._all(trainer)[0]):
+        for change in self._progress.go_on(trainer, moves=self is followed(trainer)[0]):
             rank_zero_info(f"{type(self).__name__}: {change}")
         self._replan(trainer)
         self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
         self._enter(trainer)
-        if self is self._all(trainer)[-1]:
+        if self is followed(trainer)[-1]:
             self._order.go_on(trainer, partial(self._seed_fetch, trainer))
 
     def _check_world_size(self, trainer: pl.Trainer) -> None:
@@ -452,6 +454,11 @@ class PhasedCallback(Callback):
         self._checkpoint = checkpoint  # read at `on_fit_start`, when the groups are known
         if any(phase.until is not None for phase in self.phases(trainer)):
             validate_what_was_not(trainer, checkpoint)
+
+
+def followed(trainer: pl.Trainer) -> list[PhasedCallback]:
+    """The callbacks whose phases the run follows, in order."""
+    return [callback for callback in callbacks(trainer) if isinstance(callback, PhasedCallback)]
 
 
 def spans(changes: dict[int, Any], what: str) -> list[tuple[int | None, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
@@ -30,7 +30,7 @@ from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.module_rates import ratios
-from lightning_finetune.run.trainer import reseed, to_device
+from lightning_finetune.run.trainer import loss_in, reseed, to_device
 
 
 def run_range_test(
@@ -140,7 +140,7 @@ class _Stepper:
 
     def _micro_step(self, index: int) -> list[Tensor]:
         strategy = self.trainer.strategy
-        loss = _loss(strategy.training_step(*_arguments(self.module, next(self.batches), index)))
+        loss = loss_in(strategy.training_step(*_arguments(self.module, next(self.batches), index)))
         if loss is None:  # the module skips this batch
             return []
         strategy.backward(loss / self.accumulate, self.optimizer)
@@ -149,11 +149,6 @@ class _Stepper:
 
 def _arguments(module: pl.LightningModule, batch: Any, index: int) -> tuple[Any, ...]:
     return (batch, index) if len(inspect.signature(module.training_step).parameters) > 1 else (batch,)
-
-
-def _loss(output: Any) -> Tensor | None:
-    loss = output.get("loss") if isinstance(output, Mapping) else output
-    return loss if isinstance(loss, Tensor) else None
 
 
 def _sources(trainer: pl.Trainer) -> list[Any]:

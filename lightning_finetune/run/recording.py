@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
 from torch.nn import Parameter
 from typing_extensions import override
 
@@ -16,7 +14,7 @@ from lightning_finetune.engine.param_groups import rate_of
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.errors import DataError
 from lightning_finetune.run.phase_ends import layers_of, size_on_device
-from lightning_finetune.run.trainer import callbacks, scalar_metrics
+from lightning_finetune.run.trainer import callbacks, loss_in, scalar_metrics
 from lightning_finetune.show.histories import ShownHistory
 from lightning_finetune.tasks.shared.batch_parts import images_of
 
@@ -68,8 +66,7 @@ class RecordingCallback(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if self._records and isinstance(loss, Tensor):
+        if self._records and (loss := loss_in(outputs)) is not None:
             # Lightning gives the loss divided by the batches that are accumulated.
             self.history.add(self._step, self._settings, loss * trainer.accumulate_grad_batches)
 

@@ -1,20 +1,22 @@
-"""Who else would freeze layers or set the learning rates of a run: named and refused, or taken over on request."""
+"""Who else would freeze layers, set the learning rates of a run or end it: named, refused, or taken over on request."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal, cast, get_args
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, StochasticWeightAveraging
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import Optimizer
 
 from lightning_finetune.engine.param_groups import set_rate
+from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.errors import PhaseError, UnsupportedError
 from lightning_finetune.run.either_lightning import is_a
-from lightning_finetune.run.trainer import callbacks
+from lightning_finetune.run.trainer import callbacks, is_dev_run
 
 Scheduler = Literal["refuse", "replace"]
 """What a callback that sets the rates does with a scheduler that the module returns."""
@@ -105,3 +107,27 @@ def rates_of(optimizer: Optimizer) -> Collection[float | None]:
     """The different rates that the groups of ``optimizer`` have; None where one finds its own."""
     lrs = [group.get("lr") for group in optimizer.param_groups]
     return {None if lr is None else float(lr) for lr in lrs}
+
+
+def warn_of_early_stopping(trainer: pl.Trainer, phases: Sequence[Phase]) -> None:
+    """Warn of each ``EarlyStopping`` whose patience can run out before the last of ``phases`` begins."""
+    last = sum(phase.epochs or 0 for phase in phases[:-1])
+    if is_dev_run(trainer) or (trainer.min_epochs or 0) > last:
+        return
+    for callback in callbacks(trainer):
+        if is_a(callback, EarlyStopping) and callback.patience < last:
+            rank_zero_warn(
+                f"EarlyStopping(patience={callback.patience}) can end the run before the last phase "
+                f"begins at epoch {last + 1}. Raise `patience`, or set Trainer(min_epochs={last + 1})."
+            )
+
+
+def warn_of_early_end(trainer: pl.Trainer, plan: Plan) -> None:
+    """Warn that the run, which has ended, was stopped before its last phase, or before a cycle came to its end."""
+    phase = plan.phase_of(max(trainer.current_epoch - 1, 0))
+    is_cut = phase < len(plan.phases) - 1 or plan.phases[phase].schedule != "constant"
+    if trainer.should_stop and is_cut and trainer.global_step < len(plan):
+        rank_zero_warn(
+            f"The run was stopped after epoch {trainer.current_epoch}, in phase {phase + 1} of "
+            f"{len(plan.phases)}: {len(plan) - trainer.global_step} of {len(plan)} planned steps were not made."
+        )

@@ -1,7 +1,9 @@
-"""Phases that end by themselves, and what they leave to the next: the state of the best validation."""
+"""Phases that end by themselves: when, and what they leave to the next: the state of the best validation."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_finetune.engine.nested import map_nested
-from lightning_finetune.engine.patience import Patience, length_after
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.either_lightning import is_a
@@ -121,3 +123,34 @@ def _put_back(trainer: pl.Trainer, module: pl.LightningModule, grouping: Groupin
         for callback in averages:  # which keep the current weights apart
             callback.on_load_checkpoint(trainer, module, state)
     grouping.load_state(state["optimizer"])
+
+
+@dataclass
+class Patience:
+    """What the validations of a phase showed of its metric.
+
+    Attributes:
+        phase: Index of the phase.
+        best: The best value so far; None before the first that is a number.
+        waited: Validations since then.
+    """
+
+    phase: int
+    best: float | None = None
+    waited: int = 0
+
+    def see(self, value: float, spec: Phase) -> bool:
+        """Whether ``value`` is better than all before it, by more than ``min_delta``; what is not a number is not."""
+        gain = math.inf if self.best is None else self.best - value if spec.mode == "min" else value - self.best
+        better = not math.isnan(value) and gain > spec.min_delta
+        self.best, self.waited = (value, 0) if better else (self.best, self.waited + 1)
+        return better
+
+
+def length_after(spec: Phase, done: int) -> int | None:
+    """How many epochs a phase has whose patience has run out after ``done`` of them; None: it ends as it would have.
+
+    A schedule whose fall takes a stated number of epochs falls then, unless it falls already.
+    """
+    limit, falls = spec.epochs or done, spec.falls or 0
+    return done + falls if done + falls < limit else None

@@ -12,7 +12,7 @@ import hashlib
 import math
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -28,6 +28,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_finetune.data.batches.loader import ImageLoader
 from lightning_finetune.engine import nested
 from lightning_finetune.engine.epochs import same_part
+from lightning_finetune.engine.processes import gathered
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.run.either_lightning import is_a
 
@@ -278,13 +279,15 @@ def reseed(device: torch.device, *key: int | str) -> None:
     np.random.seed(value % 2**32)
 
 
+def loss_in(output: Any) -> Tensor | None:
+    """The loss that a ``training_step`` gave, be it in a mapping; None where it skipped the batch."""
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    return loss if isinstance(loss, Tensor) else None
+
+
 def gather(trainer: pl.Trainer, tensor: Tensor) -> Tensor:
     """The rows ``[N, ...]`` of all processes one after the other; their numbers may differ."""
-    if trainer.world_size == 1:
-        return tensor
-    parts: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(parts, tensor.cpu())
-    return torch.cat(parts).to(tensor.device)
+    return tensor if trainer.world_size == 1 else torch.cat(gathered(tensor.cpu())).to(tensor.device)
 
 
 def scalar_metrics(trainer: pl.Trainer) -> dict[str, float]:

@@ -29,7 +29,7 @@ class ShownPlan(Plan):
         Args:
             names: Of the layer groups, from the input to the head.
         """
-        from lightning_finetune.show.figures.plan import draw_plan  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.whole_run import draw_plan  # only now, as it loads matplotlib
 
         return draw_plan(self, self._names() if names is None else names, bands_of(self))
 

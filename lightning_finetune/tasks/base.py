@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lightning_finetune.data.block.options import Stats
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.argument_types import check_types
@@ -34,8 +35,6 @@ from lightning_finetune.tasks.shared.verdicts import Judged, Verdict, by_shape
 
 if TYPE_CHECKING:
     import pandas as pd  # heavy, and only its name is needed
-
-    from lightning_finetune.tasks.networks.backbones import Stats  # it loads timm
 
 
 class BaseTask(LightningModule, ABC):

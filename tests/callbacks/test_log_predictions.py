@@ -9,7 +9,7 @@ from lightning_finetune.callbacks import FineTune, LogPredictions
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.describe import describe, to_pixels
-from lightning_finetune.run.samples import Sample
+from lightning_finetune.run.validation_images import Sample
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
 

@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_finetune.callbacks import FineTune, ProgressiveResizing, RunReport, TrainingDiagnosis
-from lightning_finetune.engine.patience import Patience, length_after
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
+from lightning_finetune.run.self_ending import Patience, length_after
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.resuming import ROOT, assert_same_bits
 from tests.run.plateaus import SCRIPT, moments, phases, train

@@ -20,7 +20,7 @@ from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary
 from lightning_finetune.data.pixels.decode import Resize, Size, visible
 from lightning_finetune.data.pixels.draws import permutation
-from lightning_finetune.data.pixels.free_memory import free_bytes
+from lightning_finetune.data.pixels.memory import free_bytes
 from lightning_finetune.data.pixels.mix import Mix
 from lightning_finetune.data.pixels.transforms import Augmentation
 from lightning_finetune.engine.argument_types import check_types
@@ -209,7 +209,7 @@ class ImageDataModule(PixelModule):
             split: Which of them; only training images are augmented.
             epoch: Whose order and augmentation.
         """
-        from lightning_finetune.show.figures.image_grid import batch_figure  # only now, as it loads matplotlib
+        from lightning_finetune.show.figures.predictions import batch_figure  # only now, as it loads matplotlib
 
         train = split == "train"
         images = self.dataset(Split[split.upper()])

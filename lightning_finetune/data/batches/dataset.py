@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.multi_hot import MultiHot
+from lightning_finetune.data.block.rows import Pictures
 from lightning_finetune.data.pixels.augment import turned
 from lightning_finetune.data.pixels.decode import (
     CENTRE,

@@ -11,20 +11,18 @@ import torch
 from lightning import LightningDataModule, Trainer
 
 from lightning_finetune.data.batches.dataset import Batch
-from lightning_finetune.data.block.options import Stats
+from lightning_finetune.data.block.options import IMAGENET, Stats
 from lightning_finetune.data.pixels.decode import Resize, Size
 from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
 from lightning_finetune.data.pixels.transforms import Augmentation, augmenter
 from lightning_finetune.errors import DataError
-
-IMAGENET_STATS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class PixelModule(LightningDataModule):
     """A data module whose batches come from the workers as bytes and are augmented and normalised on the device.
 
     Args:
-        kind: Of the labels: ``"single"``, ``"multi"``, ``"numbers"`` or ``"mask"``.
+        kind: Of the labels: ``"single"``, ``"multi"``, ``"number"`` or ``"mask"``.
         size: Height and width in pixels of validation, and of training until it is told otherwise; one number for both.
         batch_size: Images a batch and process.
         num_workers: Processes that load images; by default as many as there are CPU cores for this process, at most 8.
@@ -171,8 +169,8 @@ def _spread(images: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
 def _default_stats(channels: int) -> Stats:
     """ImageNet's, or of other channels than RGB their mean for each."""
     if channels == 3:
-        return IMAGENET_STATS
-    mean, std = (sum(numbers) / 3 for numbers in IMAGENET_STATS)
+        return IMAGENET
+    mean, std = (sum(numbers) / 3 for numbers in IMAGENET)
     return (mean,) * channels, (std,) * channels
 
 

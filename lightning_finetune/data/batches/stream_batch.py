@@ -27,7 +27,7 @@ class StreamBatch:
     pixels, so that workers, processes and restarts change nothing.
 
     Args:
-        kind: Of the targets: ``"single"``, ``"multi"``, ``"numbers"`` or ``"mask"``.
+        kind: Of the targets: ``"single"``, ``"multi"``, ``"number"`` or ``"mask"``.
         resize: How an image gets its size.
         seed: Of crops and augmentation.
         augment: Of training images; None for others.
@@ -67,7 +67,7 @@ class StreamBatch:
         if self.kind != "mask":
             dtype = torch.int64 if self.kind == "single" else torch.float32
             values = torch.from_numpy(np.stack([np.asarray(target) for target in targets])).to(dtype)
-            return {"label": values[:, None] if self.kind == "numbers" and values.ndim == 1 else values}
+            return {"label": values}
         masks = zip(targets, placed, strict=True)
         seen = [turned(mask_pixels(mask, self.size, self.resize, place.crop), place.symmetry) for mask, place in masks]
         return {"mask": torch.from_numpy(np.stack(seen))}

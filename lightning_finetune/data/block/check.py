@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch.distributed as dist
 
 from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.engine.processes import gathered
 from lightning_finetune.errors import DataError, first_ten
 
 _AT_ONCE = 256
@@ -51,9 +52,7 @@ def read_rows(
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         parts = list(pool.map(share, shares))
     own = (np.concatenate([numbers for numbers, _ in parts] or [np.zeros((0, width), np.int32)]), [*_texts(parts)])
-    everywhere = [own] * world
-    if world > 1:
-        dist.all_gather_object(everywhere, own)
+    everywhere = gathered(own) if world > 1 else [own]
     numbers = np.zeros((len(rows), width), np.int32)
     for place, (part, _) in enumerate(everywhere):
         numbers[place::world] = part

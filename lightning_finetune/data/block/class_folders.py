@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lightning_finetune.data.block.label_values import clean
 from lightning_finetune.data.block.layout import MASKS, NO_CLASS, Layout, Parts, folders_in
-from lightning_finetune.data.block.names import clean
 from lightning_finetune.data.block.splits import Split, split_named
 from lightning_finetune.errors import DataError, first_ten
 

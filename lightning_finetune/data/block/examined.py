@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_finetune.data.block.check import Numbers, rank_and_world, refuse
-from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.look import look
 from lightning_finetune.data.block.mask_ids import MaskIds
 from lightning_finetune.data.block.paths import FilePaths, outside_of
-from lightning_finetune.data.block.repeated import repeated
+from lightning_finetune.data.block.rows import Pictures
 from lightning_finetune.data.block.splits import Split
-from lightning_finetune.data.block.summary import Summary, summarize
+from lightning_finetune.data.block.summary import Summary, repeated, summarize
 from lightning_finetune.data.pixels.decode import file_depth
 from lightning_finetune.data.pixels.depth import Depth, Range, white_of
 from lightning_finetune.data.pixels.draws import Ints

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_finetune.data.block.folder_images import image_files
+from lightning_finetune.data.block.label_values import clean
 from lightning_finetune.data.block.mask_names import renaming
-from lightning_finetune.data.block.names import clean
 from lightning_finetune.data.block.tables import read_lines
 from lightning_finetune.errors import DataError, did_you_mean, first_ten
 

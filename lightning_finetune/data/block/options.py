@@ -12,6 +12,9 @@ from lightning_finetune.data.pixels.mix import Mix
 from lightning_finetune.data.pixels.transforms import Augmentation
 
 Stats: TypeAlias = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation of each channel, for images in 0..1."""
+
+IMAGENET: Stats = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Options(TypedDict, total=False):

@@ -1,10 +1,11 @@
-"""A row of anybody's data set or stream: its image and its target."""
+"""A row of anybody's data set or stream: its image and its target; and all images of such a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.data.pixels.image_files import image_in
 from lightning_finetune.errors import DataError
 
@@ -66,3 +67,16 @@ def class_names(dataset: Any) -> Sequence[str] | None:
         feature = (getattr(dataset, "features", None) or {}).get(key_in(columns, TARGETS, "target"))
         named = getattr(feature, "names", None)
     return named
+
+
+class Pictures(Sequence[ImageSource]):
+    """The images of a dataset of pairs, read when they are asked for."""
+
+    def __init__(self, pairs: Any) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, item: Any) -> Any:
+        return pair_of(self.pairs[int(item)])[0]

@@ -12,12 +12,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from lightning_finetune.data.block.dataset_images import Pictures
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.mask_ids import VOID
 from lightning_finetune.data.block.numbers import from_numbers
-from lightning_finetune.data.block.rows import TARGETS, class_names, columns_of, key_in, pair_of
+from lightning_finetune.data.block.rows import TARGETS, Pictures, class_names, columns_of, key_in, pair_of
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.data.pixels.mask_values import mask_values
 from lightning_finetune.errors import DataError, first_ten

@@ -1,4 +1,4 @@
-"""A grid of images with what is true and what was predicted."""
+"""Grids of images: of a batch with its labels, and of what is true beside what was predicted."""
 
 from __future__ import annotations
 
@@ -52,10 +52,15 @@ def _how_to_read(shown: Sequence[Shown]) -> str:
 
 def add_legend(figure: Figure, masks: Iterable[npt.NDArray[np.int64]], classes: Sequence[str]) -> None:
     """Name the colours of an :func:`overlay` below all panels: those of the ids that ``masks`` hold."""
-    ids = sorted({number for mask in masks for number in np.unique(mask).tolist() if 0 <= number < len(classes)})
-    patches = [Patch(color=class_colour(number), label=classes[number]) for number in ids]
+    patches = [Patch(color=colour, label=name) for colour, name in colours_of(masks, classes)]
     if patches:
         figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
+
+
+def colours_of(masks: Iterable[npt.NDArray[np.int64]], classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Colour and name of each class that occurs in ``masks``."""
+    ids = sorted({number for mask in masks for number in np.unique(mask).tolist() if 0 <= number < len(classes)})
+    return [(class_colour(number), classes[number]) for number in ids]
 
 
 def _draw_one(panel: Axes, item: Shown) -> None:
@@ -94,3 +99,27 @@ def overlay(image: Pixels, mask: npt.NDArray[np.int64], opacity: float = 0.55) -
 def class_colour(number: int) -> str:
     """The colour of a class in an :func:`overlay`, as ``#rrggbb``."""
     return str(to_hex(_PALETTE[number % len(_PALETTE)]))
+
+
+def batch_figure(
+    images: Sequence[Pixels],
+    titles: Sequence[str] | None,
+    masks: Sequence[npt.NDArray[np.int64]] | None,
+    classes: Sequence[str],
+) -> Figure:
+    """Draw every image of a batch.
+
+    Args:
+        images: ``[h, w, 3]`` each.
+        titles: What stands above each.
+        masks: Class ids ``[h, w]``, laid over each; negative ones are left bare.
+        classes: The names of the classes in masks.
+    """
+    figure, panels = grid(len(images), 3, 3.2)
+    for number, panel in enumerate(panels):
+        panel.set_axis_off()
+        panel.imshow(images[number] if masks is None else overlay(images[number], masks[number]))
+        panel.set_title("" if titles is None else titles[number], fontsize=9)
+    if masks is not None:
+        add_legend(figure, masks, classes)
+    return figure

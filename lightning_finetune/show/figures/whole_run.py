@@ -1,15 +1,18 @@
-"""One figure of a whole run: its losses, its metrics, its learning rates, and the phases behind them."""
+"""Figures of a whole run, of its schedule before it begins, and of a range test, with the phases behind them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_finetune.engine.history import History
+from lightning_finetune.engine.history import LIMIT, History, planned
+from lightning_finetune.engine.plan import Plan
+from lightning_finetune.engine.range_test import Curve
 from lightning_finetune.show.charts import Chart
-from lightning_finetune.show.curves import RunCharts
+from lightning_finetune.show.curves import RunCharts, range_chart
 from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.content import Band
 from lightning_finetune.show.figures.lines import draw_chart
@@ -69,3 +72,28 @@ def _lines(bands: Sequence[Band]) -> int:
 
     fitting = (lines for lines in range(1, _MOST_LINES) if not any(map(touch, bands, bands[lines:])))
     return next(fitting, _MOST_LINES)
+
+
+def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
+    """Raw and smoothed loss over the logarithm of the rate; a dot at each suggestion, the chosen rates shaded.
+
+    Args:
+        curve: With its suggestions.
+        chosen: A rate, or the lower and the upper one of a slice.
+    """
+    figure = CellFigure(figsize=(9, 4.5), layout="constrained")
+    draw_chart(figure.subplots(), range_chart(curve, chosen))
+    return figure
+
+
+def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure:
+    """The learning rate of each layer group over the whole run, and the momentum below.
+
+    Args:
+        plan: The schedule.
+        names: Of the layer groups, from the input to the head.
+        bands: The phases, in order.
+    """
+    history = planned([plan], names, range(0, len(plan), math.ceil(len(plan) / LIMIT)))
+    charts = RunCharts(history, None, bands, len(plan))
+    return draw_charts([charts.rates(), charts.momentum()], bands)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lightning_finetune.show.figures.content import Shown
-from lightning_finetune.show.figures.predictions import class_colour, overlay
+from lightning_finetune.show.figures.predictions import colours_of, overlay
 
 _SIDE = 224  # pixels that a cell of the page shows at most
 _QUALITY = 80  # of JPEG, at which 25 photos stay below half a megabyte
@@ -72,6 +72,4 @@ class Gallery:
     @property
     def legend(self) -> list[tuple[str, str]]:
         """Colour and name of each class that occurs in a mask."""
-        masks = [mask for example in self.examples for mask in example.shown.masks or ()]
-        ids = sorted({int(number) for mask in masks for number in np.unique(mask) if number >= 0})
-        return [(class_colour(number), self.classes[number]) for number in ids if number < len(self.classes)]
+        return colours_of((mask for example in self.examples for mask in example.shown.masks or ()), self.classes)

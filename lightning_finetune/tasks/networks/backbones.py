@@ -9,23 +9,19 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import timm
 import torch
 import torchvision
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import adapt_input_conv
 from torch import nn
 
+from lightning_finetune.data.block.options import IMAGENET, Stats
 from lightning_finetune.errors import FinetuneError, did_you_mean
 from lightning_finetune.tasks.networks.downloads import from_hub
 from lightning_finetune.tasks.networks.weights import Weights, load_weights
 
-Stats: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of each channel, for images in 0..1."""
-
-IMAGENET: Stats = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 TORCHVISION = "torchvision/"
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 _ASKS_FOR_INIT = ("googlenet", "inception_v3")

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_finetune.data.block.options import Stats
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import FinetuneError
-from lightning_finetune.tasks.networks.backbones import Stats, build_backbone
+from lightning_finetune.tasks.networks.backbones import build_backbone
 from lightning_finetune.tasks.networks.heads import DROPOUT, HEADS, POOLING, build_head
 from lightning_finetune.tasks.shared.arguments import choose
 

@@ -10,9 +10,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from lightning_finetune.data.block.options import IMAGENET, Stats
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import FinetuneError, did_you_mean
-from lightning_finetune.tasks.networks.backbones import IMAGENET, Stats, normalization_of, packaged_weights
+from lightning_finetune.tasks.networks.backbones import normalization_of, packaged_weights
 from lightning_finetune.tasks.networks.decoders import DECODERS
 from lightning_finetune.tasks.networks.downloads import from_hub
 from lightning_finetune.tasks.networks.weights import load_weights

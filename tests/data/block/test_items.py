@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lightning_finetune.data import ImageItems
-from lightning_finetune.data.block.dataset_images import Pictures
+from lightning_finetune.data.block.rows import Pictures
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
 from tests.data.images import fill

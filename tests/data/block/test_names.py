@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_finetune import ImageData
-from lightning_finetune.data.block.names import clean
+from lightning_finetune.data.block.label_values import clean
 from tests.data.images import fill
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lightning_finetune.show.figures.content import Shown
-from lightning_finetune.show.figures.predictions import draw_predictions, overlay
+from lightning_finetune.show.figures.predictions import batch_figure, draw_predictions, overlay
 
 GREY = np.full((8, 8, 3), 100, np.uint8)
 
@@ -52,3 +52,20 @@ def test_negative_ids_leave_the_image_bare() -> None:
     mask = np.array([[-1, 3]])
     assert (overlay(GREY[:1, :2], mask)[0, 0] == 100).all()
     assert (overlay(GREY[:1, :2], mask)[0, 1] != 100).any()
+
+
+NAMES = ["ant", "bee", "wasp"]
+
+
+def test_labels_stand_above_their_images():
+    figure = batch_figure([np.full((4, 4, 3), 128, np.uint8)] * 2, ["ant", "bee"], None, NAMES)
+    assert [axes.get_title() for axes in figure.axes] == ["ant", "bee"]
+
+
+def test_masks_are_laid_over_and_explained_and_what_is_none_of_them_is_left_clear():
+    mask = np.repeat(np.repeat([[0, 1], [1, -1]], 2, 0), 2, 1)
+    figure = batch_figure([np.full((4, 4, 3), 128, np.uint8)], None, [mask], NAMES)
+    drawn = figure.axes[0].images[0].get_array()
+    assert (drawn[3, 3] == 128).all()
+    assert (drawn[0, 0] != drawn[0, 3]).any()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ant", "bee"]

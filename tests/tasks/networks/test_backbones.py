@@ -5,10 +5,10 @@ import timm
 import torch
 from torch import nn
 
+from lightning_finetune.data.block.options import IMAGENET
 from lightning_finetune.data.pixels.decode import load_image
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.tasks.networks.backbones import (
-    IMAGENET,
     build_backbone,
     feature_shape,
     packaged_weights,
