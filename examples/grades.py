@@ -11,7 +11,6 @@ from torchmetrics.regression import MeanAbsoluteError
 
 from lightning_finetune.tasks import BaseTask
 from lightning_finetune.tasks.networks.classifier import build_classifier
-from lightning_finetune.tasks.shared.arguments import not_plain
 
 
 class AboveLimits(nn.Module):
@@ -37,7 +36,6 @@ class GradeClassifier(BaseTask):
     def __init__(self, model="tf_efficientnet_lite0", *, num_classes=None, weights=True, in_channels=3, head="linear",
                  dropout=0.0, lr=3e-3, weight_decay=1e-2, optimizer=torch.optim.AdamW, metrics=None):  # fmt: skip
         super().__init__()
-        self.save_hyperparameters(ignore=not_plain(locals()))
         self.build(locals())
 
     def configure_models(self) -> nn.Module:

@@ -14,13 +14,13 @@ from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.pixels.decode import visible
+from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Counts, Ints
 from lightning_finetune.tasks.shared.csv_cells import safe
 from lightning_finetune.tasks.shared.sources import known_preprocessing, normalize
-from lightning_finetune.tasks.shared.tiling import evaluating
 from lightning_finetune.tasks.shared.verdicts import Verdict
 
 if TYPE_CHECKING:

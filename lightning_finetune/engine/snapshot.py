@@ -44,6 +44,19 @@ def preserved(module: nn.Module, optimizer: Optimizer, data: Iterable[object] = 
         set_random_state(generators)
 
 
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; each layer gets its own mode back."""
+    modes = [(layer, layer.training) for layer in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+
+
 def random_state() -> dict[str, Any]:
     """The states of the global generators of torch on each device, of numpy and of Python."""
     return {

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_finetune.engine.linear_probe import STRENGTH, solve_head
+from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.run.range_test_loop import lends_batches, one_pass, undisturbed
 from lightning_finetune.run.trainer import gather
 
@@ -89,17 +90,11 @@ def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | 
 
 def _features(trainer: pl.Trainer, module: Any) -> Generator[tuple[Tensor, Tensor]]:
     """What the head gets for each training image of this process, with its targets."""
-    modes = [(layer, layer.training) for layer in module.modules()]
-    module.eval()
-    try:
-        seen = 0
-        with torch.no_grad(), trainer.precision_plugin.forward_context(), closing(one_pass(trainer, module)) as batches:
-            for batch in batches:
-                features, targets = module.head_inputs(batch)
-                yield features.float(), targets
-                seen += len(features)
-                if seen >= MOST // trainer.world_size:
-                    return
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
+    seen, context = 0, trainer.precision_plugin.forward_context()
+    with evaluating(module), context, closing(one_pass(trainer, module)) as batches:
+        for batch in batches:
+            features, targets = module.head_inputs(batch)
+            yield features.float(), targets
+            seen += len(features)
+            if seen >= MOST // trainer.world_size:
+                return

@@ -31,12 +31,17 @@ def epoch_lines(rows: Rows, best: int | None) -> list[str]:
 def epoch_html(rows: Rows, best: int | None) -> str:
     """All metrics of the rows as a table, the best row in bold."""
     names = _names(rows)
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("epoch", *names, "time"))
+    cells = [[f"{row['epoch']:.0f}", *(_cell(row, name) for name in names), _minutes(row["seconds"])] for row in rows]
+    return html_table(["epoch", *names, "time"], cells, best)
+
+
+def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], best: int | None = None) -> str:
+    """A table of words, the row at ``best`` in bold."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = ""
     for place, row in enumerate(rows):
-        cells = [f"{row['epoch']:.0f}", *(_cell(row, name) for name in names), _minutes(row["seconds"])]
         style = " style='font-weight: bold'" if place == best else ""
-        body += f"<tr{style}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        body += f"<tr{style}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lightning_finetune.engine.plan import Plan
+from lightning_finetune.show.epoch_lines import html_table
 from lightning_finetune.show.figures.content import Band
 from lightning_finetune.show.terminal import plan_notes, plan_rows, size_label
 
@@ -40,11 +41,8 @@ class ShownPlan(Plan):
         return "\n".join([*("  ".join(cells).rstrip() for cells in padded), *plan_notes(self)])
 
     def _repr_html_(self) -> str:
-        columns, rows = plan_rows(self, self._names())
-        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         notes = "".join(f"<p>{escape(note)}</p>" for note in plan_notes(self))
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        return html_table(*plan_rows(self, self._names())) + notes
 
     def _names(self) -> list[str]:
         """Of the layer groups, where no model says them."""

@@ -19,13 +19,14 @@ from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.engine.linear_probe import STRENGTH
+from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 from lightning_finetune.tasks.measures.confusion import Confusion, Counts
 from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
 from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument, collect
 from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
-from lightning_finetune.tasks.shared.arguments import check_count, plain
+from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain
 from lightning_finetune.tasks.shared.batch_parts import check_data, explained, images_of, target_of
 from lightning_finetune.tasks.shared.learned import carry_learned
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
@@ -72,8 +73,9 @@ class BaseTask(LightningModule, ABC):
     head_strength = STRENGTH
 
     def build(self, arguments: Mapping[str, Any]) -> None:
-        """Build model, loss and metrics from the constructor's ``locals()``."""
+        """Note the constructor's ``locals()``, and build model, loss and metrics from them."""
         check_types(arguments.get("__class__", type(self)).__init__, arguments)
+        self.save_hyperparameters(ignore=not_plain(arguments))
         self.arguments = {name: arg for name, arg in arguments.items() if name not in ("self", "__class__")}
         self.num_classes = check_count(*self.counted, self.arguments[self.counted[0]])
         if self.arguments.get("in_channels", 1) < 1:
@@ -94,9 +96,11 @@ class BaseTask(LightningModule, ABC):
 
     # -- template methods ----------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def configure_models(self) -> nn.Module:
-        """The model."""
+        """The model: a backbone with a head, as ``model``, ``weights``, ``head`` and ``dropout`` say it."""
+        from lightning_finetune.tasks.networks.classifier import build_classifier  # only now, as it loads timm
+
+        return build_classifier(self.arguments, self.num_classes)
 
     @abstractmethod
     def configure_losses(self) -> nn.Module:
@@ -255,9 +259,7 @@ class BaseTask(LightningModule, ABC):
         """Check the data again, now that a checkpoint may have named the classes."""
         self.check_data(getattr(self.trainer, "datamodule", None))
 
-    def on_test_start(self) -> None:
-        """Check the data again, now that a checkpoint may have named the classes."""
-        self.check_data(getattr(self.trainer, "datamodule", None))
+    on_test_start = on_validation_start
 
     def on_fit_start(self) -> None:
         """Take class names and preprocessing from the data module."""
@@ -435,18 +437,11 @@ class BaseTask(LightningModule, ABC):
 
     def _rows(self, images: Sequence[Tensor], preprocessing: Mapping[str, Any], tta: TTA) -> list[Tensor]:
         """Predictions of each image; neighbours of one size go through the model together."""
-        device, mode = next(self.parameters()).device, self.training
-        rows: list[Tensor] = []
-        self.eval()
-        try:
-            with torch.inference_mode():
-                for _, group in groupby(images, key=lambda image: image.shape):
-                    batch = normalize(torch.stack(list(group)).to(device), preprocessing)
-                    rows += (
-                        mean_over_symmetries(lambda turned: self.predictions(self(turned)), batch, tta).float().cpu()
-                    )
-        finally:
-            self.train(mode)
+        device, rows = next(self.parameters()).device, list[Tensor]()
+        with evaluating(self):
+            for _, group in groupby(images, key=lambda image: image.shape):
+                batch = normalize(torch.stack(list(group)).to(device), preprocessing)
+                rows += mean_over_symmetries(lambda turned: self.predictions(self(turned)), batch, tta).float().cpu()
         return rows
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------

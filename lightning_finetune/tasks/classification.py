@@ -19,7 +19,7 @@ from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts
 from lightning_finetune.tasks.measures.metrics import ErrorRate, MetricsArgument
 from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
-from lightning_finetune.tasks.shared.arguments import check_class_weights, not_plain
+from lightning_finetune.tasks.shared.arguments import check_class_weights
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import named, path_of
 from lightning_finetune.tasks.shared.verdicts import Verdict, columns, in_words, of_classes, ranked
@@ -92,14 +92,7 @@ class ImageClassifier(BaseTask):
         metrics: MetricsArgument | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=not_plain(locals()))
         self.build(locals())
-
-    def configure_models(self) -> nn.Module:
-        """Backbone and head."""
-        from lightning_finetune.tasks.networks.classifier import build_classifier  # only now, as it loads timm
-
-        return build_classifier(self.arguments, self.num_classes)
 
     def configure_losses(self) -> nn.Module:
         """Cross-entropy, or the loss that was given."""

@@ -23,7 +23,7 @@ from lightning_finetune.tasks.measures.metrics import MetricsArgument
 from lightning_finetune.tasks.measures.thresholds import BestThreshold, LabelAccuracy, SampleFBeta
 from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
-from lightning_finetune.tasks.shared.arguments import choose, not_plain
+from lightning_finetune.tasks.shared.arguments import choose
 from lightning_finetune.tasks.shared.csv_cells import joined
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import named, path_of
@@ -111,16 +111,9 @@ class MultiLabelClassifier(BaseTask):
         metrics: MetricsArgument | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=not_plain(locals()))
         self.build(locals())
         self.tuner = BestThreshold(threshold == "tuned_per_label") if isinstance(threshold, str) else None
         self.thresholds = self._fixed_thresholds()
-
-    def configure_models(self) -> nn.Module:
-        """Backbone and head."""
-        from lightning_finetune.tasks.networks.classifier import build_classifier  # only now, as it loads timm
-
-        return build_classifier(self.arguments, self.num_classes)
 
     def configure_losses(self) -> nn.Module:
         """The loss that was named or given."""

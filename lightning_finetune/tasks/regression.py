@@ -21,7 +21,7 @@ from lightning_finetune.tasks.measures.confusion import Confusion
 from lightning_finetune.tasks.measures.metrics import MetricsArgument
 from lightning_finetune.tasks.networks.heads import HeadName
 from lightning_finetune.tasks.networks.weights import Weights
-from lightning_finetune.tasks.shared.arguments import choose, not_plain
+from lightning_finetune.tasks.shared.arguments import choose
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import named, path_of
 from lightning_finetune.tasks.shared.verdicts import Verdict, of_numbers
@@ -204,14 +204,7 @@ class ImageRegressor(BaseTask):
         metrics: MetricsArgument | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=not_plain(locals()))
         self.build(locals())
-
-    def configure_models(self) -> nn.Module:
-        """Backbone and head."""
-        from lightning_finetune.tasks.networks.classifier import build_classifier  # only now, as it loads timm
-
-        return build_classifier(self.arguments, self.num_classes)
 
     def configure_losses(self) -> nn.Module:
         """The loss that was named or given, of standardised targets."""

@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
 from lightning_finetune.engine.rates import DEFAULT_LR
+from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts, Counts
@@ -25,7 +26,6 @@ from lightning_finetune.tasks.measures.metrics import ClassIoU, MetricsArgument
 from lightning_finetune.tasks.measures.set_loss import adds_up_by_pixel
 from lightning_finetune.tasks.networks.decoders import Decoder
 from lightning_finetune.tasks.networks.weights import Weights
-from lightning_finetune.tasks.shared.arguments import not_plain
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import (
     Sources,
@@ -40,7 +40,6 @@ from lightning_finetune.tasks.shared.sources import (
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 from lightning_finetune.tasks.shared.tiling import (
     check_tile,
-    evaluating,
     in_tiles,
     largest,
     rows_in_tiles,
@@ -121,7 +120,6 @@ class SemanticSegmenter(BaseTask):
         metrics: MetricsArgument | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=not_plain(locals()))
         self.build(locals())
 
     def configure_models(self) -> nn.Module:

@@ -18,6 +18,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from lightning_finetune.data.block.options import IMAGENET, Stats
+from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import FinetuneError, did_you_mean
 from lightning_finetune.tasks.networks.downloads import from_hub
 from lightning_finetune.tasks.networks.weights import Weights, load_weights
@@ -81,15 +82,9 @@ def feature_shape(module: nn.Module, in_channels: int) -> torch.Size:
     Raises:
         FinetuneError: It takes no image of any usual size, or gives something else than one tensor.
     """
-    training = {layer: layer.training for layer in module.modules()}
     like = next(module.parameters(), torch.empty(0))
-    module.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _first_output(module, like.new_zeros, in_channels).shape
-    finally:
-        for layer, mode in training.items():
-            layer.training = mode
+    with evaluating(module), torch.random.fork_rng(devices=[]):
+        return _first_output(module, like.new_zeros, in_channels).shape
 
 
 def normalization_of(module: nn.Module, in_channels: int) -> Stats | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 
 import numpy as np
@@ -123,18 +122,6 @@ def largest(rows: Iterator[Tensor], seen: Size, full: Size) -> npt.NDArray[np.in
         kept = min(int(places[min(done, full[0] - 1)]) - first, held.shape[-2] - 1)
         held, first = held[:, kept:].clone(), first + kept
     return ids
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; the mode is put back."""
-    mode = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        module.train(mode)
 
 
 def _between(rows: Tensor, places: Tensor, width: int) -> Tensor:
