@@ -88,7 +88,6 @@ class ImageStream(PixelModule):
         )
         self.train, self.valid = train, valid
         self.classes = list(names)
-        self._loaders: list[weakref.ref[StreamLoader]] = []  # weak: what Lightning drops ends its workers
 
     def __repr__(self) -> str:
         height, width = self.size
@@ -108,17 +107,6 @@ class ImageStream(PixelModule):
     def predict_dataloader(self) -> StreamLoader:
         """The rows of the validation."""
         return self._loader(self.valid)
-
-    def teardown(self, stage: str) -> None:
-        """End worker processes."""
-        for reference in self._loaders:
-            if (loader := reference()) is not None:
-                loader.close()
-        self._loaders.clear()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """End worker processes also where a run is interrupted."""
-        self.teardown("")
 
     def _loader(self, stream: Any, training: bool = False) -> StreamLoader:
         augment, mix = (self.augment, self.mix) if training else (None, None)

@@ -115,7 +115,6 @@ class ImageDataModule(PixelModule):
                 )
         self.targets = self._examined.targets
         self.classes = list(self._examined.classes)
-        self._loaders: list[weakref.ref[ImageLoader]] = []  # weak: what Lightning drops ends its workers
 
     def __repr__(self) -> str:
         counts = ", ".join(
@@ -153,18 +152,6 @@ class ImageDataModule(PixelModule):
     def serve(self, module: LightningModule) -> None:
         """Take from a task which id of masks it ignores, so that it is no wrong one; for who asks without a Trainer."""
         self._examined.ignores(module.hparams)
-
-    def teardown(self, stage: str) -> None:
-        """End worker processes, and give back the memory of decoded images."""
-        for reference in self._loaders:
-            if (loader := reference()) is not None:
-                loader.close()
-                loader.images.forget_decoded()
-        self._loaders.clear()
-
-    def on_exception(self, exception: BaseException) -> None:
-        """End worker processes also where a run is interrupted."""
-        self.teardown("")
 
     def train_dataloader(self) -> ImageLoader:
         """Shuffled, augmented batches at ``train_size``."""

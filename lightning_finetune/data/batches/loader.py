@@ -143,6 +143,10 @@ class LendingLoader:
         """A loader of each item once, in the order of an epoch, augmented as in it, but not mixed."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        raise NotImplementedError
+
 
 class ImageLoader(LendingLoader):
     """Loads the batches that its sampler asks for, in worker processes.
@@ -254,12 +258,13 @@ class ImageLoader(LendingLoader):
         return ImageLoader(images, sampler, num_workers=self.num_workers, pin_memory=self.pin_memory)
 
     def close(self) -> None:
-        """End the worker processes; another iteration starts new ones.
+        """End the worker processes, and give back the memory of decoded images; another iteration starts new ones.
 
         They end as the last name of what holds them goes. Left to the garbage collector, they would be sent their end
         after their queues are closed, and each be waited for in vain for five seconds.
         """
         self._loader, self._workers = None, iter(())
+        self.images.forget_decoded()
 
 
 class _Answering(Dataset[Batch | DataError]):

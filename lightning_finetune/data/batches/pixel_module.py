@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lightning import LightningDataModule, Trainer
 
 from lightning_finetune.data.batches.dataset import Batch
+from lightning_finetune.data.batches.loader import LendingLoader
 from lightning_finetune.data.block.options import IMAGENET, Stats
 from lightning_finetune.data.pixels.decode import Resize, Size
 from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
@@ -74,6 +76,7 @@ class PixelModule(LightningDataModule):
         self.channels = channels
         self._given_white = white
         self._train_size = self.size
+        self._loaders: list[weakref.ref[LendingLoader]] = []  # weak: what Lightning drops ends its workers
 
     @property
     def num_classes(self) -> int:
@@ -140,6 +143,17 @@ class PixelModule(LightningDataModule):
             batch["mask"] = masks.long()
         batch["image"] = pixels
         return batch
+
+    def teardown(self, stage: str) -> None:
+        """End worker processes, and give back the memory of decoded images."""
+        for reference in self._loaders:
+            if (loader := reference()) is not None:
+                loader.close()
+        self._loaders.clear()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End worker processes also where a run is interrupted."""
+        self.teardown("")
 
     def _size_to_train(self) -> Size:
         return self._train_size
