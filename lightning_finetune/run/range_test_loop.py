@@ -87,7 +87,8 @@ def undisturbed(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Opti
     callbacks, loggers = trainer.callbacks, trainer.loggers  # type: ignore[attr-defined]
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     scale = None if scaler is None else copy.deepcopy(scaler.state_dict())
-    with preserved(module, optimizer, _sources(trainer)), ExitStack() as stack:
+    sources = [*leaves(trainer.train_dataloader), getattr(trainer, "datamodule", None)]  # what batches come from
+    with preserved(module, optimizer, sources), ExitStack() as stack:
         stack.callback(setattr, trainer, "callbacks", callbacks)
         stack.callback(setattr, trainer, "loggers", loggers)
         stack.callback(vars(module).pop, "log", None)
@@ -149,11 +150,6 @@ class _Stepper:
 
 def _arguments(module: pl.LightningModule, batch: Any, index: int) -> tuple[Any, ...]:
     return (batch, index) if len(inspect.signature(module.training_step).parameters) > 1 else (batch,)
-
-
-def _sources(trainer: pl.Trainer) -> list[Any]:
-    """What batches come from: its state is put back too."""
-    return [*leaves(trainer.train_dataloader), getattr(trainer, "datamodule", None)]
 
 
 def _copies(batch: Any) -> Generator[Any]:

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from lightning import LightningModule
+from typing_extensions import Unpack
 
 from lightning_finetune.data.batches.dataset import BatchKey, ImageDataset
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.batches.pixel_module import PixelModule
 from lightning_finetune.data.block.examined import Examined
 from lightning_finetune.data.block.items import ImageItems
-from lightning_finetune.data.block.options import Stats
+from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary
-from lightning_finetune.data.pixels.decode import Resize, Size, visible
+from lightning_finetune.data.pixels.decode import visible
 from lightning_finetune.data.pixels.draws import permutation
 from lightning_finetune.data.pixels.memory import free_bytes
-from lightning_finetune.data.pixels.mix import Mix
-from lightning_finetune.data.pixels.transforms import Augmentation
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import DataError
 
@@ -39,9 +38,6 @@ STEPS = 12
 
 _FEW = 5
 """Names of classes that are shown of many."""
-
-_NOUNS = {"multi": ("label", "labels"), "number": ("number", "numbers")}
-"""What is told apart, or measured, by the kind of the labels; else classes."""
 
 
 class ImageDataModule(PixelModule):
@@ -73,40 +69,16 @@ class ImageDataModule(PixelModule):
         DataError: The items are not split or not labelled, or there are no training or validation images.
     """
 
-    def __init__(
-        self,
-        items: ImageItems,
-        *,
-        size: int | Size = 224,
-        batch_size: int | None = None,
-        num_workers: int | None = None,
-        augment: Augmentation = "photo",
-        mix: Mix | None = None,
-        resize: Resize = "crop",
-        seed: int = 42,
-        stats: Stats | None = None,
-        channels: int = 3,
-        white: float | None = None,
-    ) -> None:
+    def __init__(self, items: ImageItems, **options: Unpack[Options]) -> None:
         check_types(ImageDataModule.__init__, locals(), DataError)
         splits, labels = items.complete()
-        super().__init__(
-            labels.kind,
-            size=size,
-            batch_size=enough_steps(int((splits == Split.TRAIN).sum())) if batch_size is None else batch_size,
-            num_workers=num_workers,
-            augment=augment,
-            mix=mix,
-            resize=resize,
-            seed=seed,
-            stats=stats,
-            channels=channels,
-            white=white,
-        )
+        if options.get("batch_size") is None:
+            options["batch_size"] = enough_steps(int((splits == Split.TRAIN).sum()))
+        super().__init__(labels.kind, **options)
         self.items = items
         self.splits = splits
-        self._text = labels.text
-        self._examined = Examined(items, channels, white)
+        self._labels = labels
+        self._examined = Examined(items, self.channels, options.get("white"))
         for split in (Split.TRAIN, Split.VALID):
             if not self._has(split):
                 raise DataError(
@@ -121,7 +93,7 @@ class ImageDataModule(PixelModule):
             f"{(self.splits == split).sum():,} {split.name.lower()}" for split in Split if self._has(split)
         )
         names = ", ".join(self.classes[:_FEW]) + (", …" if len(self.classes) > _FEW else "")
-        noun = _NOUNS.get(self.kind, ("class", "classes"))[self.num_classes != 1]
+        noun = self._labels.nouns[self.num_classes != 1]
         height, width = self.size
         said = f"{counts} images, {self.num_classes} {noun} ({names}), {height} x {width} pixels, "
         return f"{type(self).__name__}: {said}batches of {self.batch_size}"
@@ -206,7 +178,7 @@ class ImageDataModule(PixelModule):
         pixels = [
             visible(image).mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy() for image in batch["image"]
         ]
-        titles = [self._text(label, self.classes) for label in batch["label"]] if "label" in batch else None
+        titles = [self._labels.text(label, self.classes) for label in batch["label"]] if "label" in batch else None
         ids = batch.get("mask")
         masks = None if ids is None else [*ids.masked_fill(ids >= self.num_classes, -1).numpy()]
         return batch_figure(pixels, titles, masks, self.classes)

@@ -26,7 +26,7 @@ class PixelModule(LightningDataModule):
     Args:
         kind: Of the labels: ``"single"``, ``"multi"``, ``"number"`` or ``"mask"``.
         size: Height and width in pixels of validation, and of training until it is told otherwise; one number for both.
-        batch_size: Images a batch and process.
+        batch_size: Images a batch and process; None: 64.
         num_workers: Processes that load images; by default as many as there are CPU cores for this process, at most 8.
         augment: Of training images.
         mix: Of training images and their labels.
@@ -46,20 +46,21 @@ class PixelModule(LightningDataModule):
         self,
         kind: str,
         *,
-        size: int | Size,
-        batch_size: int,
-        num_workers: int | None,
-        augment: Augmentation,
-        mix: Mix | None,
-        resize: Resize,
-        seed: int,
-        stats: Stats | None,
-        channels: int,
-        white: float | None,
+        size: int | Size = 224,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        augment: Augmentation = "photo",
+        mix: Mix | None = None,
+        resize: Resize = "crop",
+        seed: int = 42,
+        stats: Stats | None = None,
+        channels: int = 3,
+        white: float | None = None,
     ) -> None:
         super().__init__()
         if mix is not None and kind == "mask":
             raise DataError("mix: expected images with labels, got masks, which cannot be mixed. Leave mix out.")
+        batch_size = 64 if batch_size is None else batch_size
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, got {batch_size}.")
         if channels < 1 or (stats is not None and len(stats[0]) != channels):

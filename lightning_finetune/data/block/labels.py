@@ -44,6 +44,11 @@ class Labels:
     values: Sequence[Any]
     classes: tuple[str, ...] | None = None
 
+    @property
+    def nouns(self) -> tuple[str, str]:
+        """What ``classes`` names: one of them, and several."""
+        return ("label", "labels") if self.kind == "multi" else ("class", "classes")
+
     def names(self) -> Sequence[Sequence[str]] | None:
         """The names of each item; None for masks."""
         if self.kind == "mask":

@@ -23,6 +23,11 @@ Columns: TypeAlias = list[str | int] | str | int
 class NumberLabels(Labels):
     """The numbers of all items; ``classes`` holds the names of the numbers."""
 
+    @property
+    def nouns(self) -> tuple[str, str]:
+        """What ``classes`` names: one of them, and several."""
+        return "number", "numbers"
+
     def names(self) -> None:
         """None: there are no classes of which each split gets its share."""
 

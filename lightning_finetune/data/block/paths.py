@@ -82,12 +82,8 @@ def outside_of(root: Path, files: FilePaths) -> FilePaths:
     return FilePaths(
         text
         for text, folder in pairs
-        if away[folder] or (os.path.islink(text) and _leads_away(text, top))  # noqa: PTH114
+        if away[folder] or (os.path.islink(text) and not Path(text).resolve().is_relative_to(top))  # noqa: PTH114
     )
-
-
-def _leads_away(link: str, top: Path) -> bool:
-    return not Path(link).resolve().is_relative_to(top)
 
 
 def select(items: Any, places: Iterable[int]) -> Sequence[Any]:

@@ -92,21 +92,18 @@ SEQUENCES = (list, deque, set, bytearray, array.array)
 def of_sequence(live: Any, values: list[Any]) -> Restore:
     """``values`` as the content of a container."""
     base: Any = next(kind for kind in SEQUENCES if isinstance(live, kind))
+    code = (live.typecode,) if base is array.array else ()
 
     def restore() -> None:
         if _same(live, values):
             return
         if base in (list, bytearray, array.array):
-            base.__setitem__(live, slice(None), values if base is list else base(*_typecode(live), values))
+            base.__setitem__(live, slice(None), values if base is list else base(*code, values))
         else:
             base.clear(live)
             (base.update if base is set else base.extend)(live, values)
 
     return restore
-
-
-def _typecode(live: Any) -> tuple[str, ...]:
-    return (live.typecode,) if isinstance(live, array.array) else ()
 
 
 def _same(one: Iterable[Any], other: Iterable[Any]) -> bool:
