@@ -106,13 +106,13 @@ class Plan(Sequence[State]):
         return self._state(phase, self._by_epochs(phase, epoch, step))
 
     def _state(self, phase: int, progress: float) -> State:
-        spec, trained, peaks = self.phases[phase], self.trained(phase), self._peaks[phase]
-        if peaks is None:
-            return State(phase, trained, None, None, spec.size, spec.weight_decay)
-        share = spec.share
-        part = schedules.rate(spec.schedule, 1.0, progress, div=spec.div, div_final=spec.div_final, pct_start=share)
-        momentum = schedules.momentum(spec.schedule, spec.moms, progress, share)
-        return State(phase, trained, tuple(peak * part for peak in peaks), momentum, spec.size, spec.weight_decay)
+        spec, peaks, lrs, momentum = self.phases[phase], self._peaks[phase], None, None
+        if peaks is not None:
+            share = spec.share
+            part = schedules.rate(spec.schedule, 1.0, progress, div=spec.div, div_final=spec.div_final, pct_start=share)
+            lrs = tuple(peak * part for peak in peaks)
+            momentum = schedules.momentum(spec.schedule, spec.moms, progress, share)
+        return State(phase, self.trained(phase), lrs, momentum, spec.size, spec.weight_decay)
 
     def _by_steps(self, phase: int, step: int) -> float:
         """Progress in a phase whose end is a number of steps."""

@@ -17,7 +17,7 @@ from lightning_finetune.engine.rates import DEFAULT_LR, LR, ends
 from lightning_finetune.run.artifacts import save_figure, save_table
 from lightning_finetune.run.folder import keeps_files
 from lightning_finetune.run.range_test_loop import run_range_test
-from lightning_finetune.run.trainer import steps_per_epoch
+from lightning_finetune.run.trainer import steps_of_epoch
 
 START_LR, END_LR = 1e-7, 10.0
 """fastai's range."""
@@ -59,8 +59,7 @@ def find_lr(
 
 def default_steps(trainer: pl.Trainer) -> int:
     """How many steps a test makes if nobody says: few enough for the run's data, a hundred where it has no length."""
-    per_epoch = steps_per_epoch(trainer, trainer.current_epoch + 1)
-    return steps_of_test(math.inf if per_epoch is None else per_epoch[-1])
+    return steps_of_test(steps_of_epoch(trainer, trainer.current_epoch) or math.inf)
 
 
 def timed_test(
@@ -84,8 +83,8 @@ def timed_test(
     Returns:
         The curve with its suggestions.
     """
-    per_epoch = steps_per_epoch(trainer, trainer.current_epoch + 1)
-    passes = "" if per_epoch is None else f", {len(rates) / per_epoch[-1]:.2g} times the training data"
+    per_epoch = steps_of_epoch(trainer, trainer.current_epoch)
+    passes = "" if per_epoch is None else f", {len(rates) / per_epoch:.2g} times the training data"
     rank_zero_info(f"{who}: up to {len(rates)} steps at rates from {rates[0]:.0e} to {rates[-1]:.0e}{passes}.")
     begin = time.monotonic()
     curve = run_range_test(trainer, module, rates, scales, seed)

@@ -16,6 +16,7 @@ from lightning_finetune.run.trainer import (
     move_within_epoch,
     resumed_place,
     seen_batches,
+    steps_of_epoch,
     steps_per_epoch,
 )
 
@@ -44,7 +45,7 @@ class Progress:
         Returns:
             What is other than when the checkpoint was saved, in sentences.
         """
-        loaded, batches, said = self.epochs, self._batches, self._said(trainer)
+        loaded, batches, said = self.epochs, self._batches, steps_of_epoch(trainer, trainer.current_epoch)
         self._batches = _batches(trainer)
         if moves and batches is not None and self._batches not in (None, batches):
             move_within_epoch(trainer, batches)
@@ -60,11 +61,6 @@ class Progress:
         elif made and said is not None and (batches, self.epochs[-1].said) != (self._batches, said):
             self.epochs[-1] = Epoch(made + said - here, said, False, made, Fraction(here, said))
         return self._changes(trainer, loaded)
-
-    def _said(self, trainer: pl.Trainer) -> int | None:
-        """Steps of the current epoch, by the length of its data."""
-        steps = steps_per_epoch(trainer, trainer.current_epoch + 1)
-        return None if steps is None else steps[-1]
 
     def _made(self) -> int:
         return sum(epoch.count for epoch in self.epochs)
@@ -87,9 +83,10 @@ class Progress:
         return [Epoch(steps, steps) for steps in said]
 
     def _changes(self, trainer: pl.Trainer, loaded: Sequence[Epoch]) -> list[str]:
-        now = steps_per_epoch(trainer, len(loaded) or 1)
-        before, after = loaded[-1].said if loaded else None, None if now is None else now[-1]
-        if not loaded or before == after:
+        if not loaded:
+            return []
+        before, after = loaded[-1].said, steps_of_epoch(trainer, len(loaded) - 1)
+        if before == after:
             return []
         current = self.epochs[-1]
         place = trainer.current_epoch + current.behind(current.made)
@@ -100,7 +97,7 @@ class Progress:
     def begin_epoch(self, trainer: pl.Trainer) -> None:
         """An epoch begins, unless it is the one that the run began or went on with."""
         if len(self.epochs) <= trainer.current_epoch:
-            self.epochs.append(expected(self._said(trainer), self._last()))
+            self.epochs.append(expected(steps_of_epoch(trainer, trainer.current_epoch), self._last()))
         self._batches = _batches(trainer)
 
     def end_epoch(self, trainer: pl.Trainer) -> bool:

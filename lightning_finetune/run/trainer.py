@@ -101,6 +101,12 @@ def steps_per_epoch(trainer: pl.Trainer, epochs: int) -> list[int] | None:
     return [math.ceil(batches / accumulation(trainer, epoch)) for epoch in range(epochs)]
 
 
+def steps_of_epoch(trainer: pl.Trainer, epoch: int) -> int | None:
+    """Optimizer steps of one epoch; None where the data has no length."""
+    steps = steps_per_epoch(trainer, epoch + 1)
+    return None if steps is None else steps[-1]
+
+
 def accumulation(trainer: pl.Trainer, epoch: int) -> int:
     """How many batches of ``epoch`` make an optimizer step."""
     schedulers = [callback for callback in callbacks(trainer) if is_a(callback, GradientAccumulationScheduler)]

@@ -21,6 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lightning_finetune.engine.nested import map_nested
+
 Restore: TypeAlias = Callable[[], None]
 """Puts one object back."""
 
@@ -158,7 +160,7 @@ def of_stateful(owner: Any) -> Restore:
     Comes after all else was put back: for most, nothing is left to do then.
     """
     with suppress(Exception):  # there may be nothing to tell yet, as of a loader that has not begun
-        kept = _copied(owner.state_dict())
+        kept = map_nested(_copied, owner.state_dict())
 
         def restore() -> None:
             if not _equal(owner.state_dict(), kept):
@@ -169,13 +171,7 @@ def of_stateful(owner: Any) -> Restore:
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        return type(value)(map(_copied, value))
-    return copy.deepcopy(value)
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -106,9 +106,7 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of logits ``[B, C, H, W]`` for class ids ``[B, H, W]``."""
-        pixels = self._pixels(logits, target)
-        parts = [share * _MASK[name](*pixels, self.weight) for name, share in self.losses.items()]
-        return torch.stack(parts).sum()
+        return self.mean(self._sums(logits, target, images=1))
 
     @property
     def by_pixel(self) -> bool:
@@ -122,8 +120,7 @@ class SegmentationLoss(nn.Module):
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """What of a batch adds up over a set, ``[width]``; see ``SetLoss``."""
-        pixels = self._pixels(logits, target)
-        return torch.cat([_SUMS[name](*pixels, self.weight, len(target)) for name in self.losses])
+        return self._sums(logits, target, len(target))
 
     def mean(self, sums: Tensor) -> Tensor:
         """The loss of a set from the :meth:`sums` of its batches.
@@ -131,7 +128,12 @@ class SegmentationLoss(nn.Module):
         That of one batch of the whole set; but Lovász, which would need all pixels at once, is meaned over images.
         """
         parts = zip(self.losses.items(), torch.split(sums, self._widths()), strict=True)
-        return torch.stack([share * _MEANS[name](part, self.weight) for (name, share), part in parts]).sum()
+        return torch.stack([share * _PARTS[name][1](part, self.weight) for (name, share), part in parts]).sum()
+
+    def _sums(self, logits: Tensor, target: Tensor, images: int) -> Tensor:
+        """:meth:`sums`; as one image, of all pixels of the batch together."""
+        pixels = self._pixels(logits, target)
+        return torch.cat([_PARTS[name][0](*pixels, self.weight, images) for name in self.losses])
 
     def _widths(self) -> list[int]:
         return [3 * len(self.weight) if name == "dice" else 2 for name in self.losses]
@@ -148,31 +150,8 @@ class SegmentationLoss(nn.Module):
         return rows, target.where(valid, 0).flatten(), valid.flatten()
 
 
-def cross_entropy(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, focus: float = 0.0) -> Tensor:
-    """Weighted mean of ``-(1 - p)^focus log p`` of the true classes; 0 without a valid pixel.
-
-    Args:
-        logits: ``[N, C]``.
-        target: Class ids ``[N]``; any class where not valid.
-        valid: Which pixels count ``[N]``.
-        weight: Of each class ``[C]``.
-        focus: How much less pixels count that are right already.
-    """
-    return _ratio(_weighted(logits, target, valid, weight, focus=focus), weight)
-
-
-def focal(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
-    """:func:`cross_entropy` with the exponent of focal loss."""
-    return cross_entropy(logits, target, valid, weight, _FOCUS)
-
-
-def dice(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
-    """1 - Dice, meaned over the classes present; arguments as of :func:`cross_entropy`."""
-    return _dice(_overlaps(logits, target, valid, weight), weight)
-
-
-def lovasz(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
-    """Lovász-Softmax, meaned over the classes present; arguments as of :func:`cross_entropy`."""
+def _lovasz(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Tensor:
+    """Lovász-Softmax, meaned over the classes present; arguments as of :func:`_weighted`."""
     probabilities, truth = _masked(logits, target, valid)
     errors, order = (truth - probabilities).abs().sort(dim=0, descending=True)  # ignored pixels: error 0, so last
     truth_sorted = truth.gather(0, order)
@@ -186,7 +165,16 @@ def lovasz(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor) -> Ten
 def _weighted(
     logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int = 1, focus: float = 0.0
 ) -> Tensor:
-    """Weighted losses of all pixels and their weights, summed ``[2]``."""
+    """Weighted losses ``-(1 - p)^focus log p`` of all pixels and their weights, summed ``[2]``.
+
+    Args:
+        logits: ``[N, C]``.
+        target: Class ids ``[N]``; any class where not valid.
+        valid: Which pixels count ``[N]``.
+        weight: Of each class ``[C]``.
+        images: How many the pixels are of.
+        focus: How much less pixels count that are right already.
+    """
     log = logits.log_softmax(1).gather(1, target[:, None])[:, 0]
     share = weight[target] * valid
     return torch.stack([-(share * (1 - log.exp()) ** focus * log).sum(), share.sum()])
@@ -201,7 +189,7 @@ def _overlaps(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, ima
 def _each_image(logits: Tensor, target: Tensor, valid: Tensor, weight: Tensor, images: int) -> Tensor:
     """Lovász of each image that has a pixel that counts, and their number, summed ``[2]``."""
     each = zip(logits.chunk(images), target.chunk(images), valid.chunk(images), strict=True)
-    losses = torch.stack([lovasz(*one, weight) for one in each])
+    losses = torch.stack([_lovasz(*one, weight) for one in each])
     return torch.stack([losses.sum(), valid.view(images, -1).any(1).sum().float()])
 
 
@@ -225,16 +213,12 @@ def _over_present(per_class: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return (share * per_class).sum() / share.sum().clamp(min=1e-9)
 
 
-_MASK: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
-    "ce": cross_entropy,
-    "dice": dice,
-    "focal": focal,
-    "lovasz": lovasz,
+_PARTS: dict[
+    str, tuple[Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor], Callable[[Tensor, Tensor], Tensor]]
+] = {
+    "ce": (_weighted, _ratio),
+    "dice": (_overlaps, _dice),
+    "focal": (partial(_weighted, focus=_FOCUS), _ratio),
+    "lovasz": (_each_image, _ratio),
 }
-_SUMS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]] = {
-    "ce": _weighted,
-    "dice": _overlaps,
-    "focal": partial(_weighted, focus=_FOCUS),
-    "lovasz": _each_image,
-}
-_MEANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": _ratio, "dice": _dice, "focal": _ratio, "lovasz": _ratio}
+"""What of the images of a batch adds up, and the loss that it makes."""
