@@ -129,21 +129,20 @@ def keep(row: dict[str, Any]) -> None:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Geometric mean of the errors over those of the rule on the same images, and the errors."""
+    """Geometric mean of the errors over those of the rule on the same images, and the errors; each set counts once."""
     base = {(row["set"], row["images"], row["fold"]): row for row in found if row["varied"] == "the rule"}
-    by_way: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    pairs: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for row in found:
         rule = base.get((row["set"], row["images"], row["fold"]))
         if rule is not None:
-            by_way[row["varied"]].append((ratio(row, rule), row["error"]))
+            pairs[row["varied"]][row["set"]].append((ratio(row, rule), row["error"]))
     lines = ["| varied | runs | errors, of the rule's | mean error |", "|---|---|---|---|"]
-    for varied in VARIED:
-        pairs = by_way[varied]
-        if pairs:
-            ratios, errors = zip(*pairs, strict=True)
-            lines.append(
-                f"| {varied} | {len(pairs)} | {statistics.geometric_mean(ratios):.2f} | {statistics.mean(errors):.3f} |"
-            )
+    for varied in (varied for varied in VARIED if varied in pairs):
+        sets = pairs[varied].values()
+        ratios = [statistics.geometric_mean(ratio for ratio, _ in runs) for runs in sets]
+        errors = [statistics.mean(error for _, error in runs) for runs in sets]
+        means = f"{statistics.geometric_mean(ratios):.2f} | {statistics.mean(errors):.3f}"
+        lines.append(f"| {varied} | {sum(map(len, sets))} | {means} |")
     return "\n".join(lines)
 
 
