@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
-from lightning_finetune.run.either_lightning import is_a
+from lightning_finetune.run.artifacts import wandb_loggers
 
 
 class WatchModel(Callback):
@@ -33,7 +32,7 @@ class WatchModel(Callback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watched = None
-        if not any(is_a(logger, WandbLogger) for logger in trainer.loggers):
+        if not wandb_loggers(trainer):
             rank_zero_warn("WatchModel does nothing: it needs a WandbLogger.")
 
     @override
@@ -44,16 +43,15 @@ class WatchModel(Callback):
             return
         trained = [place for place, param in enumerate(pl_module.parameters()) if param.requires_grad]
         if trained != self._watched and trainer.is_global_zero:
-            for logger in trainer.loggers:
-                if is_a(logger, WandbLogger):
-                    if self._watched is not None:
-                        logger.experiment.unwatch(pl_module)
-                    # idx: else each call after the first would put another prefix before the names.
-                    logger.experiment.watch(pl_module, None, self._what, self._every, idx=0, log_graph=False)
+            for logger in wandb_loggers(trainer):
+                if self._watched is not None:
+                    logger.experiment.unwatch(pl_module)
+                # idx: else each call after the first would put another prefix before the names.
+                logger.experiment.watch(pl_module, None, self._what, self._every, idx=0, log_graph=False)
         self._watched = trained
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for logger in trainer.loggers:
-            if is_a(logger, WandbLogger) and trainer.is_global_zero and self._watched is not None:
+        if trainer.is_global_zero and self._watched is not None:
+            for logger in wandb_loggers(trainer):
                 logger.experiment.unwatch(pl_module)

@@ -18,7 +18,9 @@ _OTHERS = re.compile(
     r"(^|_)(points?|polygons?|polylines?|lines?|contours?|corners?|coords?|coordinates?|centers?|centres?|quads?|obb|"
     r"rboxes|rois?|proposals|segments|segmentations?)(_|$)"
 )
-_DISTANCES = re.compile(r"(^|_)(flows?|disparity|disparities|displacements?)(_|$)")
+
+are_distances = re.compile(r"(^|_)(flows?|disparity|disparities|displacements?)(_|$)").search
+"""Whether a key says that its values, though they lie in the image as a mask does, are pixels of its old size."""
 
 
 def in_pixels(named: Iterable[tuple[str, Any]]) -> set[str]:
@@ -34,11 +36,6 @@ def in_pixels(named: Iterable[tuple[str, Any]]) -> set[str]:
             if not value.is_floating_point() or bool((xy > 1).any()):
                 names.add(name)
     return names
-
-
-def are_distances(name: str) -> bool:
-    """Whether a key says that its values, though they lie in the image as a mask does, are pixels of its old size."""
-    return bool(_DISTANCES.search(name))
 
 
 def unknown(name: str, value: Tensor) -> PhaseError:

@@ -68,6 +68,11 @@ def save_table(trainer: pl.Trainer, name: str, columns: Sequence[str], rows: Seq
             logger.experiment.add_text(name, text, trainer.global_step)
 
 
+def wandb_loggers(trainer: pl.Trainer) -> list[WandbLogger]:
+    """Those of the run's loggers that log to Weights & Biases."""
+    return [logger for logger in trainer.loggers if is_a(logger, WandbLogger)]
+
+
 def save_samples(trainer: pl.Trainer, name: str, shown: Sequence[Shown], classes: Sequence[str]) -> None:
     """Give images with truth and prediction to Weights & Biases as a table, masks as layers that can be switched.
 
@@ -77,10 +82,9 @@ def save_samples(trainer: pl.Trainer, name: str, shown: Sequence[Shown], classes
         shown: The images.
         classes: Names of the ids in masks.
     """
-    for logger in trainer.loggers:
-        if is_a(logger, WandbLogger):
-            rows = [[_wandb_image(item, classes), item.truth, item.prediction, item.wrong] for item in shown]
-            logger.log_table(name, ["image", "truth", "prediction", "wrong"], rows, step=trainer.global_step)
+    for logger in wandb_loggers(trainer):
+        rows = [[_wandb_image(item, classes), item.truth, item.prediction, item.wrong] for item in shown]
+        logger.log_table(name, ["image", "truth", "prediction", "wrong"], rows, step=trainer.global_step)
 
 
 def _wandb_image(item: Shown, classes: Sequence[str]) -> Any:

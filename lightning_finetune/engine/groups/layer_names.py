@@ -14,9 +14,15 @@ _EMBEDS = re.compile(r"(^|_)(embed(ding|der)?s?|wte|wpe|prompts?)(_|$)")
 _PREDICTS = re.compile(r"(^|_)(class|bbox|box|mask)_embed$")  # of DETR and its like
 _ENDS = re.compile(r"^(final|post|last)_|_(final|post|last)$|^(ln|norm)_f$")
 _ACCOMPANIES = re.compile(r"embed|downsampl|norm")
-_DECODES = re.compile(r"(^|_)decoder$")
-_ENCODES = re.compile(r"(^|_)encoder$")
-_SAYS_HEAD = re.compile(r"(^|_)heads?$")
+
+is_decoder = re.compile(r"(^|_)decoder$").search
+"""Whether a layer of this name decodes what an encoder beside it gives."""
+
+is_encoder = re.compile(r"(^|_)encoder$").search
+"""Whether a layer of this name encodes an input."""
+
+says_head = re.compile(r"(^|_)heads?$").search
+"""Whether the name says so in a word of its own: ``flow_head``."""
 
 
 def is_head(name: str) -> bool:
@@ -33,21 +39,6 @@ def is_head(name: str) -> bool:
 def is_embedding(name: str) -> bool:
     """Whether a layer of this name acts at the input, wherever it was declared: ``embeddings``, ``patch_embed``."""
     return bool(_EMBEDS.search(name)) and not _PREDICTS.search(name)
-
-
-def is_decoder(name: str) -> bool:
-    """Whether a layer of this name decodes what an encoder beside it gives."""
-    return bool(_DECODES.search(name))
-
-
-def is_encoder(name: str) -> bool:
-    """Whether a layer of this name encodes an input."""
-    return bool(_ENCODES.search(name))
-
-
-def says_head(name: str) -> bool:
-    """Whether the name says so in a word of its own: ``flow_head``."""
-    return bool(_SAYS_HEAD.search(name))
 
 
 def accompanies(name: str) -> bool:
