@@ -12,8 +12,9 @@ from lightning import LightningModule
 from typing_extensions import Unpack
 
 from lightning_finetune.data.batches.dataset import BatchKey, ImageDataset
-from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
+from lightning_finetune.data.batches.loader import ImageLoader
 from lightning_finetune.data.batches.pixel_module import PixelModule
+from lightning_finetune.data.batches.sampling import BatchSampler
 from lightning_finetune.data.block.examined import Examined
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.options import Options
