@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from lightning_finetune.engine import param_groups
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.engine.linear_probe import STRENGTH
+from lightning_finetune.engine.processes import bring_back
 from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 from lightning_finetune.tasks.measures.confusion import Confusion, Counts
@@ -28,7 +30,6 @@ from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain
 from lightning_finetune.tasks.shared.batch_parts import check_data, explained, images_of, target_of
-from lightning_finetune.tasks.shared.learned import carry_learned
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
 from lightning_finetune.tasks.shared.sources import Sources, all_of, known_preprocessing, list_sources, normalize
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
@@ -92,7 +93,7 @@ class BaseTask(LightningModule, ABC):
         self._knows_targets = False
         self.head_is_new, self.origin = True, ""
         self.register_load_state_dict_post_hook(_head_is_known)  # type: ignore[no-untyped-call]  # torch's
-        carry_learned(self)
+        bring_back(self, record.KEY, methodcaller("learned"), BaseTask._learn)
 
     # -- template methods ----------------------------------------------------------------------------------------------
 
@@ -469,9 +470,12 @@ class BaseTask(LightningModule, ABC):
             )
         if self.strict_loading:
             record.check_weights(self.state_dict(), checkpoint.get("state_dict", {}))
-        for name, value in kept.items():
-            if name in self.learned():
-                setattr(self, name, value)
+        self._learn(kept)
+
+    def _learn(self, known: Mapping[str, Any]) -> None:
+        """Take what is :meth:`learned` of ``known``."""
+        for name in self.learned().keys() & known.keys():
+            setattr(self, name, known[name])
 
     def learned(self) -> dict[str, Any]:
         """What the task knows from its data beside weights, in plain values; kept in checkpoints."""
