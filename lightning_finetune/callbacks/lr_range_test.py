@@ -14,9 +14,10 @@ from typing_extensions import override
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, fault, rates_between
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve, timed_test
+from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve
 from lightning_finetune.run.module_rates import ratios, scale_rates
 from lightning_finetune.run.phased_callback import followed
+from lightning_finetune.run.range_test_loop import run_range_test
 from lightning_finetune.run.second_hands import refuse_without_rate
 from lightning_finetune.run.trainer import is_dev_run, max_epochs, refuse_unsupported, the_optimizer
 from lightning_finetune.show.report import RangeTest
@@ -93,7 +94,7 @@ class LRRangeTest(Callback):
         if batch_idx == 0 and epoch in self.at_epochs and epoch not in self.results:
             steps = default_steps(trainer) if self.num_steps is None else self.num_steps
             rates, scales = rates_between(self.start_lr, self.end_lr, steps), ratios(trainer.optimizers[0])
-            self.results[epoch] = timed_test(trainer, pl_module, rates, scales, epoch, type(self).__name__)
+            self.results[epoch] = run_range_test(trainer, pl_module, rates, scales, epoch, type(self).__name__)
             self._report(trainer, self.results[epoch])
 
     def _report(self, trainer: pl.Trainer, curve: Curve) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import replace
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_finetune.engine.param_groups import Layout
 from lightning_finetune.engine.plan import Plan
-from lightning_finetune.engine.range_test import ChosenRate, Curve, choose, rates_between, steps_of_test, suggest
+from lightning_finetune.engine.range_test import ChosenRate, Curve, choose, rates_between, steps_of_test
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, ends
 from lightning_finetune.run.artifacts import save_figure, save_table
 from lightning_finetune.run.folder import keeps_files
@@ -49,9 +45,8 @@ def find_lr(
     trained = plan.trained(phase) or plan.num_groups
     frozen = 0 if plan.train_norm else plan.num_groups - trained
     scales = [float(layer is not None and layer >= frozen) for layer in layout.layers]
-    curve = timed_test(
-        trainer, module, rates_between(START_LR, END_LR, default_steps(trainer)), scales, seed, "range test"
-    )
+    rates = rates_between(START_LR, END_LR, default_steps(trainer))
+    curve = run_range_test(trainer, module, rates, scales, seed, "range test")
     chosen = choose(plan.phases[phase].lr or DEFAULT_LR, curve, trained > plan.num_head, rule, solved)
     show_curve(trainer, curve, f"lr_range_phase_{phase + 1}", chosen.lr)
     return chosen
@@ -60,36 +55,6 @@ def find_lr(
 def default_steps(trainer: pl.Trainer) -> int:
     """How many steps a test makes if nobody says: few enough for the run's data, a hundred where it has no length."""
     return steps_of_test(steps_of_epoch(trainer, trainer.current_epoch) or math.inf)
-
-
-def timed_test(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    rates: Sequence[float],
-    scales: Sequence[float],
-    seed: int,
-    who: str,
-) -> Curve:
-    """Test rates, put everything back, and say before how many steps it takes, and after how long it took.
-
-    Args:
-        trainer: In the middle of a fit.
-        module: The trainer's module.
-        rates: In growing order, one optimizer step each.
-        scales: What each of the optimizer's parameter groups multiplies the rate by.
-        seed: Of the random draws within the test.
-        who: Begins what is printed.
-
-    Returns:
-        The curve with its suggestions.
-    """
-    per_epoch = steps_of_epoch(trainer, trainer.current_epoch)
-    passes = "" if per_epoch is None else f", {len(rates) / per_epoch:.2g} times the training data"
-    rank_zero_info(f"{who}: up to {len(rates)} steps at rates from {rates[0]:.0e} to {rates[-1]:.0e}{passes}.")
-    begin = time.monotonic()
-    curve = run_range_test(trainer, module, rates, scales, seed)
-    rank_zero_info(f"{who}: {len(curve.lrs)} steps took {time.monotonic() - begin:.1f} s.")
-    return replace(curve, suggestions=suggest(curve, len(rates)))
 
 
 def show_curve(trainer: pl.Trainer, curve: Curve, name: str, chosen: LR | None) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -17,7 +19,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
@@ -25,18 +27,25 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_finetune.data.batches.loader import LendingLoader
 from lightning_finetune.engine.nested import leaves, map_nested
 from lightning_finetune.engine.param_groups import own_rates, set_rate
-from lightning_finetune.engine.range_test import Curve, record_curve
+from lightning_finetune.engine.range_test import Curve, record_curve, suggest
 from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.run.either_lightning import is_a
 from lightning_finetune.run.module_rates import ratios
-from lightning_finetune.run.trainer import loss_in, reseed, to_device
+from lightning_finetune.run.trainer import loss_in, reseed, steps_of_epoch, to_device
 
 
 def run_range_test(
-    trainer: pl.Trainer, module: pl.LightningModule, rates: Sequence[float], scales: Sequence[float], seed: int
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    rates: Sequence[float],
+    scales: Sequence[float],
+    seed: int,
+    who: str,
 ) -> Curve:
     """Test a range of learning rates over training batches and put everything back.
+
+    Says before how many steps it takes, and after how long it took.
 
     Args:
         trainer: In the middle of a fit.
@@ -44,15 +53,21 @@ def run_range_test(
         rates: In growing order, one optimizer step each.
         scales: What each of the optimizer's parameter groups multiplies the rate by.
         seed: Of the random draws within the test.
+        who: Begins what is printed.
 
     Returns:
-        The curve; the same on every rank, as losses are means over ranks.
+        The curve with its suggestions; the same on every rank, as losses are means over ranks.
     """
-    optimizer = trainer.optimizers[0]
-    with undisturbed(trainer, module, optimizer):
+    per_epoch = steps_of_epoch(trainer, trainer.current_epoch)
+    passes = "" if per_epoch is None else f", {len(rates) / per_epoch:.2g} times the training data"
+    rank_zero_info(f"{who}: up to {len(rates)} steps at rates from {rates[0]:.0e} to {rates[-1]:.0e}{passes}.")
+    begin = time.monotonic()
+    with undisturbed(trainer, module, trainer.optimizers[0]):
         reseed(trainer.strategy.root_device, seed, trainer.current_epoch, -2, trainer.global_rank)
         with closing(_lent_batches(trainer, module)) as batches:
-            return record_curve(_Stepper(trainer, module, scales, batches).step, rates)
+            curve = record_curve(_Stepper(trainer, module, scales, batches).step, rates)
+    rank_zero_info(f"{who}: {len(curve.lrs)} steps took {time.monotonic() - begin:.1f} s.")
+    return replace(curve, suggestions=suggest(curve, len(rates)))
 
 
 def lends_batches(trainer: pl.Trainer) -> bool:
