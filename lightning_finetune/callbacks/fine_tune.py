@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_finetune.engine.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types, warn_unused
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, make_plan
 from lightning_finetune.engine.range_test import ChosenRate, Curve
@@ -35,6 +35,17 @@ from lightning_finetune.run.trainer import (
 from lightning_finetune.show import terminal
 from lightning_finetune.show.report import RangeTest
 from lightning_finetune.show.shown_plan import ShownPlan
+
+_SAID_BY_PHASES: dict[str, tuple[object, ...]] = {
+    "epochs": (None,),
+    "head_epochs": (None, 4),
+    "full_epochs": (None, 4),
+    "lr": (None, 3e-3),
+    "lr_ratio": (None, 10.0),
+    "sizes": (None,),
+    "find": (False,),
+}
+"""Arguments that a list of phases takes the place of; the second values are the defaults in saved configurations."""
 
 
 class FineTune(PhasedCallback):
@@ -95,6 +106,10 @@ class FineTune(PhasedCallback):
         scheduler: Scheduler = "refuse",
     ) -> None:
         check_types(FineTune.__init__, locals(), PhaseError)
+        if isinstance(phases, list):
+            warn_unused("FineTune", locals(), _SAID_BY_PHASES, "the phases say it themselves")
+        if isinstance(phases, int) and epochs not in (None, phases):
+            raise PhaseError(f"Expected one number of epochs, got {phases} and epochs={epochs}.")
         if recipe not in RECIPES:
             raise PhaseError(f"Expected `recipe` to be one of {list(RECIPES)}, got {recipe!r}.")
         self.recipe = RECIPES[recipe]
@@ -190,7 +205,8 @@ class FineTune(PhasedCallback):
         given = trainer.max_epochs
         if given in (None, -1, DEFAULT_MAX_EPOCHS):
             trainer.fit_loop.max_epochs = self.epochs
-            rank_zero_info(f"FineTune: max_epochs set to {self.epochs}, the sum of its phases.")
+            if given != -1:  # which the command, and whoever knows of this, gives
+                rank_zero_info(f"FineTune: max_epochs set to {self.epochs}, the sum of its phases.")
         elif given != self.epochs:
             raise PhaseError(
                 f"The phases of FineTune last {self.epochs} epochs "

@@ -6,12 +6,15 @@ import lightning.pytorch as pl
 from torch.optim import LBFGS
 from typing_extensions import override
 
-from lightning_finetune.engine.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types, warn_unused
 from lightning_finetune.engine.phases import Phase, Train
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased_callback import PhasedCallback, spans
 from lightning_finetune.run.second_hands import rates_of, sets_rates
 from lightning_finetune.run.trainer import the_optimizer
+
+LR_RATIO = 10.0
+"""Rate of the head over that of the earliest trained group, if nothing is said."""
 
 
 class GradualUnfreezing(PhasedCallback):
@@ -42,7 +45,7 @@ class GradualUnfreezing(PhasedCallback):
     def __init__(
         self,
         schedule: dict[int, Train],
-        lr_ratio: float | None = 10.0,
+        lr_ratio: float | None = LR_RATIO,
         train_norm: bool = False,
         groups: list[str] | None = None,
         unfreeze_all: bool = False,
@@ -72,6 +75,9 @@ class GradualUnfreezing(PhasedCallback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._base_lr = self._own_rate(trainer)
+        if self._base_lr is None:
+            why = "the optimizer has several rates, or something else sets them"
+            warn_unused(type(self).__name__, vars(self), {"lr_ratio": (None, LR_RATIO)}, why)
         super().on_fit_start(trainer, pl_module)
 
     def _own_rate(self, trainer: pl.Trainer) -> float | None:

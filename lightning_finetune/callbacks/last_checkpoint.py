@@ -149,4 +149,4 @@ class LastCheckpoint(ModelCheckpoint):
             and trainer.is_global_zero
             and self.path.is_file()
         ):
-            rank_zero_info(f"To continue: {resume_command(trainer, self.path)}")
+            rank_zero_info(f"To continue:\n  {resume_command(trainer, self.path)}")

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -25,7 +26,9 @@ from lightning_finetune.callbacks.epoch_table import EpochTable
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.cli.loggers import HERE, RunLogger, stay_offline_without_key, through_latest
 from lightning_finetune.cli.machine import in_a_sentence
+from lightning_finetune.cli.messages import beside_a_progress_bar, end
 from lightning_finetune.cli.parser import ShortErrorsParser, take_old_configurations
+from lightning_finetune.cli.progress_line import ProgressLine
 from lightning_finetune.cli.say_data import SayData
 from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group
@@ -79,7 +82,8 @@ class SaveConfig(SaveConfigCallback):
         rank_zero_info(f"The files of this run go to {shown(folder)}")
         whole = yaml.safe_load((folder / self.config_filename).read_text())
         for logger in trainer.loggers:
-            if isinstance(logger, RunLogger) and stage == "fit":
+            trains = stage == "fit" and trainer.checkpoint_callbacks  # `plan` and `lr-find` drop them
+            if isinstance(logger, RunLogger) and trains:
                 logger.is_latest()
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"cli": whole}, allow_val_change=True)
@@ -98,7 +102,7 @@ class SaveConfig(SaveConfigCallback):
         best = [one.best_model_path for one in trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint)]
         if best and best[0] and isinstance(pl_module, BaseTask):
             path = shown(Path(best[0]))
-            rank_zero_info(f"Next: lightning-finetune predict --ckpt_path {path} --images FOLDER")
+            rank_zero_info(f"To predict other images:\n  lightning-finetune predict --ckpt_path {path} --images FOLDER")
 
 
 def _say_where(logger: WandbLogger) -> None:
@@ -135,6 +139,16 @@ class FineTuneCLI(LightningCLI):
             parser.add_lightning_class_args(callback, name)
         for name in dict.fromkeys(task.counted[0] for task in BaseTask.known().values()):
             parser.link_arguments("data.num_classes", f"model.init_args.{name}", apply_on="instantiate")
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """With a progress line of our own, unless another bar or none is asked for."""
+        config = self.config_init[self.subcommand]["trainer"]
+        given = config["callbacks"] or []
+        given = [*given] if isinstance(given, list) else [given]
+        if config["enable_progress_bar"] is not False and not any(isinstance(one, ProgressBar) for one in given):
+            given.append(ProgressLine())
+        return super().instantiate_trainer(callbacks=given, **kwargs)
 
     @override
     def before_instantiate_classes(self) -> None:
@@ -201,15 +215,15 @@ def main() -> None:
     """Run the command of the process; an error of this package ends it with its message alone."""
     stay_offline_without_key()
     try:
-        with without_noise():
+        with without_noise(), beside_a_progress_bar():
             run()
     except (FinetuneError, MisconfigurationException) as error:
-        sys.exit(f"lightning-finetune: error: {error}")
+        end(str(error))
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's own is 0, for which a scheduler would take the job as done
     except Exception as error:
         if (said := in_a_sentence(error)) is None:
             raise
-        sys.exit(f"lightning-finetune: error: {said}")
+        end(said)
     finally:
         leave_group()

@@ -12,6 +12,7 @@ from pathlib import Path
 from lightning_finetune.__about__ import __version__
 from lightning_finetune.cli.help import COMMANDS, OVERVIEW, options
 from lightning_finetune.cli.machine import escape_what_cannot_be_shown, in_a_sentence, use_own_temporary_folder
+from lightning_finetune.cli.messages import end
 from lightning_finetune.errors import FinetuneError, no_folder
 
 _MEANT = {"train": "fit", "finetune": "fit", "fine_tune": "fit", "evaluate": "validate", "find_lr": "lr_find"}
@@ -42,8 +43,7 @@ def main() -> None:
         return
     sys.argv[1:] = words = list(as_parsed(sys.argv[1:]))
     if error := error_of(words):
-        sys.stderr.write(f"lightning-finetune: error: {error}\n")
-        sys.exit(2)
+        end(error, 2)
     sys.path.append(str(Path.cwd()))  # where a configuration's own functions and modules lie, as for `python -m`
     use_own_temporary_folder()
     if command := own_command(words):
@@ -60,11 +60,11 @@ def _run(command: Callable[..., None], words: Sequence[str]) -> None:
     try:
         auto_cli(command, args=[*words[1:]], as_positional=words[0] == "diagnose")
     except FinetuneError as error:
-        sys.exit(f"lightning-finetune: error: {error}")
+        end(str(error))
     except Exception as error:
         if (said := in_a_sentence(error)) is None:
             raise
-        sys.exit(f"lightning-finetune: error: {said}")
+        end(said)
 
 
 def own_command(words: Sequence[str]) -> Callable[..., None] | None:
@@ -121,7 +121,7 @@ def error_of(words: Sequence[str]) -> str | None:
     for name, word in named:
         if name.partition(".")[0] not in elsewhere and not _is_known(name, known):
             return f"{command.replace('_', '-')} has no option {word.split('=')[0]}.{_nearest(name, known)}"
-    return _missing_folder(words) if "data" not in elsewhere else None
+    return _two_folders(words) or (_missing_folder(words) if "data" not in elsewhere else None)
 
 
 def _other_classes(words: Sequence[str]) -> set[str]:
@@ -148,6 +148,11 @@ def _nearest(name: str, known: dict[str, str]) -> str:
     end = next(iter(difflib.get_close_matches(name.rpartition(".")[2], by_end, n=1, cutoff=0.75)), None)
     close = by_end[end] if end else next(iter(difflib.get_close_matches(name, known, n=1)), None)
     return f" Did you mean --{close}?" if close else ""
+
+
+def _two_folders(words: Sequence[str]) -> str | None:
+    roots = [word for word in words if word.split("=")[0] == "--data.root"]
+    return "expected one folder of images, got FOLDER and --data.root. Leave one out." if len(roots) > 1 else None
 
 
 def _missing_folder(words: Sequence[str]) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, NoReturn
@@ -16,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_finetune.cli.messages import say_error
 from lightning_finetune.errors import did_you_mean
 
 _CLASS = re.compile(r"class_path '([\w.]+)'")
@@ -70,9 +70,7 @@ class ShortErrorsParser(LightningArgumentParser):
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         text = in_one_line(re.sub(r"\n\s*\n", "\n", message).strip())
-        sys.stderr.write(
-            f"{parser.prog.replace(' [options]', '')}: error: {text.rstrip('.')}.{hint(message, parser)}\n"
-        )
+        say_error(f"{parser.prog.replace(' [options]', '')}: error: {text.rstrip('.')}.{hint(message, parser)}")
         self.exit(2)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+import rich
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_warn
-from rich.console import Console
 from typing_extensions import override
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
@@ -30,4 +30,4 @@ class SayData(Callback):
             except DataError as error:  # of images that this stage does not use
                 rank_zero_warn(f"The data cannot be summed up: {error}")
                 return
-            Console().print(f"Data: {summary.text(NAMED)}", markup=False, highlight=False, soft_wrap=True)
+            rich.get_console().print(f"Data: {summary.text(NAMED)}", markup=False, highlight=False, soft_wrap=True)

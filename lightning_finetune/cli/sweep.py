@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import rich
 
 from lightning_finetune.cli.sweep_file import kind_of, read_sweep
 from lightning_finetune.errors import FinetuneError
@@ -46,7 +46,9 @@ def sweep(file: str, trials: int = 10, out: str = "sweeps") -> None:
     frame.to_csv(folder / "trials.csv", index=False)
     done = frame[frame["state"] == "COMPLETE"].sort_values("value", ascending=space["metric"]["goal"] != "maximize")
     show_table(f"Best by {space['metric']['name']}", done.drop(columns=["state", "duration"]).head())
-    Console().print(f"{len(done)} of {len(frame)} trials ended by themselves; all are in {folder / 'trials.csv'}")
+    rich.get_console().print(
+        f"{len(done)} of {len(frame)} trials ended by themselves; all are in {folder / 'trials.csv'}"
+    )
 
 
 class TrialError(RuntimeError):
@@ -121,10 +123,10 @@ def run_trial(trial: Any, space: Mapping[str, Any], folder: Path) -> float:
         why = f"ended with {process.returncode}" if process.returncode else f"measured no {metric!r}"
         text = (place / "log.txt").read_text(errors="replace").strip()
         last = text.splitlines()[-1] if text else "it said nothing"
-        Console().print(f"Trial {trial.number} {why}: {last} (see {place / 'log.txt'})", markup=False)
+        rich.get_console().print(f"Trial {trial.number} {why}: {last} (see {place / 'log.txt'})", markup=False)
         raise TrialError(f"trial {trial.number} {why}")
     best = better(values)
-    Console().print(f"Trial {trial.number}: {metric} {best:.4f} with {trial.params}", markup=False)
+    rich.get_console().print(f"Trial {trial.number}: {metric} {best:.4f} with {trial.params}", markup=False)
     return float(best)
 
 

@@ -24,7 +24,7 @@ from lightning_finetune.data.block.torch_datasets import items_of
 from lightning_finetune.data.pixels.decode import Resize
 from lightning_finetune.data.pixels.mix import Mix
 from lightning_finetune.data.pixels.transforms import Augmentation
-from lightning_finetune.engine.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types, warn_unused
 from lightning_finetune.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 # In this order: a saved configuration could not hold a name that was taken for a function first.
 Masks = str | Path | Callable[[Path], str | Path] | None
 Codes = str | Path | Sequence[str] | None
+
+
+_VALID_PCT = 0.2
+"""The part of the images that validates, if nothing is said."""
 
 
 class ImageData(ImageDataModule):
@@ -84,6 +88,8 @@ class ImageData(ImageDataModule):
             DataError: The folder does not hold what is described here.
         """
         check_types(ImageData.from_folder, locals(), DataError)
+        if masks is None:
+            warn_unused("ImageData", locals(), {"codes": (None,)}, "there are no `masks`")
         root = Path(root)
         masks = _function_or_folder(root, masks)
         layout = find_layout(root, train, valid)
@@ -114,7 +120,7 @@ class ImageData(ImageDataModule):
         label_col: str | int = 1,
         label_delim: str | None = None,
         valid_col: str | None = None,
-        valid_pct: float = 0.2,
+        valid_pct: float = _VALID_PCT,
         folder: str = "",
         suffix: str = "",
         numbers: Columns | None = None,
@@ -153,7 +159,7 @@ class ImageData(ImageDataModule):
         label_col: str | int = 1,
         label_delim: str | None = None,
         valid_col: str | None = None,
-        valid_pct: float = 0.2,
+        valid_pct: float = _VALID_PCT,
         folder: str = "",
         suffix: str = "",
         numbers: Columns | None = None,
@@ -161,6 +167,11 @@ class ImageData(ImageDataModule):
     ) -> ImageData:
         """From a data frame; the arguments are those of :meth:`from_csv`."""
         check_types(ImageData.from_df, locals(), DataError)
+        if numbers is not None:
+            unused = {"label_col": (1,), "label_delim": (None,)}
+            warn_unused("ImageData", locals(), unused, "`numbers` names what images are labelled with")
+        if valid_col is not None:
+            warn_unused("ImageData", locals(), {"valid_pct": (_VALID_PCT,)}, "`valid_col` says which images validate")
         items = ImageItems.from_df(table, root, image_col, folder, suffix)
         items = _split_random(items, valid_pct, options) if valid_col is None else items.split_by_column(valid_col)
         items = items.label_from_df(label_col, label_delim) if numbers is None else items.numbers_from(numbers)
@@ -173,7 +184,7 @@ class ImageData(ImageDataModule):
         labels: Sequence[Any],
         root: str | Path = ".",
         label_delim: str | None = None,
-        valid_pct: float = 0.2,
+        valid_pct: float = _VALID_PCT,
         **options: Unpack[Options],
     ) -> ImageData:
         """From a list of files and one of labels; where labels are lists, images have several."""
@@ -186,7 +197,7 @@ class ImageData(ImageDataModule):
         cls,
         root: str | Path,
         func: Callable[[str], Any],
-        valid_pct: float = 0.2,
+        valid_pct: float = _VALID_PCT,
         numbers: list[str] | str | None = None,
         **options: Unpack[Options],
     ) -> ImageData:
@@ -208,7 +219,7 @@ class ImageData(ImageDataModule):
 
     @classmethod
     def from_name_re(
-        cls, root: str | Path, pattern: str, valid_pct: float = 0.2, **options: Unpack[Options]
+        cls, root: str | Path, pattern: str, valid_pct: float = _VALID_PCT, **options: Unpack[Options]
     ) -> ImageData:
         """From all images under a folder, labelled by the first group of a pattern, searched in the file name."""
         check_types(ImageData.from_name_re, locals(), DataError)
@@ -221,7 +232,7 @@ class ImageData(ImageDataModule):
         train: Any,
         valid: Any = None,
         classes: Sequence[str] | None = None,
-        valid_pct: float = 0.2,
+        valid_pct: float = _VALID_PCT,
         **options: Unpack[Options],
     ) -> ImageData:
         """From any torch dataset of (image, target) pairs.
@@ -239,6 +250,8 @@ class ImageData(ImageDataModule):
             DataError: Targets are none of these.
         """
         check_types(ImageData.from_dataset, locals(), DataError)
+        if valid is not None:
+            warn_unused("ImageData", locals(), {"valid_pct": (_VALID_PCT,)}, "`valid` validates")
         items = items_of(train, valid, classes)
         if valid is None:
             items = _split_random(items, valid_pct, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
@@ -52,6 +53,21 @@ def check_types(owner: Any, given: Mapping[str, Any], error: type[FinetuneError]
             value = repr(given[name])
             shown = value if len(value) <= 80 else f"{value[:77]}..."
             raise error(f"Expected the argument `{name}` to be {in_words(kind)}, got {shown}.")
+
+
+def warn_unused(owner: str, given: Mapping[str, Any], unused: Mapping[str, tuple[Any, ...]], because: str) -> None:
+    """Warn of arguments that were given and change nothing.
+
+    Args:
+        owner: What they were given to.
+        given: By name, such as its ``locals()``.
+        unused: Those that change nothing, with the values that say nothing: defaults, also those of an earlier version.
+        because: Why they change nothing.
+    """
+    names = [name for name, silent in unused.items() if given[name] not in silent]
+    if names:
+        words = ", ".join(f"{name}={given[name]!r}" for name in names)
+        warnings.warn(f"{owner} does not use {words}, because {because}.", stacklevel=3)
 
 
 @cache

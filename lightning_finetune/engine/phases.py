@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from lightning_finetune.engine import schedules
-from lightning_finetune.engine.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types, warn_unused
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, Rates
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.engine.schedules import Moms, Schedule
@@ -87,6 +87,7 @@ class Phase:
         _check(decay is None or decay >= 0, "weight_decay", "a number of at least 0", decay)
         self._check_end()
         self.rates  # noqa: B018  # refuses what is none
+        self._warn_unused()
 
     def __repr__(self) -> str:
         """The call that makes it, without what is left at its default."""
@@ -101,11 +102,30 @@ class Phase:
         _check(self.mode in ("min", "max"), "mode", '"min" or "max"', self.mode)
         ends = self.until is None or self.epochs is not None
         _check(ends, "epochs", "a number where `until` is given, which ends it at the latest", self.epochs)
-        _check(self.until is not None or not self.restore_best, "restore_best", "False without `until`", True)
+        for name, nothing in (("patience", 3), ("min_delta", 0.0), ("mode", "min"), ("restore_best", False)):
+            value = getattr(self, name)
+            _check(self.until is not None or value == nothing, name, f"{nothing!r} without `until`", value)
         fits = self.cooldown is None or (_is_count(self.cooldown) and self.cooldown <= (self.epochs or 0))
         falls = self.cooldown is None or self.schedule == "flat_cos"
         _check(fits, "cooldown", "a positive number of epochs, at most those of the phase", self.cooldown)
+        _check(self.cooldown is None or self.pct_start is None, "cooldown", "None with `pct_start`", self.cooldown)
         _check(falls, "cooldown", f'None, as schedule={self.schedule!r} does not fall like "flat_cos"', self.cooldown)
+
+    def _warn_unused(self) -> None:
+        """Warn of what the shape of the schedule leaves no use for."""
+        shapes: dict[str, tuple[object, ...]] = {
+            "pct_start": (None,),
+            "div": (25.0,),
+            "div_final": (1e5,),
+            "moms": ((0.95, 0.85, 0.95), None),
+        }
+        if self.lr is None:
+            warn_unused("Phase", vars(self), shapes, "lr=None leaves rates and momentum alone")
+            return
+        used = {"one_cycle": {*shapes}, "flat_cos": {"pct_start", "div_final"}, "constant": set()}
+        uses = used[self.schedule] if isinstance(self.schedule, str) else {"pct_start"}  # which a diagnosis reads
+        unused = {name: silent for name, silent in shapes.items() if name not in uses}
+        warn_unused("Phase", vars(self), unused, f"the schedule is {schedules.title(self.schedule)}")
 
     @property
     def falls(self) -> int | None:

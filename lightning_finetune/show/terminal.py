@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import rich
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from lightning_finetune.engine import schedules
@@ -24,10 +24,10 @@ _MOST_METRICS = 3  # what 80 columns hold
 def show_plan(plan: Plan, names: Sequence[str]) -> None:
     """Print one row a phase: epochs, steps, what trains, at which rates, along which schedule, at which size."""
     columns, rows = plan_rows(plan, names)
-    table = _table("Plan of the run", *columns)
+    table = _table(*columns)
     for row in rows:
         table.add_row(*row)
-    _print(table, *plan_notes(plan))
+    _print("Plan of the run", table, *plan_notes(plan))
 
 
 def plan_notes(plan: Plan) -> list[str]:
@@ -72,11 +72,12 @@ def show_results(
     """
     seen = dict.fromkeys(name for metrics in results for name in metrics)
     measured = sorted(seen, key=_importance)[:_MOST_METRICS]  # stable: else as they were logged
-    table = _table("Phases and their results", "phase", "epochs", "trained", *measured)
+    table = _table("phase", "epochs", "trained", *measured)
     for index, metrics in enumerate(results):
         values = [f"{metrics[name]:.4f}" if name in metrics else "" for name in measured]
         table.add_row(str(index + 1), _epochs(plan, index), _trains(plan, index, names), *values)
-    _print(table, *(f"Phase {phase + 1} at {rates(plan, phase)}: {chosen[phase].reason}." for phase in sorted(chosen)))
+    reasons = (f"Phase {phase + 1} at {rates(plan, phase)}: {chosen[phase].reason}." for phase in sorted(chosen))
+    _print("Phases and their results", table, *reasons)
 
 
 def result_rows(plan: Plan, results: Sequence[dict[str, float]]) -> tuple[list[str], list[list[float | int | str]]]:
@@ -95,20 +96,20 @@ def _importance(name: str) -> int:
 
 def show_suggestions(chosen: ChosenRate) -> None:
     """Print what a range test suggests, and which rates are chosen from it."""
-    table = _table("Learning rates that the curve suggests", "suggestion", "rate")
+    table = _table("suggestion", "rate")
     for name, lr in chosen.curve.suggestions.items():
         table.add_row(name, f"{lr:.2e}")
-    _print(table, f"Take {' to '.join(map(_rate, ends(chosen.lr)))}: {chosen.reason}.")
+    taken = f"Take {' to '.join(map(_rate, ends(chosen.lr)))}: {chosen.reason}."
+    _print("Learning rates that the curve suggests", table, taken)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.pad_edge = False
-    return table
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
 
 
-def _print(table: Table, *notes: str) -> None:
-    console = Console()
+def _print(title: str, table: Table, *notes: str) -> None:
+    console = rich.get_console()  # that of a progress bar, which moves aside; a second one would be overwritten
+    console.print(title, style="bold", highlight=False)  # Rich's own title is broken to the width of the columns
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
@@ -165,7 +166,7 @@ def _rate(value: object) -> str:
 
 def show_table(title: str, frame: pd.DataFrame) -> None:
     """Print a data frame, numbers with three decimals."""
-    table = _table(title, *map(str, frame.columns))
+    table = _table(*map(str, frame.columns))
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    _print(table)
+    _print(title, table)

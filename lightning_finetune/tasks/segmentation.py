@@ -24,7 +24,7 @@ from lightning_finetune.tasks.measures.confusion import MATRIX, ClassCounts, Cou
 from lightning_finetune.tasks.measures.losses import MaskLoss, SegmentationLoss
 from lightning_finetune.tasks.measures.metrics import ClassIoU, MetricsArgument
 from lightning_finetune.tasks.measures.set_loss import adds_up_by_pixel
-from lightning_finetune.tasks.networks.decoders import Decoder
+from lightning_finetune.tasks.networks.decoders import DEFAULT_BACKBONE, Decoder
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.sources import (
@@ -107,7 +107,7 @@ class SemanticSegmenter(BaseTask):
         self,
         model: Decoder | nn.Module = "unet",
         *,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str = DEFAULT_BACKBONE,
         num_classes: int | None = None,
         weights: Weights = True,
         in_channels: int = 3,

@@ -90,12 +90,13 @@ def test_it_says_what_it_will_do_and_what_came_out(done: tuple[Path, str]) -> No
         "FineTune: the head starts where it fits",
         "1.0e-04 to 5.0e-04",
         "Phases and their results",
-        "Next: lightning-finetune predict --ckpt_path lightning_logs/version_0/checkpoints/best.ckpt --images FOLDER",
+        "To predict other images:\n  lightning-finetune predict --ckpt_path lightning_logs/version_0/",
+        "/version_0/checkpoints/best.ckpt --images FOLDER",
         "val_error_rate",
     ):
         assert words in said
     assert "lightning_logs/version_0" in said
-    for noise in ("Traceback", "max_epochs`", "litlogger", "deprecated", "TPU", "Seed set"):
+    for noise in ("Traceback", "max_epochs", "\u2501", "litlogger", "deprecated", "TPU", "Seed set"):
         assert noise not in said
 
 
@@ -319,6 +320,8 @@ def test_runs_go_where_the_trainer_says_and_latest_leads_to_the_last(here: Path,
     assert made.config["fit"]["ckpt_path"] == "out/lightning_logs/version_0/checkpoints/last.ckpt"
     assert Path("out/lightning_logs/latest").resolve().name == "version_1"
     assert Path("out/lightning_logs/latest/config.yaml").is_file()
+    command_line.run(["plan", *words[1:]])
+    assert Path("out/lightning_logs/latest").resolve().name == "version_1", "a plan trains nothing"
 
 
 def test_the_module_runs_as_the_command_does(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_trial_that_is_given_up_saves_and_closes_its_run(here: Path) -> None:
     trial.send_signal(signal.SIGTERM)
     said, _ = trial.communicate(timeout=60)
     assert trial.returncode == 128 + signal.SIGTERM
-    assert "To continue: lightning-finetune fit --config" in said
+    assert "To continue:\n  lightning-finetune fit --config" in said
     assert torch.load(last, weights_only=True)["global_step"] >= 3
     summary, ended = record_of(here, "late")
     assert summary["val_loss"] > 0

@@ -48,7 +48,9 @@ class Summary:
         """As text, with at most so many classes by name, the rarest in training first where not all are named."""
         lines = [", ".join(f"{count} {split}" for split, count in self.counts.items())]
         if self.sizes is not None:
-            lines.append("height x width: " + ", ".join(f"{height} x {width}" for height, width in self.sizes))
+            smallest, middle, largest = (f"{height} x {width}" for height, width in self.sizes)
+            three = f"{smallest} (smallest), {middle} (median), {largest} (largest)"
+            lines.append(f"height x width: {smallest if smallest == largest else three}")
         rare = sorted(self.classes, key=lambda name: self.classes[name].get("train", 0))[:most]
         named = {name: shown for name, shown in self.classes.items() if name in set(rare)}
         longest = max(map(len, named), default=0)

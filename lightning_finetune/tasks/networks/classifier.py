@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_finetune.data.block.options import Stats
+from lightning_finetune.engine.argument_types import warn_unused
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.tasks.networks.backbones import build_backbone
@@ -85,6 +86,9 @@ def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifi
         model, in_channels=arguments["in_channels"], weights=arguments["weights"], pooled=head == "linear"
     )
     whole = isinstance(model, nn.Module) and not backbone.is_map and backbone.channels == num_outputs
+    if whole:
+        why = "`model` gives the outputs itself"
+        warn_unused("The task", arguments, {"head": ("linear",), "dropout": (None, 0.0)}, why)
     top = (
         nn.Identity()
         if whole

@@ -18,4 +18,7 @@ Decoder: TypeAlias = Literal[
     "segformer",
     "dpt",
 ]
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+"""Its weights come with the installation."""
+
 DECODERS: tuple[str, ...] = get_args(Decoder)

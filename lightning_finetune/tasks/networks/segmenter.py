@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_finetune.data.block.options import IMAGENET, Stats
+from lightning_finetune.engine.argument_types import warn_unused
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import FinetuneError, did_you_mean
 from lightning_finetune.tasks.networks.backbones import normalization_of, packaged_weights
-from lightning_finetune.tasks.networks.decoders import DECODERS
+from lightning_finetune.tasks.networks.decoders import DECODERS, DEFAULT_BACKBONE
 from lightning_finetune.tasks.networks.downloads import from_hub
 from lightning_finetune.tasks.networks.weights import load_weights
 from lightning_finetune.tasks.shared.arguments import choose
@@ -69,6 +70,7 @@ def build_segmenter(arguments: Mapping[str, Any], num_classes: int) -> Segmenter
     if isinstance(model, nn.Module):
         if not isinstance(weights, bool):
             load_weights(model, weights)
+        warn_unused("The task", arguments, {"backbone": (DEFAULT_BACKBONE,)}, "`model` is a whole network")
         return Segmenter(model, 1, normalization_of(model, channels))
     choose("model", model, DECODERS)
     backbone = arguments["backbone"]
