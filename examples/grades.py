@@ -31,7 +31,7 @@ class RankError(MeanAbsoluteError):
 class GradeClassifier(BaseTask):
     """Fine-tunes a pretrained backbone to grade images; grades are ordered as the data orders its classes."""
 
-    kind = "single"  # one label an image
+    kind = "single"  # one label per image
 
     def __init__(self, model="tf_efficientnet_lite0", *, num_classes=None, weights=True, in_channels=3, head="linear",
                  dropout=0.0, lr=3e-3, weight_decay=1e-2, optimizer=torch.optim.AdamW, metrics=None):  # fmt: skip

@@ -43,7 +43,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def first_ten(names: Iterable[object]) -> str:
-    """The first ten of ``names``, one a line, and how many more there are."""
+    """The first ten of ``names``, one per line, and how many more there are."""
     rest = iter(names)
     rows = [str(name) for name in islice(rest, 10)]
     left = sum(1 for _ in rest)

@@ -39,7 +39,7 @@ class Interpretation:
         task: That was asked.
         images: The validation images.
         size: Height and width at which they were seen.
-        items: One row an image, by its position: ``file``, ``loss``, and what the task says of it: ``prediction``,
+        items: One row per image, by its position: ``file``, ``loss``, and what the task says of it: ``prediction``,
             ``truth`` and ``probability`` (of the predicted class; of several labels the least that a true answer got);
             of masks ``pixel_accuracy``.
         confusion: How often which class was taken for which; None where the task tells no classes apart, or more than
@@ -160,7 +160,7 @@ class Interpretation:
         if self.confusion is None:
             raise FinetuneError(
                 f"Expected a task that tells at most {MATRIX} classes apart, got {type(self.task).__name__} with "
-                f"{self.task.num_classes}. Look at `items`, one row an image."
+                f"{self.task.num_classes}. Look at `items`, one row per image."
             )
         return self.confusion
 

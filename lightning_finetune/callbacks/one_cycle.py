@@ -26,7 +26,7 @@ class OneCycle(PhasedCallback):
 
     Args:
         max_lr: Peak rate of every layer group; or ``(low, high)``, spread geometrically from the input to the head; or
-            ``(None, high)``, a tenth for all but the head; or a list with one rate a layer group.
+            ``(None, high)``, a tenth for all but the head; or a list with one rate per layer group.
         div: Peak over first rate.
         div_final: Peak over last rate.
         pct_start: Share of the cycle before the peak; None is the schedule's own: 0.25, and 0.75 for ``flat_cos``.

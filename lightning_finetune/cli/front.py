@@ -12,7 +12,7 @@ from pathlib import Path
 from lightning_finetune.__about__ import __version__
 from lightning_finetune.cli.help import COMMANDS, OVERVIEW, options
 from lightning_finetune.cli.machine import escape_what_cannot_be_shown, in_a_sentence, use_own_temporary_folder
-from lightning_finetune.cli.messages import end
+from lightning_finetune.cli.messages import end, say_error
 from lightning_finetune.errors import FinetuneError, no_folder
 
 _MEANT = {"train": "fit", "finetune": "fit", "fine_tune": "fit", "evaluate": "validate", "find_lr": "lr_find"}
@@ -43,7 +43,8 @@ def main() -> None:
         return
     sys.argv[1:] = words = list(as_parsed(sys.argv[1:]))
     if error := error_of(words):
-        end(error, 2)
+        say_error(f"lightning-finetune: error: {error}")
+        sys.exit(2)
     sys.path.append(str(Path.cwd()))  # where a configuration's own functions and modules lie, as for `python -m`
     use_own_temporary_folder()
     if command := own_command(words):

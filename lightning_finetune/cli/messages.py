@@ -44,10 +44,9 @@ def say_error(text: str) -> None:
     print(fitted(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def end(text: str, status: int = 1) -> NoReturn:
-    """End the process with an error message of one sentence or a few."""
-    say_error(f"lightning-finetune: error: {text}")
-    sys.exit(status)
+def end(text: str) -> NoReturn:
+    """End the process with status 1 and an error message, which Python prints."""
+    sys.exit(fitted(f"lightning-finetune: error: {text}", sys.stderr))
 
 
 class _Said(logging.Handler):

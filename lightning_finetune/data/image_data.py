@@ -77,7 +77,7 @@ class ImageData(ImageDataModule):
                 transform.
             masks: Instead of class folders: name or path of the folder of masks, or a function from image to mask, in a
                 configuration by its dotted name.
-            codes: Names of the mask classes in the order of their ids, or a file with one a line.
+            codes: Names of the mask classes in the order of their ids, or a file with one per line.
             resize: ``"crop"`` or ``"squish"``.
             mix: ``"mixup"``, ``"cutmix"``, or one of their classes.
             stats: Mean and standard deviation of the channels; by default those of the model's backbone.

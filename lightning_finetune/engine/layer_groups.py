@@ -58,7 +58,7 @@ def layer_groups(
 
     Args:
         module: Any module with parameters.
-        patterns: Regular expressions of parameter or module names, one a group, from the input to the head. A pattern
+        patterns: Regular expressions of parameter or module names, one per group, from the input to the head. A pattern
             must match whole components of a name: ``"layers.1"`` does not match ``"layers.10"``. Parameters that no
             pattern matches form a group ``"rest"`` before all others.
         only: The parameters to group; None: those with ``requires_grad``. ``module.parameters()`` groups all.

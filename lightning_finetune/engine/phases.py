@@ -26,7 +26,7 @@ class Phase:
         train: ``"head"``, ``"all"``, or how many layer groups, counted from the head; None leaves it alone.
         lr: Peak rate of every group, or ``(low, high)`` spread geometrically over the trained groups from the input to
             the head, or ``(None, high)``: the head at ``high``, the others at a tenth; ``"find"`` in place of a number
-            asks the range test; a list gives one rate a group; None leaves the optimizer's rates alone.
+            asks the range test; a list gives one rate per group; None leaves the optimizer's rates alone.
         size: Shorter side of the training images, or height and width, in pixels; None leaves it alone.
         schedule: ``"one_cycle"``, ``"flat_cos"`` or ``"constant"``; or a function from the progress of the phase, in
             [0, 1), to the part of the peak.

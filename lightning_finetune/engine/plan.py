@@ -248,8 +248,8 @@ def make_plan(
 
     Args:
         phases: In order; the last may be open (``epochs=None``).
-        steps_per_epoch: Optimizer steps, the same each epoch or one number an epoch; None where the data has no length,
-            so that they are known only after an epoch.
+        steps_per_epoch: Optimizer steps, the same each epoch or one number per epoch; None if the data has no
+            length, so that they are known only after an epoch.
         max_epochs: Where an open phase ends.
         max_steps: Where the run ends at the latest.
         num_groups: Layer groups of the model.

@@ -21,10 +21,10 @@ LR = Rate | tuple[Rate | None, Rate] | list[float]
 
 @dataclass(frozen=True)
 class Rates:
-    """One rate for all layer groups, the ends of a spread from the input to the head, or one rate a group.
+    """One rate for all layer groups, the ends of a spread from the input to the head, or one rate per group.
 
     Attributes:
-        values: One, two, or one a group; ``"find"`` where the range test decides, None for a tenth of the head's.
+        values: One, two, or one per group; ``"find"`` where the range test decides, None for a tenth of the head's.
     """
 
     values: tuple[Rate | None, ...]

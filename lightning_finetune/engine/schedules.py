@@ -127,8 +127,8 @@ def spread(lr: float | Sequence[float | None], num_groups: int) -> list[float]:
         rates = [float(value) for value in lr if value is not None]
     else:
         raise PhaseError(
-            f"Expected a learning rate as one number, a pair (low, high), or {num_groups} numbers, one a layer group; "
-            f"got {list(lr)}."
+            f"Expected a learning rate as one number, a pair (low, high), or {num_groups} numbers, one per layer "
+            f"group; got {list(lr)}."
         )
     if any(not (0 < value < math.inf) for value in rates):
         raise PhaseError(f"Expected learning rates to be positive and finite, got {lr}.")

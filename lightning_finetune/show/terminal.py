@@ -22,7 +22,7 @@ _MOST_METRICS = 3  # what 80 columns hold
 
 
 def show_plan(plan: Plan, names: Sequence[str]) -> None:
-    """Print one row a phase: epochs, steps, what trains, at which rates, along which schedule, at which size."""
+    """Print one row per phase: epochs, steps, what trains, at which rates, along which schedule, at which size."""
     columns, rows = plan_rows(plan, names)
     table = _table(*columns)
     for row in rows:
@@ -66,7 +66,7 @@ def plan_rows(plan: Plan, names: Sequence[str]) -> tuple[list[str], list[list[st
 def show_results(
     plan: Plan, names: Sequence[str], results: Sequence[dict[str, float]], chosen: Mapping[int, ChosenRate]
 ) -> None:
-    """Print one row a phase: what trained, and the metrics at its last epoch; then why which rate.
+    """Print one row per phase: what trained, and the metrics at its last epoch; then why which rate.
 
     Of more metrics than fit, losses and what validation measured stay.
     """

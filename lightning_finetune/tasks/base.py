@@ -172,7 +172,7 @@ class BaseTask(LightningModule, ABC):
             FinetuneError: The task has none.
         """
         if confusion is None:
-            raise FinetuneError(f"{type(self).__name__} has no report. Look at `items`, one row an image.")
+            raise FinetuneError(f"{type(self).__name__} has no report. Look at `items`, one row per image.")
         return confusion.report()
 
     @abstractmethod

@@ -60,7 +60,7 @@ class ImageClassifier(BaseTask):
         loss: Replaces cross-entropy: any module of ``(logits [B, num_classes], labels [B])``. ``val_loss`` is then the
             mean over images of what it gives for a batch (see :mod:`lightning_finetune.tasks.measures.set_loss`).
         label_smoothing: Of cross-entropy (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567).
-        class_weights: Of cross-entropy, one a class.
+        class_weights: Of cross-entropy, one per class.
         lr: Learning rate; a schedule's callback sets its own.
         weight_decay: Decoupled, of all parameters but norms and biases.
         optimizer: Makes an optimizer from parameter groups.

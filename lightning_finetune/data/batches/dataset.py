@@ -59,7 +59,7 @@ class ImageDataset(Dataset[Batch]):
 
     Args:
         images: Sources of the images of all splits.
-        targets: int64 ``[M]`` for one label an image, 0/1 rows ``[M, L]`` for several, float32 ``[M, K]`` for
+        targets: int64 ``[M]`` for one label per image, 0/1 rows ``[M, L]`` for several, float32 ``[M, K]`` for
             numbers, mask files for masks.
         rows: The images of this split, positions in the former two, ``[N]``.
         resize: How an image gets its size.

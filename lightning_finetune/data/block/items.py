@@ -85,7 +85,7 @@ class ImageItems:
         """The images that a column of a table names.
 
         Args:
-            table: One row an image.
+            table: One row per image.
             root: Folder of the data set.
             column: Name or position of the column with file names.
             folder: Folder of the images under ``root``.
@@ -170,7 +170,7 @@ class ImageItems:
         return self._split(splitting.by_column(self._table("split_by_column"), column))
 
     def split_by_file(self, file: str | Path = "valid.txt") -> ImageItems:
-        """The images that a text file lists, one a line, validate.
+        """The images that a text file lists, one per line, validate.
 
         Raises:
             DataError: There is no such file, or it lists images that are not among the items.
@@ -237,7 +237,7 @@ class ImageItems:
         Args:
             masks: Name or path of the folder of masks (see :func:`~lightning_finetune.data.block.masks.mask_finder`),
                 or a function from the path of an image to that of its mask.
-            codes: Names of the classes in the order of their ids, or a file with one a line; by default ``codes.txt``.
+            codes: Names of the classes in the order of their ids, or a file with one per line; else ``codes.txt``.
         """
         check_types(ImageItems.masks_from, locals(), DataError)
         mask_of = masks if callable(masks) else mask_finder(self.root, masks, self.files.texts())

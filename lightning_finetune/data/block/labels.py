@@ -35,7 +35,7 @@ class Labels:
     """The labels of all items, not yet encoded.
 
     Args:
-        kind: ``"single"``: one label an image, ``"multi"``: several, ``"mask"``; tasks need data of their kind.
+        kind: ``"single"``: one label per image, ``"multi"``: several, ``"mask"``; tasks need data of their kind.
         values: For each item a name, a tuple of names, or the file of its mask.
         classes: The names in the order of their ids, where it is given and not taken from the training items.
     """
@@ -59,7 +59,7 @@ class Labels:
         """Class names, sorted and taken from the training items unless given, and targets for all items.
 
         Raises:
-            DataError: Fewer than two classes (one, for several labels an image), or labels that training items lack.
+            DataError: Fewer than two classes (one, for several labels per image), or labels that training items lack.
         """
         if self.kind == "mask":
             return self.classes or (), self.values

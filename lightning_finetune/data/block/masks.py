@@ -64,7 +64,7 @@ def mask_finder(root: Path, name: str | Path, images: Iterable[str] = ()) -> Cal
 
 
 def read_codes(root: Path, codes: str | Path | Sequence[str] | None) -> tuple[str, ...]:
-    """The names of mask classes: given, or one a line in a file (by default ``codes.txt`` in ``root``).
+    """The names of mask classes: given, or one per line in a file (by default ``codes.txt`` in ``root``).
 
     Raises:
         DataError: There is no such file, it is not UTF-8, or two classes have one name.

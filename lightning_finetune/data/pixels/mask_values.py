@@ -26,7 +26,7 @@ def mask_values(source: MaskSource) -> Ids:
         uint8, or int32 if one is above 255 or below 0.
 
     Raises:
-        DataError: The file does not hold a readable image of one whole number a pixel.
+        DataError: The file does not hold a readable image of one whole number per pixel.
     """
     if isinstance(source, np.ndarray):
         return _whole(source, "a mask in memory")

@@ -58,7 +58,7 @@ class LabelAccuracy(MultilabelAccuracy):
     Args:
         num_labels: How many labels.
         thresholds: From which probability on a label is predicted; one, or one for each label.
-        average: ``"micro"`` for one number (fastai's ``accuracy_multi``), None for one a label.
+        average: ``"micro"`` for one number (fastai's ``accuracy_multi``), None for one per label.
         kwargs: As for any torchmetrics metric.
     """
 
