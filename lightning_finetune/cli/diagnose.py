@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from lightning_finetune.cli.messages import fitted
 from lightning_finetune.engine.diagnosis import diagnose, read_csv
 
 
@@ -12,4 +15,4 @@ def diagnose_file(metrics: str) -> None:
         metrics: The ``metrics.csv`` that Lightning's CSVLogger wrote for any run.
     """
     findings = diagnose(read_csv(metrics))
-    print("\n".join(map(str, findings)) or "Nothing to look out for.")  # noqa: T201
+    print(fitted("\n".join(map(str, findings)) or "Nothing to look out for.", sys.stdout))  # noqa: T201

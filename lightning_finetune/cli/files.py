@@ -93,7 +93,7 @@ def predict_files(
                 bad.append(str(prediction))
             else:
                 writer.write(Path(source), prediction)
-    print(f"{len(sources) - len(bad)} of {len(sources)} images are predicted in {folder}")  # noqa: T201
+    print(f"{len(sources) - len(bad)} of {len(sources)} images are predicted. The results are in {folder}")  # noqa: T201
     listing = folder / "unreadable.txt"
     listing.unlink(missing_ok=True)  # of a run before
     if bad:

@@ -145,7 +145,7 @@ class CommandTrainer(Trainer):
         if "most_confused" in tables:
             show_table("Most confused", tables["most_confused"].head(TOP))
         seen = " x ".join(map(str, interpretation.size))
-        rank_zero_info(f"Judged at {seen} pixels. Tables and figures are in {shown(folder)}")
+        rank_zero_info(f"Evaluated at {seen} pixels. Tables and figures are in {shown(folder)}")
         return folder
 
     def _plans(self) -> list[FineTune]:

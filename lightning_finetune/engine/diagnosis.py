@@ -348,5 +348,6 @@ def read_csv(path: str | Path) -> Curves:
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: expected the metrics.csv of a CSVLogger, got {error}.") from error
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise DataError(f"{path}: expected the metrics.csv of a CSVLogger, got {reason}.") from error
     return Curves([step for step, _ in train], [value for _, value in train], measured)
