@@ -38,9 +38,9 @@ def export(model: BaseTask | str | Path, path: str | Path) -> Path:
 
     The graph takes float32 images ``[B, C, H, W]`` in 0..1 (RGB), normalises them itself and gives probabilities
     ``[B, num_classes]``, of masks ``[B, num_classes, H, W]``, or a regressor's numbers. Batch, height
-    and width are free; of a model that takes one size only, such as a plain vision transformer, the batch alone, which
-    is said. A JSON file beside it (``model.json`` for ``model.onnx``) holds class names, thresholds, sizes and
-    statistics.
+    and width are free. If a model takes one size only, such as a plain vision transformer, only the batch is free, and
+    a warning says so. A JSON file beside it (``model.json`` for ``model.onnx``) has class names, thresholds, sizes
+    and statistics.
 
     Args:
         model: A trained task, or a checkpoint of one.

@@ -33,18 +33,18 @@ _SHOWN = 1024
 
 @dataclass(frozen=True, repr=False)
 class Interpretation:
-    """What a task says about a validation set.
+    """The predictions of a task on a validation set.
 
     Attributes:
-        task: That was asked.
+        task: The model.
         images: The validation images.
-        size: Height and width at which they were seen.
+        size: Height and width at which the model saw them.
         items: One row per image, by its position: ``file``, ``loss``, and what the task says of it: ``prediction``,
             ``truth`` and ``probability`` (of the predicted class; of several labels the least that a true answer got);
             of masks ``pixel_accuracy``.
         confusion: How often which class was taken for which; None where the task tells no classes apart, or more than
             1,000.
-        tile: Side of the pieces in which larger images were seen, where it was given.
+        tile: Side of the pieces into which larger images were cut, if it was given.
     """
 
     task: BaseTask

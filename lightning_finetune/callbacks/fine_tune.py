@@ -51,34 +51,34 @@ _SAID_BY_PHASES: dict[str, tuple[object, ...]] = {
 class FineTune(PhasedCallback):
     """Follow a list of phases: in each, some layer groups train along one cycle at one image size.
 
-    Without arguments the phases follow the measured recipe (``docs/recipe.md``): a new linear head starts where it fits
-    the pretrained features best, then all layers train for eight epochs, at rates that rise from the input to the head,
-    while norm layers keep the statistics that they were pretrained with. Any number that is given wins. Or give the
-    ``phases`` themselves, or ``recipe="lessons"``.
+    Without arguments the phases follow the measured recipe (``docs/recipe.md``): a new linear head starts as a logistic
+    regression on the pretrained features, then all layers train for eight epochs, at rates that rise from the input to
+    the head, and norm layers keep their pretrained statistics. Each argument replaces a number of the recipe. You can
+    also give the ``phases`` themselves, or ``recipe="lessons"``.
 
-    Sets ``max_epochs`` if the Trainer does not say, and clips gradients if it does not. Prints the plan when the fit
+    The callback sets ``max_epochs`` and clips gradients if the Trainer does not. It prints the plan when the fit
     starts, and the phases with their results when it ends.
 
     Args:
-        phases: The phases, in place of all that describes them; or a number of epochs.
+        phases: The phases, in place of the arguments that describe them; or a number of epochs.
         head_epochs: Epochs with only the head training.
         full_epochs: Epochs with all layers training.
         lr: Peak rate of a head alone.
         lr_ratio: That rate over the peak of the epochs in which all layers train.
         sizes: Image sizes in pixels, one round for each; None keeps the data's size.
-        find: Let the range test move the rates to where its curve allows them; with ``lr`` or ``lr_ratio``, and in the
-            lessons' recipe, the upper rate of all layers stays, and the range test finds the lower.
-        train_norm: Whether norm layers follow the batches of the new images, those of frozen groups too, as in fastai.
-            If not, pretrained running statistics stay as they are in the whole run. None: as the recipe says.
+        find: Let the range test check the rates, and move them if its curve does not allow them. With ``lr`` or
+            ``lr_ratio``, and in the lessons' recipe, the test chooses only the lower rate of all layers.
+        train_norm: Whether norm layers adapt to the new images, those of frozen groups too, as in fastai. If not,
+            pretrained running statistics do not change during the run. None: the recipe decides.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
-        unfreeze_all: Train also what the module's author froze; else it is in no layer group and stays as it is.
+        unfreeze_all: Also train parameters that the module itself froze; by default they stay frozen.
         min_size: The smallest side of training images that is not an error; the lessons' rule is 64.
-        epochs: Epochs in all, of each round.
-        scheduler: What to do with a scheduler that the module returns beside its optimizer: ``"replace"`` takes its
-            place and says so; ``"refuse"`` is an error.
-        recipe: ``"measured"``, or the ``"lessons"``' own: the head for four epochs at 3e-3, then all layers for four up
-            to 3e-4, norm layers training throughout; their head is ``head="concat_pool"`` of the task.
+        epochs: All epochs of a round, of the head and of all layers.
+        scheduler: What to do with a scheduler that the module returns besides its optimizer: ``"replace"`` replaces it
+            and says so; ``"refuse"`` is an error.
+        recipe: ``"measured"``, or ``"lessons"``: the head trains for four epochs at 3e-3, then all layers for four
+            epochs up to 3e-4, always with norm layers; the task should have ``head="concat_pool"``.
 
     Raises:
         PhaseError: Phases that cannot be followed, or do not fit ``max_epochs`` or ``max_steps``.

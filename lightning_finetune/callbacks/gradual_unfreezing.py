@@ -20,19 +20,19 @@ LR_RATIO = 10.0
 class GradualUnfreezing(PhasedCallback):
     """Freeze and unfreeze layer groups at given epochs, with discriminative learning rates.
 
-    Works with any LightningModule that gives one optimizer. Frozen layers have no gradient and make no step, and their
-    norm layers do not change. Where nothing else (a scheduler of the module, another callback) sets the learning rates
-    and the optimizer has one rate for all, the trained groups are spread geometrically from a tenth of it at the input
-    to all of it at the head (Howard & Ruder 2018, https://arxiv.org/abs/1801.06146).
+    Works with any LightningModule that returns one optimizer. Frozen layers have no gradient and make no step, and
+    their norm layers do not change. If the optimizer has a single rate, and neither a scheduler nor another callback
+    sets rates, the callback spreads this rate geometrically over the trained groups: from a tenth of it at the input to
+    all of it at the head (Howard & Ruder 2018, https://arxiv.org/abs/1801.06146).
 
     Args:
-        schedule: From which epoch on what trains: ``"head"``, ``"all"``, or a number of layer groups counted from the
-            head. Must say what holds from epoch 0 on.
+        schedule: What trains from which epoch on: ``"head"``, ``"all"``, or a number of layer groups counted from the
+            head. The key 0 is required.
         lr_ratio: Rate of the head over that of the earliest trained group; None leaves the optimizer's rates alone.
         train_norm: Keep training norm layers in frozen groups, as fastai does.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
-        unfreeze_all: Train also what the module's author froze; else it is in no layer group and stays as it is.
+        unfreeze_all: Also train parameters that the module itself froze; by default they stay frozen.
 
     Raises:
         PhaseError: A schedule that cannot be followed, or an unfreezing after the end of the run.

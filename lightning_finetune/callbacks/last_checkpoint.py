@@ -24,14 +24,15 @@ from lightning_finetune.run.trainer import validation_begins_anew
 class LastCheckpoint(ModelCheckpoint):
     """Lightning's ``ModelCheckpoint`` for one ``last.ckpt`` after each epoch, from which a run resumes.
 
-    Ctrl-C, or the SIGTERM of a machine that is taken away or of a sweep that gives a trial up, ends the optimizer step,
-    however many batches its gradients take, saves, and stops; a second Ctrl-C does not wait. For SLURM's SIGUSR1
-    Lightning would save and requeue the job amid a step, from which no run resumes to the same bits; it waits likewise.
-    Within a validation a run of one process ends the batch, saves, and validates anew when it resumes. Several
-    processes agree on the step, whichever of them got the signal, and wait for the end of a validation.
+    After Ctrl-C or SIGTERM (from a machine that shuts down, or a sweep that ends a trial), the callback waits for the
+    end of the optimizer step with all of its accumulated batches, saves, and stops; a second Ctrl-C does not wait.
+    It also waits after SLURM's SIGUSR1; Lightning alone would save and requeue the job within a step, from which no run
+    resumes to the same bits. Within a validation, a run of one process finishes the batch, saves, and repeats the
+    validation when it resumes. Several processes agree on the step, whichever of them got the signal, and wait for the
+    end of a validation.
 
     Args:
-        every_n_train_steps: Save this often too, in optimizer steps; for epochs that take long.
+        every_n_train_steps: Also save every so many optimizer steps, for long epochs.
     """
 
     def __init__(self, every_n_train_steps: int | None = None) -> None:

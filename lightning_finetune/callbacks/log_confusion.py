@@ -19,13 +19,12 @@ from lightning_finetune.tasks.measures.confusion import MATRIX, Counts
 
 
 class LogConfusion(Callback):
-    """Show which classes are taken for which, at the end of each phase, of the run and of ``validate``.
+    """Show which classes the model confuses, at the end of each phase, of the run and of ``validate``.
 
     Writes ``confusion.png`` and ``confusion.csv`` into the run's directory and gives both to the loggers: counts of
     true by predicted class over the whole validation set and all processes, of masks over pixels, of labels absent by
-    present; of more than 100 labels there is no picture. Costs no further pass: it counts what validation computed. For
-    the tasks of this package that tell classes apart, up to 1,000 of them; with others and with other modules it says
-    so once and shows nothing.
+    present; of more than 100 labels there is no picture. Needs no further pass: it counts what validation computed.
+    It works with the tasks of this package that have up to 1,000 classes; otherwise it says so once and shows nothing.
     """
 
     def __init__(self) -> None:

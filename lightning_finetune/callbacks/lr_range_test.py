@@ -28,27 +28,26 @@ SUGGESTIONS: tuple[Suggestion, ...] = ("steep", "valley", "slide", "minimum", "e
 class LRRangeTest(Callback):
     """Test a range of learning rates before given epochs, record the loss, and suggest a rate.
 
-    Works at the start and in the middle of a fit, also after an unfreezing. Keeps the ratios between parameter groups,
-    counts optimizer steps, begins a small loader again, says how many steps it makes and how long they took, never
-    validates, writes no checkpoint, and is silent in the user's logs. Weights, buffers, optimizer, scaler, random state
-    and the order of the data are put back, so that a run with it equals a run without it bit for bit, until it sets the
-    rate.
+    Works at the start and in the middle of a fit, also after an unfreezing. It keeps the ratios between parameter
+    groups, counts optimizer steps, and starts a short loader again. It does not validate, write checkpoints, or log. It
+    restores weights, buffers, optimizer, scaler, random state and the order of the data, so that a run with it equals a
+    run without it bit for bit, until it sets the rate.
 
     Args:
         start_lr: First rate, of the group with the highest rate.
         end_lr: The rates grow towards it; a loss that shoots up ends the test before.
-        num_steps: Optimizer steps; None: a hundred, or fewer and wider ones where that is more than four passes over
-            the training data, but at least sixteen.
-        at_epochs: Before which epochs, from 0.
+        num_steps: Optimizer steps; None: a hundred, or fewer and larger ones if that is more than four passes over the
+            training data, but at least sixteen.
+        at_epochs: The epochs, from 0, before which the test runs.
         suggest: Which suggestion sets the rate; see :mod:`lightning_finetune.engine.range_test`.
-        apply: Set the rate, if the suggestion can be trusted: the peak of a cycle or of the module's own scheduler,
-            else the optimizer's rate; other groups keep their ratio to the highest.
+        apply: Set the rate if the suggestion is reliable: the peak of a cycle or of the module's own scheduler,
+            otherwise the optimizer's rate; other groups keep their ratio to the highest.
 
     Attributes:
         results: Curve with its suggestions, by epoch; kept in the checkpoint, so that a resumed run does not repeat it.
 
     Raises:
-        PhaseError: Rates, steps or epochs that make no test.
+        PhaseError: Rates, steps or epochs with which no test is possible.
     """
 
     def __init__(

@@ -21,8 +21,8 @@ class OneCycle(PhasedCallback):
     """Raise the learning rate to a peak and let it fall, and momentum the other way.
 
     The policy of Smith 2018 (https://arxiv.org/abs/1803.09820) with fastai's shape and defaults. The rate at step
-    ``i`` of ``n`` is a closed form of ``i / n``, in optimizer steps, so accumulation and resuming need no care.
-    Works with any LightningModule that gives one optimizer and no scheduler.
+    ``i`` of ``n`` is a closed form of ``i / n``, in optimizer steps, so accumulation and resuming work without a state.
+    Works with any LightningModule that returns one optimizer and no scheduler.
 
     Args:
         max_lr: Peak rate of every layer group; or ``(low, high)``, spread geometrically from the input to the head; or
@@ -31,12 +31,12 @@ class OneCycle(PhasedCallback):
         div_final: Peak over last rate.
         pct_start: Share of the cycle before the peak; None is the schedule's own: 0.25, and 0.75 for ``flat_cos``.
         moms: Momentum (Adam's first beta) at the start, the peak and the end; None leaves it alone.
-        epochs: One cycle for each of these numbers of epochs; None is one cycle over the run.
+        epochs: Lengths of the cycles, one after the other; None is one cycle over the run.
         schedule: ``"one_cycle"``, or ``"flat_cos"``: flat, then half a cosine; or a function of progress.
         groups: Name patterns of the layer groups, from the input to the head; see
             :func:`lightning_finetune.engine.layer_groups.layer_groups`.
-        scheduler: What to do with a scheduler that the module returns beside its optimizer: ``"replace"`` takes its
-            place and says so; ``"refuse"`` is an error.
+        scheduler: What to do with a scheduler that the module returns besides its optimizer: ``"replace"`` replaces it
+            and says so; ``"refuse"`` is an error.
 
     Raises:
         PhaseError: Rates or spans that cannot be followed.

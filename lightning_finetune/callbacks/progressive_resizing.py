@@ -15,18 +15,17 @@ from lightning_finetune.run.phased_callback import PhasedCallback, spans
 class ProgressiveResizing(PhasedCallback):
     """Change the size of the training images at given epochs; validation stays at the data's own size.
 
-    With this package's data the workers decode at the new size, so that small images cost little everywhere; with any
-    other data batches are resized on the device, masks by nearest neighbour. Sizes are snapped to multiples of 32
-    pixels. Before the first epoch each size is tried once, the largest first, so that a model which cannot take it, or
-    memory that does not suffice, is found at once.
+    With this package's data the workers decode at the new size, so that small images save time everywhere. With other
+    data the callback resizes batches on the device, masks by nearest neighbour. It rounds sizes to multiples of 32
+    pixels. Before the first epoch it tries each size once, the largest first, to find out at once if the model or the
+    memory does not allow it.
 
     Args:
-        sizes: From which epoch on which size holds: the shorter side, or height and width, in pixels. Must say what
-            holds from epoch 0 on.
+        sizes: The size from which epoch on: the shorter side, or height and width, in pixels. The key 0 is required.
         min_size: The smallest side that is not an error; the lessons' rule is 64.
 
     Raises:
-        PhaseError: Sizes too small or too late, or that the model cannot take.
+        PhaseError: Sizes that are too small or too late, or at which the model cannot train.
 
     Example::
 

@@ -24,15 +24,15 @@ from lightning_finetune.show.report.environment import commit
 
 
 class RunReport(RecordingCallback):
-    """Tell a run on one page, ``report.html``, that needs nothing beside it, not even a network.
+    """Describe a run on one page, ``report.html``, which needs no other files and no network.
 
-    How it ended, the diagnosis, losses and metrics, the plan against what the optimizer, the module and the batches
-    really had, range tests, a fixed sample of predictions, the validation images with the largest losses, and all that
-    a repetition needs. Written into the run's directory at the end of each phase, of the run, and of one that fails;
-    of a resumed run it tells the whole. Works with any module; what cannot be known of one is said in its place.
+    The page tells how the run ended, the diagnosis, losses and metrics, the plan beside what the optimizer, the module
+    and the batches really had, range tests, a fixed sample of predictions, the validation images with the largest
+    losses, and everything that you need to repeat the run. The callback writes it into the run's directory at the end
+    of each phase and of the run, also of one that fails. Works with any module; the page says what is missing and why.
 
     Args:
-        enabled: False writes nothing: for the command, whose callbacks cannot be left out.
+        enabled: False writes nothing; for the command, where you cannot leave a callback out.
     """
 
     def __init__(self, enabled: bool = True) -> None:

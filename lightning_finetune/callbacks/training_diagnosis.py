@@ -15,16 +15,16 @@ from lightning_finetune.run.trainer import is_dev_run
 
 
 class TrainingDiagnosis(RecordingCallback):
-    """Say after each phase, and of the whole run, whether rates were too high or low, epochs too many or few.
+    """Tell after each phase and after the run whether rates were too high or low, epochs too many or few.
 
-    The lessons' "things to look out for", with the numbers that show it and what to try; also a loss that spikes or is
-    not finite, a head that learns nothing, and a frozen phase that should have been longer. Prints what it finds on the
-    first process, and writes it to ``diagnosis.csv`` and the loggers when the run ends. Works with any module that logs
-    ``val_loss``; without it with the training loss alone. The rules are in
-    :mod:`lightning_finetune.engine.diagnosis`, and measured in ``docs/callbacks/training-diagnosis.md``.
+    It looks for the lessons' "things to look out for", and gives the numbers and what to try. It also finds a loss that
+    spikes or is not finite, a head that learns nothing, and a frozen phase that should have been longer. The first
+    process prints the findings, and writes them to ``diagnosis.csv`` and the loggers when the run ends. Works with any
+    module that logs ``val_loss``; otherwise it uses the training loss alone. The rules are in
+    :mod:`lightning_finetune.engine.diagnosis`; ``docs/callbacks/training-diagnosis.md`` tells how often they are right.
 
     Attributes:
-        findings: Of the phases that have ended, by number from 1; the key 0 holds what the whole run says beside.
+        findings: Findings of each finished phase, by its number from 1; the key 0 has those of the whole run.
     """
 
     def __init__(self) -> None:

@@ -16,8 +16,8 @@ from lightning_finetune.run.artifacts import wandb_loggers
 class WatchModel(Callback):
     """``wandb.watch`` that follows unfreezing.
 
-    W&B looks at the parameters that train when it is called, and never again; so it is called anew whenever what trains
-    has changed. On the first process, for every ``WandbLogger``; without one it says so once.
+    W&B looks at the parameters that train only when it is called, so this callback calls it again after each change of
+    what trains. It works on the first process, for every ``WandbLogger``; without one it says so once.
 
     Args:
         log: ``"gradients"``, ``"parameters"`` or ``"all"``.

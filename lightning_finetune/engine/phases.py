@@ -34,13 +34,13 @@ class Phase:
         div: Peak over first rate.
         div_final: Peak over last rate.
         moms: Momentum (Adam's first beta) at the start, the peak and the end; None leaves it alone.
-        weight_decay: Of the parameters that the optimizer decays; None is the optimizer's own.
-        until: A metric of the validation. When it has not improved ``patience`` times, the phase ends with its epoch,
-            at the latest after ``epochs``. One cycle is laid over ``epochs``, and cut; ``"flat_cos"`` falls then.
-        patience: Validations in a row without improvement that end it.
-        min_delta: Less than this is no improvement.
-        mode: Whether the metric improves as it falls (``"min"``) or rises (``"max"``).
-        restore_best: Whether what follows begins with weights, buffers and optimizer of the best validation.
+        weight_decay: For the parameters that the optimizer decays; None is the optimizer's own.
+        until: A metric of the validation. If it has not improved ``patience`` times, the phase ends after this epoch,
+            and at the latest after ``epochs``. ``"one_cycle"`` spans ``epochs`` and is cut; ``"flat_cos"`` then falls.
+        patience: Number of validations in a row without improvement after which the phase ends.
+        min_delta: A smaller change is no improvement.
+        mode: Whether the metric improves when it falls (``"min"``) or rises (``"max"``).
+        restore_best: Whether the next phase starts with weights, buffers and optimizer of the best validation.
         cooldown: Epochs in which ``"flat_cos"`` falls, in place of ``pct_start``; None with ``until``: as many as
             ``pct_start`` leaves of ``epochs``.
     """

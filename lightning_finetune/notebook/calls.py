@@ -79,7 +79,7 @@ def lr_find(model: pl.LightningModule, data: Any, unfrozen: bool = False, **trai
         **trainer: More arguments of the Trainer.
 
     Raises:
-        FinetuneError: The data gave no batch, or the module cannot be served.
+        FinetuneError: The data gave no batch, or the callbacks do not support the module.
     """
     check_types(lr_find, {"model": model, "unfrozen": unfrozen})
     find = FindOnly(unfrozen)
@@ -106,7 +106,7 @@ class _Looking(LookingCallback):
 
 
 def show_results(model: pl.LightningModule, data: Any, count: int = 9, seed: int = 42, **trainer: Any) -> Figure:
-    """Validation images with their truth and what ``model`` says of them, wrong ones framed in red.
+    """Validation images with their true and their predicted labels, wrong ones framed in red.
 
     Args:
         model: A task of this package, or a module that takes the images of a batch and gives logits.
@@ -116,7 +116,7 @@ def show_results(model: pl.LightningModule, data: Any, count: int = 9, seed: int
         **trainer: More arguments of the Trainer.
 
     Raises:
-        DataError: There are no validation images, or the module cannot be asked.
+        DataError: There are no validation images, or the module does not predict from images alone.
     """
     check_types(show_results, {"model": model, "count": count, "seed": seed})
     looking = _Looking(count, seed)
