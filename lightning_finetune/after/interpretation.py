@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
+from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.pixels.decode import visible
 from lightning_finetune.engine.snapshot import evaluating
@@ -20,7 +22,8 @@ from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Counts, Ints
 from lightning_finetune.tasks.shared.csv_cells import safe
-from lightning_finetune.tasks.shared.sources import known_preprocessing, normalize
+from lightning_finetune.tasks.shared.sources import known_preprocessing
+from lightning_finetune.tasks.shared.tiling import TILE
 from lightning_finetune.tasks.shared.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -178,7 +181,8 @@ def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None
     """Run a trained task once over the validation images; kept are numbers of each image, not the images.
 
     Each loss is that of a batch of the one image: weights of classes cancel in it where the criterion is a weighted
-    mean. Runs in this process, on the model's device.
+    mean. Of an image that is seen in pieces, a loss that is no sum over pixels (Lovász, a module of your own) is the
+    mean over parts of it. Runs in this process, on the model's device.
 
     Args:
         model: One that was trained or loaded: ``interpret(load("best.ckpt"), data)``.
@@ -201,7 +205,7 @@ def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None
         counts.to(model.device)
     rows: list[dict[str, Any]] = []
     with evaluating(model):
-        for batch in data.val_dataloader():
+        for batch in _batches(data, images):
             losses, verdicts = _judge(model, batch, tile, counts)
             rows += [{"loss": loss, **verdict.row} for loss, verdict in zip(losses, verdicts, strict=True)]
     items = _frame(rows)
@@ -210,12 +214,21 @@ def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None
     return Interpretation(model, images, data.size, items, confusion, tile)
 
 
+def _batches(data: ImageDataModule, images: ImageDataset) -> Iterable[Batch]:
+    """The validation images; large ones one at a time, as workers would hold batches of them in advance."""
+    if max(data.size) <= TILE:
+        return data.val_dataloader()
+    one = BatchSampler(len(images), 1, lambda: data.size, train=False, shuffle=False, seed=0)
+    return ImageLoader(images, one, num_workers=0, pin_memory=False)
+
+
 def _judge(
     model: BaseTask, batch: Batch, tile: int | None, counts: Counts | None = None
 ) -> tuple[list[float], list[Verdict]]:
     """Losses and verdicts of a batch of the loader, made as the model was trained."""
-    images = normalize(batch["image"].to(model.device), known_preprocessing(model.preprocessing))
-    losses, verdicts = model.judge(images, model.target_of(batch).to(model.device), counts, tile)
+    losses, verdicts = model.judge(
+        batch["image"].to(model.device), model.target_of(batch).to(model.device), counts, tile
+    )
     return losses.tolist(), verdicts
 
 

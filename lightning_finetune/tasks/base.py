@@ -404,11 +404,13 @@ class BaseTask(LightningModule, ABC):
             for source, image in zip(batch, read, strict=True):
                 yield source, image if isinstance(image, DataError) else self.describe(next(rows), source)
 
-    def logits_of(self, images: Tensor, tile: int | None = None) -> Tensor:
-        """Logits of normalised images as :meth:`predict` comes to them.
+    def judge(self, images: Tensor, target: Tensor, counts: Counts | None, tile: int | None) -> Judged:
+        """Losses ``[B]`` and verdicts of images as :meth:`predict` sees them.
 
         Args:
-            images: ``[B, C, H, W]``.
+            images: uint8 ``[B, C, H, W]``, on the device of the model.
+            target: As of :meth:`target_of`.
+            counts: Of :meth:`confusion`, to which they are added.
             tile: For tasks of masks, see ``predict`` of the task.
 
         Raises:
@@ -416,12 +418,7 @@ class BaseTask(LightningModule, ABC):
         """
         if tile is not None:
             raise FinetuneError(f"tile: expected a task of masks, got {type(self).__name__}. Leave it out.")
-        logits: Tensor = self(images)
-        return logits
-
-    def judge(self, images: Tensor, target: Tensor, counts: Counts | None, tile: int | None) -> Judged:
-        """Losses ``[B]`` and verdicts of images as of :meth:`logits_of`; ``counts`` are of :meth:`confusion`."""
-        logits = self.logits_of(images, tile)
+        logits = self(normalize(images, known_preprocessing(self.preprocessing)))
         predictions = self.predictions(logits).float()
         if counts is not None:
             counts.update(predictions, self.metric_target(target))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
@@ -26,7 +28,9 @@ from lightning_finetune.tasks.measures.metrics import ClassIoU, MetricsArgument
 from lightning_finetune.tasks.measures.set_loss import adds_up_by_pixel
 from lightning_finetune.tasks.networks.decoders import DEFAULT_BACKBONE, Decoder
 from lightning_finetune.tasks.networks.weights import Weights
+from lightning_finetune.tasks.shared.full_size import largest
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
+from lightning_finetune.tasks.shared.room import Room, is_small, room_of
 from lightning_finetune.tasks.shared.sources import (
     Sources,
     all_of,
@@ -38,14 +42,7 @@ from lightning_finetune.tasks.shared.sources import (
     path_of,
 )
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
-from lightning_finetune.tasks.shared.tiling import (
-    check_tile,
-    in_tiles,
-    largest,
-    rows_in_tiles,
-    scaled,
-    thin_bands,
-)
+from lightning_finetune.tasks.shared.tiling import Block, blocks_in_tiles, check_tile, scaled, thin
 from lightning_finetune.tasks.shared.verdicts import Judged, Verdict, in_words, of_masks
 
 
@@ -178,15 +175,16 @@ class SemanticSegmenter(BaseTask):
         """Predict the masks of images, at the size of the images.
 
         A whole image is seen at the scale at which validation saw its own, as one that covers ``size``. What is then
-        larger than ``tile`` is seen in overlapping pieces, blended at their seams, in the memory of a row of pieces: a
-        network of convolutions gives what it gives for the whole; one that looks at the whole image sees pieces alone.
+        larger than ``tile`` is seen in overlapping pieces, blended at their seams, in bounded memory: a network of
+        convolutions gives what it gives for the whole; one that looks at the whole image sees pieces alone.
 
         Args:
             source: As of :meth:`~lightning_finetune.tasks.BaseTask.predict`.
             tta: As of the same.
-            batch_size: Images at once; of those in pieces one.
-            tile: Side of a piece in pixels of the model, a multiple of 64; by default 1,024, or the size of validation
-                if that is larger.
+            batch_size: Images at once; fewer where the network would take more than 3 GB for them, of those in pieces
+                one.
+            tile: Side of a piece in pixels of the model, a multiple of 64; by default 1,024, or less where the network
+                would take more than 3 GB for that, but at least the size of validation.
             scale: Pixels of the model for one of the image, in place of the scale that covers ``size``: 1 sees a large
                 aerial photo at its own resolution.
 
@@ -218,44 +216,60 @@ class SemanticSegmenter(BaseTask):
             tile: As of :meth:`predict`.
             scale: As of :meth:`predict`.
         """
-        size = known_preprocessing(self.preprocessing)["size"]
-        side = check_tile(tile, size)
+        most = check_tile(tile, self._known()["size"])
         if scale is not None and not 0 < scale < float("inf"):
             raise FinetuneError(f"scale: expected a number above 0, got {scale}.")
+        room: Room | None = None
         for start in range(0, len(sources), batch_size):
-            batch = sources[start : start + batch_size]
-            for alone, group in groupby(batch, lambda source: scale is not None or self._is_larger(source, side)):
-                if alone:
-                    yield from ((source, self._in_tiles(source, side, scale, tta)) for source in group)
-                else:
-                    yield from super().predict_each(list(group), tta=tta, batch_size=batch_size)
+            batch = [(source, self._seen(source, scale)) for source in sources[start : start + batch_size]]
+            wide = max((size for _, size in batch), key=math.prod)
+            if room is None and not is_small(len(batch), wide, self.num_classes):
+                room = self._room(tta)
 
-    def logits_of(self, images: Tensor, tile: int | None = None) -> Tensor:
-        """Logits of normalised images ``[B, C, H, W]``, in pieces as of :meth:`predict` where they are larger."""
-        size = known_preprocessing(self.preprocessing)["size"]
-        return in_tiles(self, images, check_tile(tile, size))
+            def side(size: Size, room: Room | None = room) -> int:
+                return most if tile is not None or room is None else room.side(most, size[1])
+
+            for alone, group in groupby(batch, lambda one: scale is not None or max(one[1]) > side(one[1])):
+                if alone:
+                    yield from ((source, self._in_tiles(source, side(size), scale, tta)) for source, size in group)
+                else:
+                    few = batch_size if room is None else min(batch_size, room.images(wide))
+                    yield from super().predict_each([source for source, _ in group], tta=tta, batch_size=few)
 
     def judge(self, images: Tensor, target: Tensor, counts: Counts | None, tile: int | None) -> Judged:
-        """Images that are larger than a piece are judged band by band, if the loss adds up by pixels."""
-        side = check_tile(tile, known_preprocessing(self.preprocessing)["size"])
-        if max(images.shape[-2:]) <= side or not adds_up_by_pixel(self.set_loss):
-            return super().judge(images, target, counts, tile)
+        """Images that are larger than a piece are judged part by part.
+
+        A loss that does not add up by pixels (Lovász, a module of somebody's own) is then the mean of the parts.
+        """
+        size = images.shape[-2], images.shape[-1]
+        side = check_tile(tile, self._known()["size"])
+        if tile is None and not is_small(len(images), size, self.num_classes):
+            side = self._room("none").side(side, size[1])
+        if max(size) <= side:
+            return super().judge(images, target, counts, None)
+        if not adds_up_by_pixel(self.set_loss):
+            rank_zero_warn(
+                f"The loss of an image that is larger than {side} pixels a side is the mean over its parts: "
+                f"{_short(self.arguments['loss'])} is no sum over pixels, and all logits of such an image may not fit "
+                "into memory. Masks and counts are those of the whole image."
+            )
         each = zip(images, target, strict=True)
-        pairs = [self._by_bands(image[None], true[None], counts, side) for image, true in each]
+        pairs = [self._by_parts(image[None], true[None], counts, side) for image, true in each]
         return torch.stack([loss for loss, _ in pairs]), [verdict for _, verdict in pairs]
 
-    def _by_bands(self, image: Tensor, true: Tensor, counts: Counts | None, side: int) -> tuple[Tensor, Verdict]:
-        """Loss and verdict of one image, of which no more than a row of pieces is in memory."""
-        sums, ids, top = torch.zeros((), device=true.device), torch.empty_like(true), 0
-        for logits in thin_bands(rows_in_tiles(self, image, side)):
-            rows = slice(top, top + logits.shape[-2])
-            sums = sums + self.set_loss.sums(logits, true[:, rows])
+    def _by_parts(self, image: Tensor, true: Tensor, counts: Counts | None, side: int) -> tuple[Tensor, Verdict]:
+        """Loss and verdict of one uint8 image, of whose logits one piece is in memory."""
+        ids = torch.empty_like(true, dtype=torch.int16 if self.num_classes < 2**15 else torch.int32)
+        counted, sums = torch.empty_like(ids), torch.zeros((), device=true.device)
+        blocks = blocks_in_tiles(lambda part: self(normalize(part, self._known())), image, side)
+        for top, left, logits in chain.from_iterable(map(thin, blocks)):
+            there = (slice(None), slice(top, top + logits.shape[-2]), slice(left, left + logits.shape[-1]))
+            sums = sums + self.set_loss.sums(logits, true[there])
             predictions = self.predictions(logits).float()
             if counts is not None:
-                counts.update(predictions, self.metric_target(true[:, rows]))
-            ids[:, rows] = predictions.argmax(1)
-            top = rows.stop
-        (verdict,) = of_masks(ids, self._counted(true))
+                counts.update(predictions, self.metric_target(true[there]))
+            ids[there], counted[there] = predictions.argmax(1), self._counted(true[there])
+        (verdict,) = of_masks(ids, counted)
         return self.set_loss.mean(sums).float(), verdict
 
     def _counted(self, target: Tensor) -> Tensor:
@@ -263,32 +277,41 @@ class SemanticSegmenter(BaseTask):
         ignore = self.arguments["ignore_index"]
         return target if ignore is None else target.masked_fill(target == ignore, -1)
 
-    def _is_larger(self, source: ImageSource, side: int) -> bool:
-        """Whether the model would see more than a piece; what is unreadable is left to be told later."""
-        height, width = known_preprocessing(self.preprocessing)["size"]
+    def _seen(self, source: ImageSource, scale: float | None) -> Size:
+        """Height and width that the model sees of an image; of one that is unreadable, which is told later, a pixel."""
         try:
-            return max(self.input_size(source, (height, width))) > side
+            size = self._known()["size"]
+            return self.input_size(source, size) if scale is None else scaled(original_size(source), scale)
         except DataError:
-            return False
+            return 1, 1
+
+    def _known(self) -> Mapping[str, Any]:
+        return known_preprocessing(self.preprocessing)
+
+    def _room(self, tta: TTA) -> Room:
+        """What the network takes for an image of the size that validation saw."""
+        known = self._known()
+        with evaluating(self):
+            image = torch.zeros(1, known.get("channels", 3), *known["size"], dtype=torch.uint8)
+            return room_of(lambda part: self._probabilities(part, tta), image)
+
+    def _probabilities(self, part: Tensor, tta: TTA) -> Tensor:
+        """Of uint8 images ``[B, C, h, w]``, ``[B, classes, h, w]``."""
+        pixels = normalize(part.to(self.device), self._known())
+        return mean_over_symmetries(lambda turned: self.predictions(self(turned)).float(), pixels, tta)
 
     def _in_tiles(self, source: ImageSource, side: int, scale: float | None, tta: TTA) -> MaskPrediction | DataError:
         """The mask of one image that is seen in pieces, or what is wrong with it."""
-        preprocessing = known_preprocessing(self.preprocessing)
-        size, channels = preprocessing["size"], preprocessing.get("channels", 3)
+        known = self._known()
         try:
             full = original_size(source)
-            seen = self.input_size(source, size) if scale is None else scaled(full, scale)
-            image = load_image(source, seen, preprocessing["resize"], channels, preprocessing.get("white"))
+            seen = self.input_size(source, known["size"]) if scale is None else scaled(full, scale)
+            image = load_image(source, seen, known["resize"], known.get("channels", 3), known.get("white"))
         except DataError as error:
             return error
-
-        def probabilities(part: Tensor) -> Tensor:
-            pixels = normalize(part.to(self.device), preprocessing)
-            return mean_over_symmetries(lambda turned: self.predictions(self(turned)).float(), pixels, tta)
-
         with evaluating(self):
-            rows = (band[0] for band in rows_in_tiles(probabilities, image[None], side))
-            return MaskPrediction(largest(rows, seen, full), tuple(self.classes), path_of(source))
+            blocks = blocks_in_tiles(lambda part: self._probabilities(part, tta), image[None], side)
+            return MaskPrediction(largest(blocks, seen, full), tuple(self.classes), path_of(source))
 
     def input_size(self, source: ImageSource, size: Size) -> Size:
         """The whole image at the scale at which validation saw it, in place of the crop."""
@@ -312,7 +335,7 @@ class SemanticSegmenter(BaseTask):
     def describe(self, predictions: Tensor, source: ImageSource) -> MaskPrediction:
         """The mask of one image at the size of the image, from its probabilities ``[C, h, w]``."""
         height, width = predictions.shape[-2:]
-        ids = largest(iter([predictions]), (height, width), original_size(source))
+        ids = largest([Block(0, 0, predictions[None])], (height, width), original_size(source))
         return MaskPrediction(ids, tuple(self.classes), path_of(source))
 
     def row(self, prediction: MaskPrediction) -> dict[str, object]:
@@ -322,6 +345,11 @@ class SemanticSegmenter(BaseTask):
     def mask(self, prediction: MaskPrediction) -> npt.NDArray[np.int64]:
         """The mask."""
         return prediction.mask
+
+
+def _short(loss: Any) -> str:
+    """A loss in an error."""
+    return type(loss).__name__ if isinstance(loss, nn.Module) else f"loss={loss!r}"
 
 
 class UNetSegmenter(SemanticSegmenter):

@@ -152,26 +152,84 @@ def test_a_class_that_no_mask_shows_is_not_among_the_worst():
     assert sorted(found.worst()["class"]) == ["road", "sky"]
 
 
-LOSSES = ["ce", "focal", {"ce": 1.0, "dice": 0.5}, "lovasz", torch.nn.CrossEntropyLoss(ignore_index=255)]
+class Squares(torch.nn.Module):
+    """A loss of somebody's own, which remembers the largest images that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.most = max(self.most, logits[0].numel())
+        wrong = logits.softmax(1) - torch.nn.functional.one_hot(target.clamp(max=1), 2).movedim(-1, 1)
+        return wrong.square().mean()
+
+
+LOSSES = ["ce", "focal", {"ce": 1.0, "dice": 0.5}, torch.nn.CrossEntropyLoss(ignore_index=255)]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("side", [64, 128])
 def test_large_images_are_judged_in_pieces_as_the_whole_is(halves, loss, side, monkeypatch):
     """A network whose field of view ends within the overlap; the loss of each image, the counts and the pictures."""
-    monkeypatch.setattr("lightning_finetune.tasks.shared.tiling._BAND", 4 * 2 * 200 * 5)  # five rows at a time
+    whole, pieces = both(halves, loss, side, monkeypatch)
+    np.testing.assert_allclose(pieces.items["loss"], whole.items["loss"], rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The loss of an image that is larger")
+def test_a_loss_that_is_no_sum_over_pixels_is_that_of_parts(halves, monkeypatch):
+    """It never sees all logits of a large image; this one adds up nearly so, as the parts are of about one size."""
+    loss = Squares()
+    whole, pieces = both(halves, loss, 64, monkeypatch)
+    np.testing.assert_allclose(pieces.items["loss"], whole.items["loss"], rtol=0.1)
+    loss.most = 0
+    interpret(pieces.task, whole_data(halves), tile=64)
+    assert 0 < loss.most < 200 * 160
+    both(halves, "lovasz", 64, monkeypatch)
+
+
+def test_a_loss_of_parts_is_said(halves, monkeypatch):
+    with pytest.warns(UserWarning, match=r"loss='lovasz' is no sum over pixels"):
+        both(halves, "lovasz", 64, monkeypatch)
+
+
+def whole_data(halves: Path) -> ImageData:
+    return ImageData.from_folder(
+        halves, masks="masks", codes=["dark", "bright"], size=(200, 160), batch_size=2, num_workers=0, augment="none"
+    )
+
+
+def both(halves: Path, loss, side: int, monkeypatch) -> tuple[Interpretation, Interpretation]:
+    """Judged as a whole and in pieces; what must not depend on the loss is compared."""
+    monkeypatch.setattr("lightning_finetune.tasks.shared.tiling.BAND", 4 * 2 * 200 * 5)  # five rows at a time
     monkeypatch.setattr("lightning_finetune.after.interpretation._SHOWN", 100)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3, padding=1))
     task = UNetSegmenter(net, num_classes=2, loss=loss, ignore_index=255)
-    data = ImageData.from_folder(
-        halves, masks="masks", codes=["dark", "bright"], size=(200, 160), batch_size=2, num_workers=0, augment="none"
-    )
+    data = whole_data(halves)
     task.classes, task.preprocessing = [*data.classes], {**data.preprocessing(), "size": [64, 64]}
     whole, pieces = (interpret(task, data, tile=tile) for tile in (1024, side))
-    np.testing.assert_allclose(pieces.items["loss"], whole.items["loss"], rtol=1e-4)
     np.testing.assert_allclose(pieces.items["pixel_accuracy"], whole.items["pixel_accuracy"], atol=1e-3)
     assert pieces.counts.sum() == whole.counts.sum()
     assert np.abs(pieces.counts - whole.counts).max() <= 4, "but for pixels on the edge of a decision"
     shown = pieces._shown(0, 1.0)
     assert shown.image.shape == (100, 80, 3)
     assert {mask.shape for mask in shown.masks} == {(100, 80)}
+    return whole, pieces
+
+
+def test_large_images_are_read_one_at_a_time(halves, monkeypatch):
+    """Workers would hold several batches of them before they are asked for."""
+    monkeypatch.setattr("lightning_finetune.after.interpretation.TILE", 128)
+    whole, _ = both(halves, "ce", 64, monkeypatch)
+    sizes: list[int] = []
+    judge = type(whole.task).judge
+    monkeypatch.setattr(
+        type(whole.task),
+        "judge",
+        lambda self, images, *others: sizes.append(len(images)) or judge(self, images, *others),
+    )
+    monkeypatch.setattr(ImageData, "val_dataloader", lambda self: pytest.fail("it holds batches"))
+    alone = interpret(whole.task, whole_data(halves), tile=1024)
+    assert set(sizes) == {1}
+    assert len(sizes) == len(whole.items) > 1
+    pd.testing.assert_frame_equal(alone.items, whole.items, rtol=1e-4)

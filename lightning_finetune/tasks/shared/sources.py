@@ -69,7 +69,7 @@ def known_preprocessing(preprocessing: Mapping[str, Any] | None) -> Mapping[str,
 def normalize(pixels: Tensor, preprocessing: Mapping[str, Any]) -> Tensor:
     """uint8 images ``[B, C, H, W]`` as the model takes them."""
     mean, std = (pixels.new_tensor(preprocessing[name], dtype=torch.float32) for name in ("mean", "std"))
-    return (pixels.float() / 255 - mean[:, None, None]) / std[:, None, None]
+    return (pixels / 255).sub_(mean[:, None, None]).div_(std[:, None, None])  # of large images copies would be much
 
 
 def original_size(source: ImageSource) -> Size:

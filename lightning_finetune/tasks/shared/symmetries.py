@@ -31,8 +31,11 @@ def mean_over_symmetries(probabilities: Callable[[Tensor], Tensor], images: Tens
         tta: ``"none"``; ``"flip"``: the image and its mirror image; ``"dihedral"``: all eight ways to turn and flip it,
             for images without an up, such as those of satellites.
     """
-    ways = _WAYS[choose("tta", tta, get_args(TTA))]
-    return torch.stack([_undo(probabilities(_do(images, *way)), *way) for way in ways]).mean(0)
+    first, *others = _WAYS[choose("tta", tta, get_args(TTA))]
+    total = _undo(probabilities(_do(images, *first)), *first)
+    for way in others:  # one in memory at a time: of large images each would be much
+        total = total + _undo(probabilities(_do(images, *way)), *way)
+    return total / (1 + len(others))
 
 
 def _do(images: Tensor, turns: int, flipped: bool) -> Tensor:

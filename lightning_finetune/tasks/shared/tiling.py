@@ -1,14 +1,13 @@
-"""Masks of large images: seen in overlapping pieces, blended at their seams, and brought to full size band by band."""
+"""Masks of large images: seen in overlapping pieces that are blended at their seams, a finished block at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from itertools import pairwise
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_finetune.data.pixels.decode import Size
 from lightning_finetune.errors import FinetuneError
@@ -19,10 +18,18 @@ TILE = 1024
 STEP = 32
 """Pieces begin at multiples of it, where the grids of strided layers agree with those of the whole image."""
 
-_BAND = 2**26
-"""Bytes of probabilities that are brought to full size at once."""
+BAND = 2**26
+"""Bytes of values that are brought to full size, or judged, at once: what is made of them takes several times that."""
 
 Span = tuple[int, int]
+
+
+class Block(NamedTuple):
+    """Values ``[B, K, h, w]`` of a part of an image that no later piece changes, and where that part begins."""
+
+    top: int
+    left: int
+    values: Tensor
 
 
 def check_tile(tile: int | None, size: Sequence[int]) -> int:
@@ -32,10 +39,15 @@ def check_tile(tile: int | None, size: Sequence[int]) -> int:
         FinetuneError: It is no multiple of 64.
     """
     if tile is None:
-        return max(TILE, *(-(-side // (2 * STEP)) * 2 * STEP for side in size))
+        return max(TILE, *(in_steps(side) for side in size))
     if tile < 2 * STEP or tile % (2 * STEP):
         raise FinetuneError(f"tile: expected a multiple of {2 * STEP}, such as {TILE}, got {tile}.")
     return tile
+
+
+def in_steps(side: int) -> int:
+    """The next side of a piece that covers ``side`` pixels."""
+    return -(-side // (2 * STEP)) * 2 * STEP
 
 
 def scaled(size: Size, scale: float) -> Size:
@@ -55,8 +67,8 @@ def overlap_of(tile: int) -> int:
     return max(STEP, tile // 4 // STEP * STEP)
 
 
-def rows_in_tiles(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int) -> Iterator[Tensor]:
-    """What a network gives for images that are too large for it, from top to bottom.
+def blocks_in_tiles(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int) -> Iterator[Block]:
+    """What a network gives for images that are too large for it, from left to right and from top to bottom.
 
     The outer quarter of each overlap counts for nothing, because a network sees an edge there that is none; between,
     the weight goes over from one piece to the next. So a convolutional network whose field of view ends within that
@@ -68,80 +80,40 @@ def rows_in_tiles(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int
         tile: Pixels of a piece, a multiple of 64.
 
     Yields:
-        Bands ``[B, K, rows, w]`` that follow each other; in memory are those of one row of pieces.
+        Blocks that together are the image; in memory are one piece and the overlap of two rows of pieces.
     """
-    down = spans(images.shape[-2], tile)
-    carried: Tensor | None = None
-    for place, (top, bottom) in enumerate(down):
-        band = _across(forward, images[..., top:bottom, :], tile)
-        band *= _weights(place, down, overlap_of(tile), band)[:, None]
-        if carried is not None:
-            band[..., : carried.shape[-2], :] += carried
-        end = down[place + 1][0] - top if place + 1 < len(down) else bottom - top
-        yield band[..., :end, :]
-        carried = band[..., end:, :].clone()
+    down, along = spans(images.shape[-2], tile), spans(images.shape[-1], tile)
+    over = overlap_of(tile)
+    strip: Tensor | None = None  # what a row of pieces says of the first rows of the next
+    for row, ((top, bottom), height) in enumerate(zip(down, _finished(down), strict=True)):
+        side: Tensor | None = None  # what a piece says of the first columns of the next
+        for column, ((left, right), width) in enumerate(zip(along, _finished(along), strict=True)):
+            piece = forward(images[..., top:bottom, left:right])
+            piece = piece * (_weights(row, down, over, piece)[:, None] * _weights(column, along, over, piece))
+            if side is not None:
+                piece[..., :over] += side
+            side, block = piece[..., width:].clone(), piece[..., :width]
+            if strip is None and len(down) > 1:
+                strip = piece.new_zeros(*piece.shape[:2], over, images.shape[-1])
+            if strip is not None:
+                there = strip[..., left : left + width]
+                if row > 0:
+                    block[..., :over, :] += there
+                if row + 1 < len(down):
+                    there.copy_(block[..., height:, :])
+            yield Block(top, left, block[..., :height, :])
 
 
-def thin_bands(rows: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The rows of :func:`rows_in_tiles`, few at a time: what is made of them would take several times their memory."""
-    for band in rows:
-        count = max(1, _BAND // (4 * band[..., :1, :].numel()))
-        yield from torch.split(band, count, dim=-2)
+def thin(block: Block) -> Iterator[Block]:
+    """The rows of a block, few at a time."""
+    count = max(1, BAND // (block.values.element_size() * block.values[..., :1, :].numel()))
+    for start in range(0, block.values.shape[-2], count):
+        yield Block(block.top + start, block.left, block.values[..., start : start + count, :])
 
 
-def in_tiles(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int) -> Tensor:
-    """All rows of :func:`rows_in_tiles`; images that are no larger than a piece at once."""
-    if max(images.shape[-2:]) <= tile:
-        return forward(images)
-    return torch.cat([*rows_in_tiles(forward, images, tile)], dim=-2)
-
-
-def largest(rows: Iterator[Tensor], seen: Size, full: Size) -> npt.NDArray[np.int64]:
-    """The class of the largest value at each pixel of an image that was seen smaller, or larger.
-
-    Args:
-        rows: Bands ``[K, rows, w]`` that together are ``seen``; bilinear between their pixels.
-        seen: Height and width that the model saw.
-        full: Those of the image.
-
-    Returns:
-        ``[H, W]``.
-    """
-    ids = np.empty(full, np.int64)
-    places = ((torch.arange(full[0], dtype=torch.float64) + 0.5) * seen[0] / full[0] - 0.5).clamp(0, seen[0] - 1)
-    held, first, done = torch.empty(0), 0, 0
-    for band in rows:
-        held = torch.cat([held, band], dim=-2) if held.numel() else band
-        last = first + held.shape[-2] - 1
-        ready = full[0] if last == seen[0] - 1 else int((places < last).sum())
-        count = max(1, _BAND // (4 * held.shape[0] * full[1]))
-        for start in range(done, ready, count):
-            part = places[start : min(start + count, ready)] - first
-            ids[start : start + len(part)] = _between(held, part.to(held.device), full[1]).argmax(0).cpu().numpy()
-        done = ready
-        kept = min(int(places[min(done, full[0] - 1)]) - first, held.shape[-2] - 1)
-        held, first = held[:, kept:].clone(), first + kept
-    return ids
-
-
-def _between(rows: Tensor, places: Tensor, width: int) -> Tensor:
-    """Values ``[K, len(places), width]`` at places between rows ``[K, R, w]``."""
-    above = places.floor().long()
-    share = (places - above).to(rows.dtype)[:, None]
-    below = (above + 1).clamp(max=rows.shape[-2] - 1)
-    mixed = rows[:, above] * (1 - share) + rows[:, below] * share
-    return nn.functional.interpolate(mixed[None], (len(places), width), mode="bilinear")[0]
-
-
-def _across(forward: Callable[[Tensor], Tensor], images: Tensor, tile: int) -> Tensor:
-    """One row of pieces, blended."""
-    along = spans(images.shape[-1], tile)
-    pieces = (forward(images[..., left:right]) for left, right in along)
-    first = next(pieces)
-    whole = first.new_zeros(*first.shape[:-1], images.shape[-1])
-    for place, ((left, right), piece) in enumerate(zip(along, chain([first], pieces), strict=True)):
-        whole[..., left:right] += piece * _weights(place, along, overlap_of(tile), piece)
-    return whole
+def _finished(parts: list[Span]) -> list[int]:
+    """How much of each part no later one changes."""
+    return [*(later - start for (start, _), (later, _) in pairwise(parts)), parts[-1][1] - parts[-1][0]]
 
 
 def _weights(place: int, parts: list[Span], overlap: int, like: Tensor) -> Tensor:

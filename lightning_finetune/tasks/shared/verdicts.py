@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
@@ -29,7 +28,7 @@ class Verdict:
     truth: str
     prediction: str
     wrong: bool | None = None
-    masks: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
+    masks: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
     row: Mapping[str, object] = field(default_factory=dict)
 
 

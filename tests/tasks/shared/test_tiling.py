@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from lightning_finetune import UNetSegmenter
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks.shared.tiling import in_tiles, largest, overlap_of, spans
+from lightning_finetune.tasks.shared.full_size import largest
+from lightning_finetune.tasks.shared.room import MOST, Room, room_of
+from lightning_finetune.tasks.shared.tiling import TILE, Block, blocks_in_tiles, overlap_of, spans, thin
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,6 +26,16 @@ def small_net(classes: int = 3, *, strided: bool = False) -> nn.Module:
     down = [nn.Conv2d(8, 8, 4, stride=4), nn.ReLU(), nn.ConvTranspose2d(8, 8, 4, stride=4), nn.ReLU()]
     first, last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, classes, 3, padding=1)
     return nn.Sequential(first, nn.ReLU(), *(down if strided else []), last).eval()
+
+
+def in_tiles(net, images: Tensor, tile: int) -> Tensor:
+    """All blocks in their places; NaN where there is none, and a failure where two lie on each other."""
+    whole = torch.full((len(images), net(images[..., :32, :32]).shape[1], *images.shape[-2:]), torch.nan)
+    for top, left, values in blocks_in_tiles(net, images, tile):
+        there = (..., slice(top, top + values.shape[-2]), slice(left, left + values.shape[-1]))
+        assert whole[there].isnan().all()
+        whole[there] = values
+    return whole
 
 
 def noise(*shape: int) -> Tensor:
@@ -51,21 +63,93 @@ def test_a_small_network_gives_what_it_gives_for_the_whole(shape, tile):
 
 def test_seams_are_blended_where_pieces_differ():
     """A network that gives each piece its own constant: the result goes over from one to the next in small steps."""
-    calls = iter(range(100))
+    calls = iter([0, *range(100)])
     found = in_tiles(lambda part: torch.full_like(part[:, :1], float(next(calls))), noise(1, 3, 64, 512), 128)[0, 0, 0]
     assert found.diff().abs().max() < 0.1
     assert (found.min(), found.max()) == (0, len(spans(512, 128)) - 1)
 
 
 @pytest.mark.parametrize("full", [(200, 300), (400, 601), (77, 90), (1, 1)])
-@pytest.mark.parametrize("band", [7, 64, 1000])
-def test_rows_come_to_full_size_as_the_whole_does(full, band):
+@pytest.mark.parametrize(("rows", "columns"), [(1, 170), (64, 33), (130, 1), (1000, 1000)])
+def test_blocks_come_to_full_size_as_the_whole_does(full, rows, columns, monkeypatch):
+    monkeypatch.setattr("lightning_finetune.tasks.shared.full_size.BAND", 4 * 4 * 200 * 5)
     values = noise(4, 130, 170)
     whole = nn.functional.interpolate(values[None], full, mode="bilinear")[0]
-    ids = torch.from_numpy(largest(iter(values.split(band, dim=1)), (130, 170), full))
+    blocks = [
+        Block(top, left, values[None, :, top : top + rows, left : left + columns])
+        for top in range(0, 130, rows)
+        for left in range(0, 170, columns)
+    ]
+    ids = torch.from_numpy(largest(blocks, (130, 170), full))
     assert ids.dtype == torch.int64
     chosen = whole.gather(0, ids[None])[0]
     assert (whole.amax(0) - chosen).abs().max() < 1e-5  # of equal ones either
+
+
+def test_a_thin_part_of_a_block_says_where_it_begins(monkeypatch):
+    monkeypatch.setattr("lightning_finetune.tasks.shared.tiling.BAND", 4 * 2 * 10 * 3)
+    values = noise(1, 2, 8, 10)
+    parts = [*thin(Block(5, 7, values))]
+    assert [(top, left, part.shape[-2]) for top, left, part in parts] == [(5, 7, 3), (8, 7, 3), (11, 7, 2)]
+    assert torch.equal(torch.cat([part for _, _, part in parts], dim=-2), values)
+
+
+class Wide(nn.Module):
+    """Holds so many channels of every pixel at once, beside its two inputs and what it gives."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, channels, 1), nn.Conv2d(channels, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.first(images) + 1)
+
+
+@pytest.mark.parametrize("channels", [16, 400])
+def test_what_a_network_takes_is_counted(channels):
+    with torch.inference_mode():
+        room = room_of(Wide(channels), noise(1, 3, 64, 48))
+    assert room.pixel == pytest.approx(2 * 4 * channels, rel=0.02)
+    assert (room.classes, room.least) == (2, 64)
+
+
+def test_a_compiled_network_is_counted_too():
+    with torch.inference_mode():
+        room = room_of(torch.compile(Wide(400), backend="eager"), noise(1, 3, 64, 48))
+    assert room.pixel > 4 * 400
+    assert room.classes == 2
+
+
+@pytest.mark.parametrize(("pixel", "classes"), [(300, 2), (300, 32), (9000, 2), (1200, 150), (300, 1000)])
+def test_pieces_fit_into_the_memory_there_is(pixel, classes):
+    room = Room(pixel, classes, 128)
+    side = room.side(TILE, 10_000)
+    held = side**2 * (pixel + 16 * classes) + 4 * classes * overlap_of(side) * 10_000
+    assert held <= MOST
+    assert side == TILE or side**2 * (pixel + 16 * classes) > MOST / 8, "no smaller than it must be"
+    assert (side == TILE) == (pixel + 4 * classes < 500), "by default the U-Net sees pieces of 1,024 pixels"
+    assert room.side(TILE, 10_000) >= Room(pixel, classes, 64).side(TILE, 10_000)
+    assert room.images((256, 341)) * 256 * 341 * pixel <= MOST
+    assert Room(10**9, 2, 192).side(TILE, 10_000) == 192, "never smaller than what validation saw"
+
+
+def test_many_images_at_once_and_pieces_are_limited_by_what_the_network_takes(segmenter, monkeypatch):
+    """The masks are the same; the network is never given more pixels than fit."""
+    monkeypatch.setattr("lightning_finetune.tasks.shared.room.MOST", 40_000 * 100)
+    monkeypatch.setattr("lightning_finetune.tasks.shared.room._SMALL", 0)
+    sources = [np.random.default_rng(seed).integers(0, 255, (96, 130, 3), dtype=np.uint8) for seed in range(8)]
+    sources.append(np.random.default_rng(9).integers(0, 255, (400, 601, 3), dtype=np.uint8))
+    given: list[int] = []
+    segmenter.model.register_forward_pre_hook(lambda _, args: given.append(args[0][:, 0].numel()))
+    limited = [mask.mask for mask in segmenter.predict(sources, scale=None)]
+    large = segmenter.predict(sources[-1], scale=1.0).mask
+    assert max(given) <= 40_000
+    given.clear()
+    monkeypatch.undo()
+    free = [mask.mask for mask in segmenter.predict(sources)]
+    assert max(given) > 40_000
+    for one, other in zip([*limited, large], [*free, segmenter.predict(sources[-1], scale=1.0).mask], strict=True):
+        assert (one == other).mean() > 0.9999
 
 
 @pytest.fixture
