@@ -60,7 +60,7 @@ class Interpretation:
     def __repr__(self) -> str:
         """The three worst images; a notebook would else print every row."""
         seen = f"{len(self.items):,} images at {self.size[0]} x {self.size[1]} pixels, the worst:"
-        return f"Interpretation of a {type(self.task).__name__}: {seen}\n{self.top_losses(3).to_string(index=False)}"
+        return f"Interpretation of {type(self.task).__name__}: {seen}\n{self.top_losses(3).to_string(index=False)}"
 
     @property
     def counts(self) -> Ints:

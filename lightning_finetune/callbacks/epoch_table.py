@@ -13,14 +13,22 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from lightning_finetune.run.trainer import loss_in, scalar_metrics
-from lightning_finetune.show.epoch_lines import epoch_html, epoch_lines
+from lightning_finetune.show.epoch_lines import epoch_html, epoch_lines, running_html
+
+_PAUSE = 0.5
+"""Seconds between two showings of the progress in a cell."""
+
+
+def in_cell() -> bool:
+    """Whether the process is the kernel of a notebook."""
+    return "ipykernel" in sys.modules
 
 
 class EpochTable(Callback):
     """Show each epoch as a row when it ends: losses, metrics, minutes and seconds; the best so far is marked.
 
-    In a notebook it is one table that grows, elsewhere one line per epoch, also if the output is piped. Epochs count
-    from 1. A resumed run goes on with the rows that it had.
+    In a notebook it is one table that grows, with the progress of the epoch below it; elsewhere it is one line per
+    epoch, also if the output is piped. Epochs count from 1. A resumed run goes on with the rows that it had.
 
     Args:
         monitor: What decides which epoch is the best, as for ``best.ckpt``; without such a metric none is marked.
@@ -35,6 +43,7 @@ class EpochTable(Callback):
         self.monitor, self.better = monitor, max if mode == "max" else min
         self.rows: list[dict[str, float]] = []
         self._begin, self._losses = 0.0, torch.zeros(2)
+        self._shown = 0.0
         self._display: Any = None
 
     @property
@@ -73,6 +82,9 @@ class EpochTable(Callback):
             loss := loss_in(outputs)
         ) is not None:  # it stays on its device; Lightning divides it by the batches that are accumulated
             self._losses += torch.stack([loss.detach() * trainer.accumulate_grad_batches, torch.ones_like(loss)])
+        if in_cell() and trainer.is_global_zero and time.monotonic() - self._shown > _PAUSE:
+            total = trainer.num_training_batches
+            self._show_in_cell(running_html(trainer.current_epoch + 1, batch_idx + 1, total))
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -93,7 +105,7 @@ class EpochTable(Callback):
         self.rows = list(state_dict["rows"])
 
     def _show(self, trainer: pl.Trainer) -> None:
-        if "ipykernel" in sys.modules:
+        if in_cell():
             self._show_in_cell()
             return
         head, *lines = epoch_lines(self.rows, self.best)
@@ -102,14 +114,15 @@ class EpochTable(Callback):
         bar = trainer.progress_bar_callback
         print(said, flush=True) if bar is None else bar.print(said)  # noqa: T201
 
-    def _show_in_cell(self) -> None:
+    def _show_in_cell(self, running: str = "") -> None:
         from IPython.display import HTML, display
 
-        table = HTML(epoch_html(self.rows, self.best))  # type: ignore[no-untyped-call]  # IPython leaves them untyped
+        table = HTML(epoch_html(self.rows, self.best, running))  # type: ignore[no-untyped-call]  # IPython leaves them untyped
         if self._display is None:
             self._display = display(table, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._display.update(table)
+        self._shown = time.monotonic()
 
     def _repr_html_(self) -> str:
         return epoch_html(self.rows, self.best)

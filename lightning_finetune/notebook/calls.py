@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from lightning_finetune.callbacks.epoch_table import in_cell
 from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
@@ -64,7 +65,8 @@ def fine_tune(
     seen = Seen()
     used = [FineTune(epochs), seen.table, seen.record, seen, *callbacks]
     with without_noise(), seen.brought_back(model):
-        made = pl.Trainer(**{**_NOTHING_WRITTEN, **_BY_THE_PHASES, **trainer, "callbacks": used})
+        bar = {"enable_progress_bar": not in_cell()}  # the table shows the progress, and needs no widgets
+        made = pl.Trainer(**{**_NOTHING_WRITTEN, **_BY_THE_PHASES, **bar, **trainer, "callbacks": used})
         made.fit(model, *(data if isinstance(data, tuple) else (data,)))
     return Run(made, seen.record.history, seen.table, seen.bands)
 

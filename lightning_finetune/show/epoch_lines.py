@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -28,11 +29,11 @@ def epoch_lines(rows: Rows, best: int | None) -> list[str]:
     return lines
 
 
-def epoch_html(rows: Rows, best: int | None) -> str:
-    """All metrics of the rows as a table, the best row in bold."""
+def epoch_html(rows: Rows, best: int | None, running: str = "") -> str:
+    """All metrics of the rows as a table, the best row in bold, and ``running`` below."""
     names = _names(rows)
     cells = [[f"{row['epoch']:.0f}", *(_cell(row, name) for name in names), _minutes(row["seconds"])] for row in rows]
-    return html_table(["epoch", *names, "time"], cells, best)
+    return html_table(["epoch", *names, "time"], cells, best) + running
 
 
 def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], best: int | None = None) -> str:
@@ -43,6 +44,13 @@ def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], best: int 
         style = " style='font-weight: bold'" if place == best else ""
         body += f"<tr{style}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def running_html(epoch: int, batches: int, total: float) -> str:
+    """Progress within an epoch, which counts from 1."""
+    known = total != math.inf
+    bar = f"<progress value='{batches}' max='{total:.0f}'></progress> " if known else ""
+    return f"<div>{bar}epoch {epoch}: {batches}{f' of {total:.0f}' if known else ''} batches</div>"
 
 
 def _names(rows: Rows) -> list[str]:

@@ -103,17 +103,20 @@ def test_cells_of_a_kernel_show_a_growing_table_and_a_curve(photos: Path, tmp_pa
         "FineTune(3)",
         "plan = FineTune([Phase(1, 'head', 3e-3, size=32), Phase(2, 'all', (1e-5, 3e-4))]).plan(4); plan",
         "plan.plot()",
-        "run = fine_tune(model, data, 3, enable_progress_bar=False); run",
+        "run = fine_tune(model, data, 3); run",
         "run.history",
         "run.history.plot()",
         "show_results(model, data)",
         f"model.predict({str(next(photos.rglob('*.jpg')))!r})",
         "interpret(model, data)",
+        "from lightning_finetune.callbacks import epoch_table as table; table._PAUSE, seen = 0.0, []\n"
+        "table.running_html = lambda *place: seen.append(place) or str(place)\n"
+        "run = fine_tune(model, data, 1); seen",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     client.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [[output["data"] for output in cell.outputs if "data" in output] for cell in book.cells]
-    _, _, summary, batch, _, found, recipe, plan, rates, run, history, losses, results, said, wrong = shown
+    _, _, summary, batch, _, found, recipe, plan, rates, run, history, losses, results, said, wrong, progress = shown
     assert "3 classes" in summary[0]["text/plain"]
     assert "image/png" in found[-1]["text/html"]
     for figure in (batch, rates, losses, results):
@@ -127,6 +130,9 @@ def test_cells_of_a_kernel_show_a_growing_table_and_a_curve(photos: Path, tmp_pa
     tables = [data for data in run if "<table>" in data.get("text/html", "")]
     assert len(tables) == 1, "one table, which grows"
     assert re.findall(r"<tr[^>]*><td>(\d)</td>", tables[0]["text/html"]) == ["1", "2", "3"]
+    assert "batches" not in tables[0]["text/html"], "the progress within an epoch goes with the epoch"
+    assert progress[-1]["text/plain"] == "[(1, 1, 3), (1, 2, 3), (1, 3, 3)]"
+    assert "ipywidgets" not in str([data for cell in shown for data in cell]), "nothing that needs them"
     words = "".join(output.get("text", "") for cell in book.cells for output in cell.outputs)
     assert not re.search("max_epochs.*was not set|litlogger|treespec", words)
     assert list(tmp_path.iterdir()) == []
