@@ -115,7 +115,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
 NOT_OURS = {
     "Text and tables as data": ("data", "images alone; modules of others may read anything"),
     "A new optimizer for a phase": ("new_optimizer", "one optimizer, whose parameter groups are made once"),
-    "Parameters may be sharded (FSDP)": ("sharded", "FSDPStrategy is refused before training; fully_shard trains, but does not resume"),
+    "Parameters may be sharded (FSDP)": ("sharded", "FSDPStrategy is refused; fully_shard trains without resume"),
     "Adapters (LoRA) made by the library": ("adapters", "those of peft train as they are made"),
     "An average of the best checkpoints": ("averages", "Lightning's WeightAveraging may stand beside the phases"),
 }
