@@ -19,6 +19,9 @@ from lightning_finetune.run.trainer import max_epochs
 SECONDS = 60.0
 """Between two lines where the output is no terminal, beside the line of each epoch."""
 
+_MOVES = 0.25
+"""Seconds between two moves of the line."""
+
 _READS = 0.25
 """Seconds between two readings of the loss, for each of which a GPU is waited for."""
 
@@ -31,7 +34,7 @@ class ProgressLine(ProgressBar):
         self._enabled = True
         self._live: Progress | None = None
         self._stage, self._loss = "", ""
-        self._told = self._read = time.monotonic()
+        self._told = self._read = self._moved = time.monotonic()
 
     @override
     def enable(self) -> None:
@@ -133,7 +136,9 @@ class ProgressLine(ProgressBar):
                 self._live.remove_task(task)
             self._live.add_task(stage, total=total, loss=self._loss)
             self._stage = stage
-        self._live.update(self._live.task_ids[0], completed=done, total=total, loss=self._loss)
+        is_due = time.monotonic() - self._moved > _MOVES or done == total
+        self._moved = time.monotonic() if is_due else self._moved
+        self._live.update(self._live.task_ids[0], completed=done, total=total, loss=self._loss, refresh=is_due)
 
     def _stop(self) -> None:
         if self._live is not None:
@@ -142,6 +147,11 @@ class ProgressLine(ProgressBar):
 
 
 def _line() -> Progress:
+    """Moved by this thread alone.
+
+    A worker process that is forked while a thread of rich's holds the lock of the terminal would wait for that lock for
+    ever at its first word, and the run for the worker.
+    """
     columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     return Progress(
         TextColumn("{task.description}"),
@@ -149,5 +159,5 @@ def _line() -> Progress:
         TextColumn("{task.fields[loss]}"),
         console=rich.get_console(),
         transient=True,
-        refresh_per_second=4,
+        auto_refresh=False,
     )

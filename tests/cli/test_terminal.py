@@ -9,11 +9,13 @@ import shlex
 import struct
 import sys
 import termios
+import threading
 import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
+from rich.console import Console
 
 from lightning_finetune.cli import progress_line
 from lightning_finetune.cli.messages import beside_a_progress_bar, fitted
@@ -57,6 +59,33 @@ def test_progress_moves_in_one_line_and_nothing_that_is_said_is_erased(photos: P
         assert words in end, "said after the line has gone"
     lines = [STYLE.sub("", line) for line in re.split(r"[\r\n]+", said)]
     assert [line for line in lines if len(line.rstrip()) > 80 and str(photos) not in line] == []
+
+
+def test_no_thread_moves_the_line_while_workers_are_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might hold the terminal's lock in that moment: the worker's first warning would wait for ever."""
+    screen = io.StringIO()
+    monkeypatch.setattr(progress_line.rich, "get_console", lambda: Console(file=screen, force_terminal=True))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress_line, "_MOVES", 0.0)
+    threads: set[str] = set()
+
+    class Threads(pl.Callback):
+        def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            threads.update(thread.name for thread in threading.enumerate())
+
+    before = {thread.name for thread in threading.enumerate()}
+    trainer = pl.Trainer(
+        max_epochs=2,
+        callbacks=[progress_line.ProgressLine(), Threads()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(ForeignNet(), loader(), loader())
+    assert threads <= before
+    assert "epoch 1 of 2" in screen.getvalue()
+    assert "epoch 2 of 2" in screen.getvalue()
 
 
 def test_a_pipe_gets_lines_of_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
