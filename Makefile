@@ -58,6 +58,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/range_digits.py run
 	$(BIN)/python benchmarks/range_digits.py table
 	$(BIN)/python benchmarks/rate.py $(DATA) --out benchmarks/rate.json
+	$(BIN)/python benchmarks/predict_rate.py $(DATA) --out benchmarks/predict_rate.json
 	$(BIN)/python benchmarks/resizing.py run $(DATA)
 	$(BIN)/python benchmarks/resizing.py table
 	$(BIN)/python benchmarks/resizing.py plot docs/pictures/resizing.png

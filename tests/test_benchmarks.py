@@ -18,6 +18,7 @@ SMALL = {
     "parts": "DATA --rounds 1 --sizes 64 --out OUT.json",
     "allocator": "--sizes 64 --rounds 1 --out OUT.json",
     "rate": "DATA --rounds 1 --cases 0 --out OUT.json",
+    "predict_rate": "DATA --images 32 --sizes 64 --rounds 1 --out OUT.json",
     "resizing table": "",
     "range_digits table": "",
     "resizing plot": "OUT.png",

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch import Trainer
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.pixels.decode import visible
+from lightning_finetune.engine.processes import gathered
 from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Counts, Ints
 from lightning_finetune.tasks.shared.csv_cells import safe
+from lightning_finetune.tasks.shared.on_devices import ask
 from lightning_finetune.tasks.shared.sources import known_preprocessing
 from lightning_finetune.tasks.shared.tiling import TILE
 from lightning_finetune.tasks.shared.verdicts import Verdict
@@ -177,18 +181,22 @@ class Interpretation:
         return Shown(_thinned(pixels), verdict.truth, words, verdict.wrong, masks)
 
 
-def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None) -> Interpretation:
+def interpret(
+    model: BaseTask, data: ImageDataModule, *, tile: int | None = None, trainer: Trainer | None = None
+) -> Interpretation:
     """Run a trained task once over the validation images; kept are numbers of each image, not the images.
 
     Each loss is that of a batch of the one image: weights of classes cancel in it where the criterion is a weighted
     mean. Of an image that is seen in pieces, a loss that is no sum over pixels (Lovász, a module of your own) is the
-    mean over parts of it. Runs in this process, on the model's device.
+    mean over parts of it.
 
     Args:
         model: One that was trained or loaded: ``interpret(load("best.ckpt"), data)``.
         data: An :class:`~lightning_finetune.ImageData` with the classes that the model was trained on.
         tile: For masks: side in pixels of the pieces in which larger images are seen; see
             ``predict`` of the task.
+        trainer: Whose devices share the images; each of its processes gets the whole. None: in this process, on the
+            model's device.
 
     Raises:
         DataError: The data is of another kind, or has other classes than the model.
@@ -200,25 +208,62 @@ def interpret(model: BaseTask, data: ImageDataModule, *, tile: int | None = None
     model.check_data(data)
     data.serve(model)
     data.setup("validate")
-    images, counts = data.dataset(Split.VALID), model.confusion()
-    if counts is not None:
-        counts.to(model.device)
-    rows: list[dict[str, Any]] = []
-    with evaluating(model):
-        for batch in _batches(data, images):
-            losses, verdicts = _judge(model, batch, tile, counts)
-            rows += [{"loss": loss, **verdict.row} for loss, verdict in zip(losses, verdicts, strict=True)]
-    items = _frame(rows)
+    images, judging = data.dataset(Split.VALID), _Judging(model, tile)
+    if trainer is None:
+        with evaluating(model):
+            for batch in _batches(data, images, trainer):
+                judging.take(batch)
+    else:
+        with _attached(data, trainer):
+            ask(trainer, model, partial(_batches, data, images), judging.take)
+    items = _frame(judging.all_rows())
     items.insert(0, "file", [_name(images.images[row]) for row in images.rows])
-    confusion = None if counts is None else counts.confusion(model.classes)
-    return Interpretation(model, images, data.size, items, confusion, tile)
+    return Interpretation(model, images, data.size, items, judging.confusion(), tile)
 
 
-def _batches(data: ImageDataModule, images: ImageDataset) -> Iterable[Batch]:
-    """The validation images; large ones one at a time, as workers would hold batches of them in advance."""
+class _Judging:
+    """What is kept of the images of this process."""
+
+    def __init__(self, model: BaseTask, tile: int | None) -> None:
+        self.model, self.tile, self.counts = model, tile, model.confusion()
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+
+    def take(self, batch: Batch) -> None:
+        """Judge a batch of the loader."""
+        if self.counts is not None:
+            self.counts.to(self.model.device)
+        losses, verdicts = _judge(self.model, batch, self.tile, self.counts)
+        found = ({"loss": loss, **verdict.row} for loss, verdict in zip(losses, verdicts, strict=True))
+        self.rows += zip(batch["index"].tolist(), found, strict=True)
+
+    def all_rows(self) -> list[dict[str, Any]]:
+        """Those of all processes, by the position of the image."""
+        placed = dict(pair for share in gathered(self.rows) for pair in share)
+        return [placed[place] for place in sorted(placed)]
+
+    def confusion(self) -> Confusion | None:
+        """That of all processes."""
+        return None if self.counts is None else self.counts.confusion(self.model.classes)
+
+
+@contextmanager
+def _attached(data: ImageDataModule, trainer: Trainer) -> Iterator[None]:
+    """Have the loaders of ``data`` know the processes of a Trainer that runs something else."""
+    before, data.trainer = data.trainer, trainer
+    try:
+        yield
+    finally:
+        data.teardown("validate")
+        data.trainer = before
+
+
+def _batches(data: ImageDataModule, images: ImageDataset, trainer: Trainer | None) -> Iterable[Batch]:
+    """This process's validation images; large ones one at a time, as workers would hold batches of them in advance."""
     if max(data.size) <= TILE:
         return data.val_dataloader()
-    one = BatchSampler(len(images), 1, lambda: data.size, train=False, shuffle=False, seed=0)
+    world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+    share = {"world_size": world_size, "rank": rank}
+    one = BatchSampler(len(images), 1, lambda: data.size, train=False, shuffle=False, seed=0, **share)
     return ImageLoader(images, one, num_workers=0, pin_memory=False)
 
 

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from matplotlib import colormaps
-from PIL import Image
-from rich.progress import track
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from rich.progress import Progress
 
 from lightning_finetune.after.loading import load
-from lightning_finetune.cli.outputs import claim, taken
-from lightning_finetune.data.pixels.decode import load_image, visible
+from lightning_finetune.cli.outputs import claim
+from lightning_finetune.cli.prediction_files import MASKS, OVERLAYS, TABLE, Writer
+from lightning_finetune.data.pixels.decode import ImageSource
+from lightning_finetune.engine.processes import gathered, leave_group
 from lightning_finetune.errors import DataError, FinetuneError, first_ten
-from lightning_finetune.show.figures.predictions import overlay
+from lightning_finetune.run.noise import without_noise
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.shared.csv_cells import safe
+from lightning_finetune.tasks.shared.on_devices import predict_share
 from lightning_finetune.tasks.shared.sources import list_sources
 from lightning_finetune.tasks.shared.symmetries import TTA
 
-_TABLE, _MASKS, _OVERLAYS = "predictions.csv", "masks", "overlays"
-"""What a prediction writes."""
+
+@dataclass(frozen=True)
+class Devices:
+    """Where images are predicted, as arguments of Lightning's Trainer.
+
+    Args:
+        accelerator: gpu, cpu, …
+        devices: How many of them; auto takes all GPUs, or one process on the CPU.
+        strategy: How processes are started.
+        num_nodes: Machines, all of which see the folder that is written to.
+        precision: bf16-mixed is faster on a GPU.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str | list[int] = "auto"
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str | None = None
+
+    def trainer(self) -> Trainer:
+        """A Trainer that leaves no files.
+
+        Raises:
+            FinetuneError: There is no such device.
+        """
+        quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        settings: dict[str, Any] = {**dict.fromkeys(quiet, False), **asdict(self)}
+        try:
+            return Trainer(**settings)
+        except (MisconfigurationException, ValueError) as error:
+            raise FinetuneError(f"--trainer: {error}") from error
 
 
 def export_checkpoint(ckpt_path: str, out: str, task: str | None = None) -> None:
@@ -56,6 +83,7 @@ def predict_files(
     scale: float | None = None,
     task: str | None = None,
     overwrite: bool = False,
+    trainer: Devices = Devices(),  # frozen
 ) -> None:
     """Predict an image or a folder of images, and write what the model says.
 
@@ -73,9 +101,10 @@ def predict_files(
         scale: For masks: pixels of the model for one of the image; 1 sees a large aerial photo at its own resolution.
         task: Dotted name of the checkpoint's task, where that is not of this package.
         overwrite: Write over predictions that are there.
+        trainer: The devices, which share the images.
     """
     _import(task)
-    model, folder = load(ckpt_path), Path(out)
+    model = load(ckpt_path)
     pieces = {name: value for name, value in (("tile", tile), ("scale", scale)) if value is not None}
     if not {*pieces} <= {*inspect.signature(model.predict_each).parameters}:
         name = type(model).__name__
@@ -84,21 +113,49 @@ def predict_files(
         raise DataError(f"--images: expected a folder or an image, got {images!r}, which is not there.")
     sources, many = list_sources(images)
     root = Path(images) if many else Path(images).parent
-    bad: list[str] = []
-    claim(folder, (_TABLE, _MASKS, _OVERLAYS), overwrite)
-    with _Writer(folder, root, model, sources, overwrite) as writer:
-        pairs = model.predict_each(sources, tta=tta, batch_size=batch_size, **pieces)
-        for source, prediction in track(pairs, "Predicting", total=len(sources)):
+    with without_noise():
+        try:
+            run = trainer.trainer()
+            if run.is_global_zero:
+                claim(Path(out), (TABLE, MASKS, OVERLAYS), overwrite)
+            writer = Writer(Path(out), root, model, sources, overwrite, run.global_rank, run.world_size)
+            bad = _write_share(run, writer, model, sources, batch_size=batch_size, tta=tta, **pieces)
+            _finish(run, writer, bad, len(sources))
+        finally:
+            leave_group()
+
+
+def _write_share(
+    run: Trainer, writer: Writer, model: BaseTask, sources: Sequence[ImageSource], **options: Any
+) -> list[tuple[int, str]]:
+    """Predict and write this process's share; the place of each image that cannot be read, and why."""
+    bad: list[tuple[int, str]] = []
+    with writer, Progress(disable=not run.is_global_zero) as progress:
+        bar = progress.add_task("Predicting", total=len(sources))
+
+        def take(place: int, source: ImageSource, prediction: Any) -> None:
             if isinstance(prediction, DataError):
-                bad.append(str(prediction))
+                bad.append((place, str(prediction)))
             else:
-                writer.write(Path(source), prediction)
-    print(f"{len(sources) - len(bad)} of {len(sources)} images are predicted. The results are in {folder}")  # noqa: T201
-    listing = folder / "unreadable.txt"
+                writer.write(place, Path(str(source)), prediction)
+            progress.advance(bar, run.world_size)
+
+        predict_share(run, model, sources, take, **options)
+    return bad
+
+
+def _finish(run: Trainer, writer: Writer, bad: list[tuple[int, str]], count: int) -> None:
+    """Have the first process make one table of all shares, and say what was read."""
+    unread = [reason for _, reason in sorted(pair for share in gathered(bad) for pair in share)]
+    if not run.is_global_zero:
+        return
+    writer.merge()
+    print(f"{count - len(unread)} of {count} images are predicted. The results are in {writer.folder}")  # noqa: T201
+    listing = writer.folder / "unreadable.txt"
     listing.unlink(missing_ok=True)  # of a run before
-    if bad:
-        listing.write_text("\n".join(bad), encoding="utf-8", errors="backslashreplace")
-        print(f"{len(bad)} cannot be read; all are in {listing}:{first_ten(bad)}")  # noqa: T201
+    if unread:
+        listing.write_text("\n".join(unread), encoding="utf-8", errors="backslashreplace")
+        print(f"{len(unread)} cannot be read; all are in {listing}:{first_ten(unread)}")  # noqa: T201
 
 
 def _import(task: str | None) -> None:
@@ -114,79 +171,3 @@ def _import(task: str | None) -> None:
         raise FinetuneError(f"--task: expected the dotted name of a task, got {task!r}: {error}.") from error
     if not (isinstance(kind, type) and issubclass(kind, BaseTask)):
         raise FinetuneError(f"--task: expected the dotted name of a task, got {task!r}, a {type(kind).__name__}.")
-
-
-class _Writer:
-    """What a task says about files, one at a time: as rows of ``predictions.csv``, as ``masks`` and as ``overlays``."""
-
-    def __init__(self, folder: Path, root: Path, task: BaseTask, sources: Sequence[Any], overwrite: bool) -> None:
-        self.folder, self.root, self.task, self.overwrite = folder, root, task, overwrite
-        self.stems = Counter(Path(source).with_suffix("") for source in sources)
-        self.table: csv.DictWriter[str] | None = None
-        self.draws = False
-        self.files = ExitStack()
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.files.close()
-
-    def write(self, path: Path, prediction: Any) -> None:
-        """Write what was predicted for one image."""
-        row, mask = self.task.row(prediction), self.task.mask(prediction)
-        if row:
-            self._add({"file": str(path.relative_to(self.root)), **row})
-        if mask is not None:
-            self._draw(path, mask)
-
-    def _add(self, row: dict[str, object]) -> None:
-        if self.table is None:
-            # Names of files need not be UTF-8, but what is written must.
-            file = self._new_table()
-            self.table = csv.DictWriter(self.files.enter_context(file), list(row))
-            self.table.writer.writerow(map(safe, row))
-        self.table.writerow({name: safe(value) for name, value in row.items()})
-
-    def _new_table(self) -> TextIO:
-        path = self.folder / _TABLE
-        try:
-            mode: Literal["w", "x"] = "w" if self.overwrite else "x"
-            return path.open(mode, newline="", encoding="utf-8", errors="backslashreplace")
-        except FileExistsError as error:  # of a run that began after this one
-            raise taken(path) from error
-
-    def _new_folders(self) -> None:
-        try:
-            for name in (_MASKS, _OVERLAYS):
-                (self.folder / name).mkdir(exist_ok=self.overwrite)
-        except FileExistsError as error:
-            raise taken(self.folder / _MASKS) from error
-        self.draws = True
-
-    def _draw(self, path: Path, ids: npt.NDArray[np.int64]) -> None:
-        """Masks lie in the folders of the images; two images of one name keep their endings."""
-        if ids.max() > 255:
-            raise FinetuneError(f"Expected at most 256 classes for mask files of 8 bits, got {self.task.num_classes}.")
-        name = path.stem if self.stems[path.with_suffix("")] == 1 else path.name
-        place = path.relative_to(self.root).parent / f"{name}.png"
-        if not self.draws:
-            self._new_folders()
-        mask = Image.fromarray(ids.astype(np.uint8))
-        mask.putpalette(_palette())
-        _save(mask, self.folder / _MASKS / place)
-        channels = self.task.arguments["in_channels"]
-        white = (self.task.preprocessing or {}).get("white")
-        pixels = visible(load_image(path, ids.shape, channels=channels, white=white)).permute(1, 2, 0).numpy()
-        _save(Image.fromarray(overlay(pixels, ids)), self.folder / _OVERLAYS / place)
-
-
-def _palette() -> list[int]:
-    """The colours of overlays for 256 ids, one channel after the other."""
-    colours = [round(255 * channel) for colour in colormaps["tab20"].colors for channel in colour]  # type: ignore[attr-defined]
-    return (colours * (256 // 20 + 1))[: 3 * 256]
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)

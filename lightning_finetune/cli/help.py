@@ -166,6 +166,11 @@ predictions.csv, masks as pictures.
   --tile null          masks: side in pixels of pieces of larger images
   --scale null         masks: pixels of the model per pixel of the image
   --task null          of your own: its dotted name
+  --trainer.accelerator auto  gpu, cpu, …
+  --trainer.devices auto      how many of them: all GPUs, or one process
+  --trainer.strategy auto
+  --trainer.num_nodes 1
+  --trainer.precision null    bf16-mixed is faster on a GPU
 """,
     "export": """\
 usage: lightning-finetune export --ckpt_path FILE --out FILE

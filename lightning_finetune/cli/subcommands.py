@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -24,6 +24,9 @@ from lightning_finetune.run.find_only import FindOnly
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.trainer import callbacks
 from lightning_finetune.show.terminal import show_table
+
+if TYPE_CHECKING:
+    from lightning_finetune.after.interpretation import Interpretation  # it loads pandas and matplotlib
 
 TOP = 10
 """Rows of a printed table; the files hold all."""
@@ -136,8 +139,16 @@ class CommandTrainer(Trainer):
         from lightning_finetune.after.interpretation import interpret  # only now, as it loads pandas and matplotlib
 
         folder = run_dir(self) / "interpretation" if out is None else Path(out)
-        claim(folder, ["items.csv", "top_losses.png"], overwrite)
-        interpretation = interpret(load(ckpt_path), datamodule, tile=tile)
+        if self.is_global_zero:
+            claim(folder, ["losses.csv", "top_losses.png"], overwrite)
+        self.callbacks: list[Callback] = []  # all are for training
+        interpretation = interpret(load(ckpt_path), datamodule, tile=tile, trainer=self)
+        if self.is_global_zero:
+            self._show(interpretation, folder)
+        return folder
+
+    def _show(self, interpretation: Interpretation, folder: Path) -> None:
+        """Write all there is, and print the worst."""
         interpretation.save(folder)
         tables = interpretation.tables()
         if "report" in tables:
@@ -146,7 +157,6 @@ class CommandTrainer(Trainer):
             show_table("Most confused", tables["most_confused"].head(TOP))
         seen = " x ".join(map(str, interpretation.size))
         rank_zero_info(f"Evaluated at {seen} pixels. Tables and figures are in {shown(folder)}")
-        return folder
 
     def _plans(self) -> list[FineTune]:
         return [callback for callback in callbacks(self) if isinstance(callback, FineTune)]
@@ -157,7 +167,7 @@ class CommandTrainer(Trainer):
         """A fit in which ``callback`` takes the place of all that trains, validates or saves."""
         dropped = (FineTune, LogPredictions, PlotRun, RunReport, Checkpoint)
         kept = [one for one in callbacks(self) if not isinstance(one, dropped)]
-        self.callbacks: list[Callback] = [*kept, callback]
+        self.callbacks = [*kept, callback]
         self.fit_loop.max_epochs = epochs
         self.limit_val_batches = 0
         self.num_sanity_val_steps = 0

@@ -1,9 +1,10 @@
-"""What several processes of a run do together: tell each other something, and end."""
+"""What several processes of a run do together: share the machine, tell each other something, and end."""
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -12,6 +13,16 @@ from torch import distributed
 from torch.utils.hooks import RemovableHandle
 
 T = TypeVar("T")
+
+
+def readers(processes: int = 1) -> int:
+    """How many read images at a time: one for each CPU core of this process, at most 8.
+
+    Args:
+        processes: That share the cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // processes))
 
 
 def gathered(value: T) -> list[T]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_finetune.data.batches.loader import ImageLoader
-from lightning_finetune.data.batches.stream_loader import StreamLoader
+from lightning_finetune.data.batches.stream_loader import StreamLoader, of_litdata
 from lightning_finetune.engine.nested import leaves
 from lightning_finetune.engine.processes import gathered
 from lightning_finetune.engine.snapshot import random_state, set_random_state
@@ -56,6 +56,8 @@ class LoaderOrder:
             self._begun = self._states()
         for loader in leaves(trainer.train_dataloader):
             _set_epoch(loader, trainer.current_epoch)
+            if not resumed and of_litdata(loader):
+                loader.restore = False  # which it forgets at its end alone, that is never asked for
         if trainer.current_epoch == 0 and not resumed:
             self._rewind(trainer)
         elif resumed:

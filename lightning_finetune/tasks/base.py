@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
@@ -30,7 +30,9 @@ from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain
 from lightning_finetune.tasks.shared.batch_parts import check_data, explained, images_of, target_of
+from lightning_finetune.tasks.shared.on_devices import each_of
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
+from lightning_finetune.tasks.shared.read_ahead import read_ahead
 from lightning_finetune.tasks.shared.sources import Sources, all_of, known_preprocessing, list_sources, normalize
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 from lightning_finetune.tasks.shared.verdicts import Judged, Verdict, by_shape
@@ -89,8 +91,7 @@ class BaseTask(LightningModule, ABC):
         metrics = collect(self.configure_metrics() if given is None else given)
         width = self.set_loss.width
         self.val_measures, self.test_measures = Measures("val", metrics, width), Measures("test", metrics, width)
-        self._finite = FiniteLoss()
-        self._knows_targets = False
+        self._finite, self._knows_targets = FiniteLoss(), False
         self.head_is_new, self.origin = True, ""
         self.register_load_state_dict_post_hook(_head_is_known)  # type: ignore[no-untyped-call]  # torch's
         bring_back(self, record.KEY, methodcaller("learned"), BaseTask._learn)
@@ -366,7 +367,9 @@ class BaseTask(LightningModule, ABC):
 
     # -- predictions of files ------------------------------------------------------------------------------------------
 
-    def predict(self, source: Sources, *, tta: TTA = "none", batch_size: int = 32) -> Any:
+    def predict(
+        self, source: Sources, *, tta: TTA = "none", batch_size: int = 32, trainer: Trainer | None = None
+    ) -> Any:
         """Predict images as validation saw them.
 
         Args:
@@ -375,6 +378,7 @@ class BaseTask(LightningModule, ABC):
             tta: Mean over symmetries of the image; see
                 :func:`~lightning_finetune.tasks.shared.symmetries.mean_over_symmetries`.
             batch_size: Images at once.
+            trainer: Whose devices share the images; each of its processes gets all predictions.
 
         Returns:
             One prediction for one image, a list for many.
@@ -384,7 +388,7 @@ class BaseTask(LightningModule, ABC):
             FinetuneError: The task was trained on data that did not say how it makes images.
         """
         sources, many = list_sources(source)
-        return all_of(self.predict_each(sources, tta=tta, batch_size=batch_size), many)
+        return all_of(each_of(self, sources, trainer, tta=tta, batch_size=batch_size), many)
 
     def predict_each(
         self, sources: Sequence[ImageSource], *, tta: TTA = "none", batch_size: int = 32
@@ -397,9 +401,10 @@ class BaseTask(LightningModule, ABC):
             batch_size: Images at once, and in memory.
         """
         preprocessing = known_preprocessing(self.preprocessing)
+        reading = read_ahead(lambda source: self._try_load(source, preprocessing), sources, ahead=2 * batch_size)
         for start in range(0, len(sources), batch_size):
             batch = sources[start : start + batch_size]
-            read = [self._try_load(source, preprocessing) for source in batch]
+            read = list(islice(reading, len(batch)))
             rows = iter(self._rows([image for image in read if isinstance(image, Tensor)], preprocessing, tta))
             for source, image in zip(batch, read, strict=True):
                 yield source, image if isinstance(image, DataError) else self.describe(next(rows), source)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -29,6 +30,7 @@ from lightning_finetune.tasks.measures.set_loss import adds_up_by_pixel
 from lightning_finetune.tasks.networks.decoders import DEFAULT_BACKBONE, Decoder
 from lightning_finetune.tasks.networks.weights import Weights
 from lightning_finetune.tasks.shared.full_size import largest
+from lightning_finetune.tasks.shared.on_devices import each_of
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.room import Room, is_small, room_of
 from lightning_finetune.tasks.shared.sources import (
@@ -171,6 +173,7 @@ class SemanticSegmenter(BaseTask):
         batch_size: int = 32,
         tile: int | None = None,
         scale: float | None = None,
+        trainer: Trainer | None = None,
     ) -> Any:
         """Predict the masks of images, at the size of the images.
 
@@ -187,6 +190,7 @@ class SemanticSegmenter(BaseTask):
                 would take more than 3 GB for that, but at least the size of validation.
             scale: Pixels of the model for one of the image, in place of the scale that covers ``size``: 1 sees a large
                 aerial photo at its own resolution.
+            trainer: As of the same.
 
         Returns:
             One :class:`~lightning_finetune.tasks.MaskPrediction` for one image, a list for many.
@@ -196,7 +200,8 @@ class SemanticSegmenter(BaseTask):
             FinetuneError: ``tile`` or ``scale`` are out of range, or the task does not know its images.
         """
         sources, many = list_sources(source)
-        return all_of(self.predict_each(sources, tta=tta, batch_size=batch_size, tile=tile, scale=scale), many)
+        options: dict[str, Any] = {"tta": tta, "batch_size": batch_size, "tile": tile, "scale": scale}
+        return all_of(each_of(self, sources, trainer, **options), many)
 
     def predict_each(
         self,

@@ -1,6 +1,8 @@
 """What the command writes about files that nobody labelled."""
 
 import csv
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,15 @@ from PIL import Image
 
 from lightning_finetune import load
 from lightning_finetune.cli import front
-from lightning_finetune.cli.files import predict_files
+from lightning_finetune.cli.files import Devices, predict_files
+from lightning_finetune.cli.prediction_files import Writer
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
+from tests.cli.launching import QUIET, TWO, launch
 from tests.tasks.photos import photo
 from tests.tasks.subjects import SMALL, ready
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -73,6 +79,58 @@ def test_the_command_predicts_files(checkpoint, images, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["lightning-finetune", *map(str, arguments)])
     front.main()
     assert (tmp_path / "one" / "predictions.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("cls", [ImageClassifier, pytest.param(UNetSegmenter, marks=pytest.mark.slow)])
+def test_two_processes_of_the_command_write_what_one_writes(checkpoint, images, tmp_path, cls):
+    segments = cls is UNetSegmenter
+    task = cls("unet", backbone="test_resnet", **SMALL) if segments else cls("test_resnet", **SMALL)
+    path = str(checkpoint(task))
+    for copy in range(70):  # more than a chunk of either; with the others an odd number that can be read
+        photo("red", copy).save(images / "deep" / f"more{copy}.jpg")
+    (images / "a.jpg").unlink()
+    (images / "deep/broken.jpg").write_bytes(b"no image")
+    one, two = tmp_path / "one", tmp_path / "two"
+    predict_files(path, str(images), str(one), batch_size=4)
+    words = ["predict", "--ckpt_path", path, "--images", images, "--out", two, "--batch_size", 4, *TWO[:2], *QUIET[:2]]
+    process = launch([sys.executable, "-m", "lightning_finetune", *map(str, words)], ROOT)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert [said.count(words) for words in ("73 of 75 images are predicted", "2 cannot be read")] == [1, 1]
+    names = sorted(file.relative_to(one) for file in one.rglob("*"))
+    assert sorted(file.relative_to(two) for file in two.rglob("*")) == names  # no table of a share is left
+    assert (two / "unreadable.txt").read_text() == (one / "unreadable.txt").read_text()
+    if segments:
+        same = [
+            np.mean(np.asarray(Image.open(one / name)) == np.asarray(Image.open(two / name)))
+            for name in names
+            if name.suffix == ".png"
+        ]
+        assert len(same) == 2 * 73
+        assert min(same) > 0.999  # a pixel between two classes may fall to either
+    else:
+        rows, theirs = ([*csv.reader((out / "predictions.csv").open())] for out in (one, two))
+        assert [row[:2] for row in theirs] == [row[:2] for row in rows]
+        assert len(rows) == 74
+        for row, other in zip(rows[1:], theirs[1:], strict=True):
+            assert [*map(float, other[2:])] == pytest.approx([*map(float, row[2:])], abs=2e-6)  # six digits are written
+
+
+def test_a_process_that_fails_leaves_no_table_of_its_share(checkpoint, images, tmp_path):
+    """Which else would be taken for that of another run, as it is while it is written."""
+    of_rank_1 = (tmp_path, images, load(checkpoint(ImageClassifier("test_resnet", **SMALL))), [], False, 1, 2)
+    with suppress(RuntimeError), Writer(*of_rank_1):
+        assert (tmp_path / "predictions.1-of-2.csv").is_file()
+        with pytest.raises(FinetuneError, match="there are results already"):
+            Writer(*of_rank_1).__enter__()
+        raise RuntimeError
+    assert not [*tmp_path.glob("*.csv")]
+
+
+def test_a_device_that_is_not_there_is_said(checkpoint, images, tmp_path):
+    path = checkpoint(ImageClassifier("test_resnet", **SMALL))
+    with pytest.raises(FinetuneError, match="--trainer: "):
+        predict_files(str(path), str(images), str(tmp_path / "out"), trainer=Devices("gpu", 2))
 
 
 def test_a_folder_that_is_not_there_is_named(checkpoint, tmp_path):

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from dataclasses import asdict, is_dataclass
 
 import pytest
 import yaml
@@ -71,8 +72,13 @@ def test_names_and_defaults_are_those_of_the_parser(parsed: dict[str, dict[str, 
     [("predict", predict_files), ("export", export_checkpoint), ("diagnose", diagnose_file), ("sweep", sweep)],
 )
 def test_commands_without_a_trainer_list_their_arguments(command: str, function) -> None:
-    arguments = inspect.signature(function).parameters.values()
-    real = {one.name: "" if one.default is one.empty else str(one.default).replace("None", "null") for one in arguments}
+    real: dict[str, str] = {}
+    for one in inspect.signature(function).parameters.values():
+        group = asdict(one.default) if is_dataclass(one.default) else None
+        given = {one.name: one.default} if group is None else {f"{one.name}.{name}": group[name] for name in group}
+        real |= {
+            name: "" if value is one.empty else str(value).replace("None", "null") for name, value in given.items()
+        }
     shown = {name: "" if default.isupper() else default for name, default in options(COMMANDS[command]).items()}
     assert shown == ({} if command == "diagnose" else real)
 

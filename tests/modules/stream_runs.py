@@ -94,11 +94,24 @@ def loader_of(stream: Any, args: argparse.Namespace) -> Any:
     return StatefulDataLoader(stream, batch_size=4, num_workers=args.workers, collate_fn=pair)
 
 
+class Loaders(pl.LightningDataModule):
+    """Loaders that are made when the processes know of each other, as LitData's have to be."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__()
+        self.args, (_, self.make) = args, LIBRARIES[args.library]
+
+    def train_dataloader(self) -> Any:
+        return loader_of(self.make(self.args.files / "train"), self.args)
+
+    def val_dataloader(self) -> Any:
+        return loader_of(self.make(self.args.files / "valid", shuffle=False), self.args)
+
+
 def fit(args: argparse.Namespace) -> dict[str, Any]:
     """What was seen: rows of each training batch, of the validations, and sizes; the weights at the end."""
     pl.seed_everything(7, verbose=False)
     _, make = LIBRARIES[args.library]
-    train, valid = make(args.files / "train"), make(args.files / "valid", shuffle=False)
     rows = Rows(args.stop)
     rise = {} if args.library == "litdata" else {"schedule": "constant"}
     phases = [Phase(1, "head", 1e-2, 32, **rise), Phase(1, "all", (1e-3, 1e-2), 64, **rise)]
@@ -116,8 +129,9 @@ def fit(args: argparse.Namespace) -> dict[str, Any]:
     module.rows = rows
     options = {"size": 32, "batch_size": 4, "num_workers": args.workers, "augment": "none"}
     if args.foreign:
-        data = {"train_dataloaders": loader_of(train, args), "val_dataloaders": loader_of(valid, args)}
+        data = {"datamodule": Loaders(args)}
     else:
+        train, valid = make(args.files / "train"), make(args.files / "valid", shuffle=False)
         data = {"datamodule": ImageStream(train, valid, NAMES, **options)}
     with suppress(Stopped):
         trainer.fit(module, **data, ckpt_path=args.resume)

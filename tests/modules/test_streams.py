@@ -35,7 +35,12 @@ def seen(found: dict, epoch: int) -> list[int]:
 
 
 OURS = [(name, options) for name in LIBRARIES for options in [(), ("--workers", 2)]]
-FOREIGN = [("datasets", ("--foreign", *more)) for more in [(), ("--accumulate", 2)]]
+FOREIGN = [
+    ("datasets", ("--foreign",)),
+    ("datasets", ("--foreign", "--accumulate", 2)),
+    ("litdata", ("--foreign",)),
+    ("litdata", ("--foreign", "--workers", 2)),
+]
 
 
 @pytest.mark.parametrize(("name", "options"), [*OURS, *FOREIGN])
@@ -67,7 +72,7 @@ def in_two_processes(out: Path, *options) -> list[dict]:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, ()) for name in LIBRARIES), ("datasets", ("--foreign",))],
+    [*((name, ()) for name in LIBRARIES), ("datasets", ("--foreign",)), ("litdata", ("--foreign",))],
 )
 def test_two_processes_share_the_rows_and_go_on_each_at_its_place(tmp_path, files, name, options):
     given = (name, files / name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from lightning_finetune.data.block.options import IMAGENET, Stats
 from lightning_finetune.data.pixels.decode import Resize, Size
 from lightning_finetune.data.pixels.mix import Mix, mix_labels, mixer
 from lightning_finetune.data.pixels.transforms import Augmentation, augmenter
+from lightning_finetune.engine.processes import readers
 from lightning_finetune.errors import DataError
 
 
@@ -166,7 +166,7 @@ class PixelModule(LightningDataModule):
         if self.num_workers is not None:
             return self.num_workers
         processes = self.trainer.num_devices if self.trainer is not None else 1
-        return min(8, max(1, _cpus() // processes))
+        return readers(processes)
 
     def _pins(self) -> bool:
         """Whether batches go to a GPU, and are pinned for it."""
@@ -194,10 +194,6 @@ def _two(size: int | Size) -> Size:
     if min(height, width) < 1:
         raise DataError(f"size: expected a height and a width of at least 1 pixel, got {size}.")
     return int(height), int(width)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _on_cuda(trainer: Trainer) -> bool:

@@ -84,7 +84,7 @@ class StreamLoader(LendingLoader):
         Raises:
             TypeError: The stream does not say its length.
         """
-        if _of_litdata(self.stream):
+        if of_litdata(self.stream):
             return len(self._begin_loader())
         return math.ceil(len(self.stream) / self.world_size / self.batch_size)
 
@@ -128,7 +128,7 @@ class StreamLoader(LendingLoader):
             release_freed()
         stream = copy.deepcopy(self.stream)  # which keeps its place, and that of a state that it was given, for good
         _begin_epoch(stream, self.epoch)
-        if _of_litdata(stream):
+        if of_litdata(stream):
             from litdata import StreamingDataLoader
 
             loader = StreamingDataLoader(stream, **settings)
@@ -175,7 +175,8 @@ class StreamLoader(LendingLoader):
         self._loader, self._batches = None, iter(())
 
 
-def _of_litdata(stream: Any) -> bool:
+def of_litdata(stream: Any) -> bool:
+    """Whether a stream, or a loader, is of LitData."""
     return any(kind.__module__.startswith("litdata.") for kind in type(stream).__mro__)
 
 

@@ -1,0 +1,114 @@
+"""Do `predict` and `interpret` keep up with the network? Images a second of processor time, one process, one thread.
+
+    python benchmarks/predict_rate.py DATA [--sizes 128 224] [--images 160] [--rounds 3] [--out FILE.json]
+
+DATA holds ``satellite`` (JPEG of 256 pixels) and ``ants_bees`` (photos of up to 500). In each round EfficientNet-Lite0
+sees random batches of 32 that lie in memory, then as many files through what the command ``predict --images`` calls,
+start and tables included, and through ``interpret``. Time of the processor, not of the clock: on one core they are the
+same, and what else the machine does counts less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from lightning_finetune import ImageClassifier, ImageData, interpret, load
+from lightning_finetune.cli.files import Devices, predict_files
+
+BATCH = 32
+
+
+def checkpoint(folder: Path, data: ImageData) -> Path:
+    """A file as training would leave it."""
+    task = ImageClassifier("tf_efficientnet_lite0", num_classes=data.num_classes)
+    task.classes, task.preprocessing = data.classes, data.preprocessing()
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=folder)
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(folder / "best.ckpt")
+    return folder / "best.ckpt"
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Time of the processor."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def network(path: Path, size: int, count: int) -> None:
+    """The network alone, on batches in memory."""
+    task = load(path)
+    batch = torch.randn(BATCH, 3, size, size).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for _ in range(count // BATCH):
+            task(batch)
+
+
+def measure(root: Path, name: str, size: int, count: int, rounds: int) -> dict[str, Any]:
+    """Images a second of each, and ratios to the network of the same round."""
+    with tempfile.TemporaryDirectory() as kept:
+        folder = Path(kept)
+        files = sorted((root / name).rglob("*.jpg"))[:count]
+        pairs = [(str(file), number % 2) for number, file in enumerate(files)]
+        data = ImageData.from_dataset(pairs[:2], pairs, classes=["a", "b"], size=size, batch_size=BATCH, num_workers=0)
+        path, images = checkpoint(folder, data), folder / "images"
+        images.mkdir()
+        for file in files:
+            (images / file.name).symlink_to(file.resolve())
+
+        def predict() -> None:
+            predict_files(
+                str(path), str(images), str(folder / "out"), batch_size=BATCH, overwrite=True, trainer=Devices("cpu", 1)
+            )
+
+        ways = {
+            "network": lambda: network(path, size, count),
+            "predict": predict,
+            "interpret": lambda: interpret(load(path), data, trainer=Devices("cpu", 1).trainer()),
+        }
+        network(path, size, BATCH)
+        taken = [{way: seconds(work) for way, work in ways.items()} for _ in range(rounds)]
+    found: dict[str, Any] = {"files": name, "size": size, "rounds": taken}
+    for way in ways:
+        found[way] = len(files) / statistics.median(one[way] for one in taken)
+        found[f"{way}_ratio"] = statistics.median(one["network"] / one[way] for one in taken)
+    return found
+
+
+def main() -> None:
+    """Measure, print rows of a table, and keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 224])
+    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    print("| files | size | network, images/s | predict | ratio | interpret | ratio |\n|---|---|---|---|---|---|---|")
+    rows = []
+    for name in ("satellite", "ants_bees"):
+        for size in options.sizes:
+            one = measure(options.data, name, size, options.images, options.rounds)
+            rows.append(one)
+            shown = " | ".join(f"{one[way]:.1f} | {one[f'{way}_ratio']:.3f}" for way in ("predict", "interpret"))
+            print(f"| {name} | {size} | {one['network']:.1f} | {shown} |", flush=True)
+    if options.out:
+        options.out.write_text(json.dumps({"rows": rows, "torch": torch.__version__}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
