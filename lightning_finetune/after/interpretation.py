@@ -15,7 +15,8 @@ from lightning.pytorch import Trainer
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
-from lightning_finetune.data.batches.loader import BatchSampler, ImageLoader
+from lightning_finetune.data.batches.loader import ImageLoader
+from lightning_finetune.data.batches.sampling import BatchSampler
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.pixels.decode import visible
 from lightning_finetune.engine.processes import gathered

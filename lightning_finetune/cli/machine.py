@@ -13,6 +13,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
+from lightning_finetune.engine.processes import gone_worker
+
 try:
     import fcntl
 except ImportError:  # Windows, where processes leave none of these folders
@@ -40,8 +42,8 @@ def in_a_sentence(error: Exception) -> str | None:
     """What is said of an error that neither this package nor Lightning puts into words; None where it is none such."""
     if isinstance(error, OSError):
         return _of_file(error)
-    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):  # of a loader of somebody else
-        return f"{str(error).rstrip('. ')}. Most often memory ran out: use fewer workers, and resume."
+    if (text := gone_worker(error)) is not None:  # of a loader of somebody else
+        return text
     package = type(error).__module__.partition(".")[0]
     if package == "wandb":
         return f"Weights & Biases: {error}"

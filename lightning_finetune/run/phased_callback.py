@@ -17,6 +17,7 @@ from lightning_finetune.engine.freezing import all_trainable
 from lightning_finetune.engine.param_groups import forget_curvature
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State, make_plan
+from lightning_finetune.engine.processes import explain
 from lightning_finetune.engine.rates import LR
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError, UnsupportedError
@@ -404,6 +405,7 @@ class PhasedCallback(Callback):
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        explain(exception)
         self._let_go(trainer, pl_module)
 
     def _let_go(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

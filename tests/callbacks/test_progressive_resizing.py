@@ -175,6 +175,23 @@ def test_a_worker_that_dies_while_sizes_are_tried_is_not_blamed_on_the_size(tmp_
     with pytest.raises(RuntimeError, match="DataLoader worker") as error:
         trainer.fit(ForeignNet(), DataLoader(Unreadable(), 4, num_workers=1))
     assert not isinstance(error.value, PhaseError)
+    (note,) = error.value.__notes__
+    assert "A process that loads data is gone" in note
+    assert "use fewer workers" in note
+
+
+class Raises(Unreadable):
+    """Its own mistake, of the class that torch has for a killed worker."""
+
+    def __getitem__(self, index):
+        raise RuntimeError("my mistake")
+
+
+def test_an_error_that_a_worker_raised_is_not_taken_for_a_killed_one(tmp_path):
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
+    with pytest.raises(RuntimeError, match="my mistake") as error:
+        trainer.fit(ForeignNet(), DataLoader(Raises(), 4, num_workers=1))
+    assert not hasattr(error.value, "__notes__")
 
 
 def test_a_last_batch_of_one_image_never_reaches_a_batch_norm(tmp_path, folder):

@@ -112,8 +112,8 @@ class Dies(torch.utils.data.Dataset):
 
 def test_a_worker_of_somebody_elses_loader_that_is_killed_is_one_sentence():
     said = in_a_sentence(error_of(lambda: next(iter(torch.utils.data.DataLoader(Dies(), num_workers=1)))))
-    assert said.startswith("DataLoader worker (pid")
-    assert said.endswith("use fewer workers, and resume.")
+    assert said.startswith("A process that loads data is gone: DataLoader worker (pid")
+    assert said.endswith("and resume from the last checkpoint.")
     assert "\n" not in said
 
 

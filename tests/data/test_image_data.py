@@ -274,3 +274,23 @@ def test_every_way_can_be_written_in_a_configuration(insects: Path, tmp_path: Pa
     data = parsed(tmp_path, {"class_path": "lightning_finetune.data.ImageData.from_name_re", "init_args": options})
     assert isinstance(data.mix, CutMix)
     assert (data.mix.alpha, data.batch_size, data.classes) == (2.0, 3, list(CLASSES))
+
+
+class Mistaken(torch.utils.data.Dataset):
+    """Somebody's data set with a mistake that shows in worker processes alone."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, place):
+        if torch.utils.data.get_worker_info() is not None:
+            raise RuntimeError("my mistake")
+        return Image.new("RGB", (32, 32), (place, 0, 0)), place % 2
+
+
+def test_an_error_in_somebodys_data_set_is_not_taken_for_a_killed_worker():
+    data = ImageData.from_dataset(Mistaken(), size=32, batch_size=4, num_workers=1)
+    data.setup("fit")
+    with pytest.raises(RuntimeError, match="my mistake"):
+        next(iter(data.train_dataloader()))
+    data.teardown("fit")

@@ -17,6 +17,7 @@ from typing_extensions import NotRequired
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.batches.sampling import BatchSampler
 from lightning_finetune.engine.allocator import release_freed
+from lightning_finetune.engine.processes import gone_worker
 from lightning_finetune.errors import DataError, first_ten
 
 
@@ -215,12 +216,9 @@ def _next(batches: Iterator[Any]) -> Any:
     try:
         return next(batches, None)
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if (text := gone_worker(error)) is None:
             raise
-        raise DataError(
-            f"A process that loads images is gone: {str(error).rstrip('. ')}. Most often memory ran out: use fewer "
-            "workers (`num_workers`) or smaller batches, and resume from the last checkpoint."
-        ) from error
+        raise DataError(text) from error
 
 
 def _packed(batch: Any, small: int) -> dict[str, Tensor | npt.NDArray[Any]] | DataError:
