@@ -141,11 +141,10 @@ class History:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` gave."""
-        unknown = [None] * len(state["steps"])  # to the checkpoints of 0.1.0's first days
         self.steps, self.losses = list(state["steps"]), list(state["losses"])
-        self.rates, self.trained = _copied(state["rates"]), _copied(state.get("trained", {}))
-        self.momentum, self.sizes = list(state.get("momentum", unknown)), list(state.get("sizes", unknown))
-        self.epochs = list(state.get("epochs", ()))
+        self.rates, self.trained = _copied(state["rates"]), _copied(state["trained"])
+        self.momentum, self.sizes = list(state["momentum"]), list(state["sizes"])
+        self.epochs = list(state["epochs"])
         self.measured = {name: [(step, value) for step, value in points] for name, points in state["measured"].items()}
         self._stride = state["stride"]
         self._pending.clear()

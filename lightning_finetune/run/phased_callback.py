@@ -434,7 +434,7 @@ class PhasedCallback(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seed = state_dict["seed"]
-        self._world_size = state_dict.get("world_size")  # not in those of 0.1.0's first days
+        self._world_size = state_dict["world_size"]
         self.found_rates = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
         self._progress.load_state_dict(state_dict.get("progress", {}))
         self._ends.load_state_dict(state_dict.get("ends", {}))

@@ -100,13 +100,6 @@ def test_steps_belong_to_epochs() -> None:
     assert [history.epoch_of(step) for step in (0, 9, 10, 19, 20, 99)] == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_checkpoint_of_the_first_days_is_continued() -> None:
-    history = History()
-    history.load_state_dict({"steps": [0], "losses": [1.0], "rates": {"head": [0.1]}, "measured": {}, "stride": 1})
-    history.add(1, Settings({"head": 0.1}, 0.9, (8, 8), {"head": 1.0}), torch.tensor(1.0))
-    assert (history.momentum, history.sizes, history.trained) == ([None, 0.9], [None, (8, 8)], {"head": [0.0, 1.0]})
-
-
 def test_the_history_of_a_plan_is_that_of_all_its_plans_together() -> None:
     trains = make_plan([Phase(1, "head", None), Phase(1, "all", None)], 10)
     rates = make_plan([Phase(2, None, (1e-3, 1e-1), size=32)], 10)
