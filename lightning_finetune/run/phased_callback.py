@@ -13,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.engine.allocator import keep_freed
-from lightning_finetune.engine.freezing import all_trainable
 from lightning_finetune.engine.param_groups import forget_curvature
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State, make_plan
@@ -44,7 +43,6 @@ from lightning_finetune.run.trainer import (
     max_steps,
     refuse_resume,
     refuse_unsupported,
-    register_trainable,
     reseed,
     resumed_place,
     run_seed,
@@ -219,18 +217,12 @@ class PhasedCallback(Callback):
         if self._untried:
             self.resizer = Resizer(trainer, module, self.min_size)
             if lends_batches(trainer):
-                self._try_sizes(trainer, module, None)
+                self._try_sizes(trainer)
 
-    def _try_sizes(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> None:
-        """With all layers training, as memory is needed then, make a step at each size."""
+    def _try_sizes(self, trainer: pl.Trainer, batch: Any = None) -> None:
         sizes, self._untried = self._untried, set()
-        with all_trainable(self.grouping.layers) as changed:
-            if changed:
-                register_trainable(trainer, module)
-            if self.resizer is not None:
-                self.resizer.dry_run(trainer, sizes, batch)
-        if changed:
-            register_trainable(trainer, module)
+        if self.resizer is not None:
+            self.resizer.dry_run(trainer, self.grouping.layers, sizes, batch)
 
     def _make_plan(self, trainer: pl.Trainer) -> Plan:
         phases = self.phases(trainer)
@@ -313,7 +305,7 @@ class PhasedCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._untried:  # no batch could be had before the first
-            self._try_sizes(trainer, pl_module, batch)
+            self._try_sizes(trainer, batch)
             self._enter(trainer)
         self._reseed(trainer, batch_idx)
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.nn import Parameter
 
 from lightning_finetune.data.batches.pixel_module import PixelModule
+from lightning_finetune.engine.freezing import all_trainable
 from lightning_finetune.engine.resize import Size, check_min_size, snap, target_size
 from lightning_finetune.engine.resize_batch import resize_batch
 from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.run.range_test_loop import try_step
+from lightning_finetune.run.trainer import register_trainable
 
 _ONE_IMAGE = (
     "Batch norm learns from several values per channel, and here it gets one, of one image: take batches of at least 2 "
@@ -56,18 +59,29 @@ class Resizer:
         if self.data is not None:
             self.data.train_size = self.size
 
-    def dry_run(self, trainer: pl.Trainer, sizes: Iterable[int | Size], batch: Any = None) -> None:
+    def dry_run(
+        self, trainer: pl.Trainer, layers: Sequence[Sequence[Parameter]], sizes: Iterable[int | Size], batch: Any
+    ) -> None:
         """One training step at each size, the largest first, with everything put back.
 
         Args:
             trainer: Of the fit.
+            layers: All that may train; all of it does, as memory is needed then.
             sizes: To be tried.
             batch: Of the run, where its loaders lend none.
 
         Raises:
             PhaseError: The model fails at a size; names it and the model's own message.
         """
-        for size in sorted({self.resolve(size) for size in sizes}, reverse=True):
+        with all_trainable(layers) as changed:
+            if changed:
+                register_trainable(trainer, self.module)
+            self._try_each({self.resolve(size) for size in sizes}, trainer, batch)
+        if changed:
+            register_trainable(trainer, self.module)
+
+    def _try_each(self, sizes: Iterable[Size], trainer: pl.Trainer, batch: Any) -> None:
+        for size in sorted(sizes, reverse=True):
             self._use(size)
             if (error := self._failure(trainer, batch)) is not None:
                 said = str(error).strip().partition("\n")[0]
