@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import rich
@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from lightning_finetune.engine import schedules
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import ChosenRate
 from lightning_finetune.engine.rates import ends
@@ -50,17 +51,20 @@ def plan_notes(plan: Plan) -> list[str]:
 
 def plan_rows(plan: Plan, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the table of a plan."""
-    sized = any(phase.size is not None for phase in plan.phases)
-    decays = any(phase.weight_decay is not None for phase in plan.phases)
-    columns = ["phase", "epochs", "steps", "trains", "learning rate", "schedule", *(["size"] if sized else [])]
-    columns += ["weight decay"] if decays else []
+    some = {name: words for name, words in _SET_BY_SOME.items() if any(map(words, plan.phases))}
     rows = []
     for index, phase in enumerate(plan.phases):
-        size = [size_label(phase.size) or "as is"] if sized else []
         row = [str(index + 1), _epochs(plan, index), _steps(plan, index), _trains(plan, index, names)]
-        decay = ["as is" if phase.weight_decay is None else f"{phase.weight_decay:g}"] if decays else []
-        rows.append([*row, rates(plan, index), schedules.title(phase.schedule), *size, *decay])
-    return columns, rows
+        row += [rates(plan, index), schedules.title(phase.schedule)]
+        rows.append([*row, *(words(phase) or "as is" for words in some.values())])
+    return ["phase", "epochs", "steps", "trains", "learning rate", "schedule", *some], rows
+
+
+_SET_BY_SOME: dict[str, Callable[[Phase], str]] = {
+    "size": lambda phase: size_label(phase.size),
+    "weight decay": lambda phase: "" if phase.weight_decay is None else f"{phase.weight_decay:g}",
+}
+"""Columns of a plan of which a phase says something, in its words; empty where it leaves that alone."""
 
 
 def show_results(
