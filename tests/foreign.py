@@ -45,6 +45,15 @@ class ForeignNet(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=self.lr)
 
 
+class Worse(ForeignNet):
+    """Logs what never gets better."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("worse", float(self.global_step))
+        return loss
+
+
 def images(count: int = 48, seed: int = 0, size: int = 8) -> TensorDataset:
     """Noise with a colour of its class, so that there is something to learn."""
     generator = torch.Generator().manual_seed(seed)

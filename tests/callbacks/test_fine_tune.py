@@ -13,7 +13,7 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.range_test import MOST_HEAD, allowed
 from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.tasks import ImageClassifier
-from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, Worse, loader, quiet_trainer
 
 PHASES = [Phase(1, "head", 1e-2), Phase(2, 2, (None, 1e-2)), Phase(1, "all", (1e-5, 1e-2))]
 
@@ -121,13 +121,6 @@ def test_results_survive_a_resume(tmp_path):
     again = quiet_trainer(tmp_path, callbacks=[second])
     again.fit(ForeignNet(), loader(), ckpt_path=tmp_path / "end.ckpt")
     assert second.results == first.results
-
-
-class Worse(ForeignNet):
-    def training_step(self, batch, batch_idx):
-        loss = super().training_step(batch, batch_idx)
-        self.log("worse", float(self.global_step))
-        return loss
 
 
 def test_a_run_that_early_stopping_cut_says_so(tmp_path):

@@ -4,7 +4,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.errors import LayerGroupError, PhaseError
-from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, Worse, loader, quiet_trainer
 
 
 def fit(tmp_path, *callbacks, module=None, **options) -> Probe:
@@ -146,15 +146,6 @@ def test_fast_dev_run_needs_no_care(tmp_path):
 
 
 # -- early stopping ----------------------------------------------------------------------------------------------------
-
-
-class Worse(ForeignNet):
-    """A loss that never gets better."""
-
-    def training_step(self, batch, batch_idx):
-        loss = super().training_step(batch, batch_idx)
-        self.log("worse", float(self.global_step))
-        return loss
 
 
 def test_early_stopping_that_can_end_the_run_before_the_last_phase_says_so(tmp_path):
