@@ -1,6 +1,7 @@
 """LightningModules and data that know nothing of the package, as a user's would."""
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -43,6 +44,13 @@ class ForeignNet(pl.LightningModule):
         if self.kind == "sgd":
             return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
         return torch.optim.AdamW(self.parameters(), lr=self.lr)
+
+
+class Untrained(ForeignNet):
+    """Fails where a batch is trained."""
+
+    def training_step(self, batch, batch_idx):
+        pytest.fail("a batch was trained")
 
 
 class Worse(ForeignNet):

@@ -13,14 +13,9 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.range_test import MOST_HEAD, allowed
 from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.tasks import ImageClassifier
-from tests.foreign import ForeignNet, Probe, Worse, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, Untrained, Worse, loader, quiet_trainer
 
 PHASES = [Phase(1, "head", 1e-2), Phase(2, 2, (None, 1e-2)), Phase(1, "all", (1e-5, 1e-2))]
-
-
-class Untrained(ForeignNet):
-    def training_step(self, batch, batch_idx):
-        pytest.fail("a batch was trained")
 
 
 def fit(tmp_path, *callbacks, module=None, **options):

@@ -4,7 +4,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.errors import LayerGroupError, PhaseError
-from tests.foreign import ForeignNet, Probe, Worse, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, Untrained, Worse, loader, quiet_trainer
 
 
 def fit(tmp_path, *callbacks, module=None, **options) -> Probe:
@@ -118,11 +118,6 @@ def test_schedules_that_cannot_be_followed_are_refused_when_made(schedule, messa
 def test_what_cannot_train_is_refused(tmp_path, value):
     with pytest.raises(PhaseError, match="`train`"):
         fit(tmp_path, GradualUnfreezing({0: value}), max_epochs=1)
-
-
-class Untrained(ForeignNet):
-    def training_step(self, batch, batch_idx):
-        pytest.fail("a batch was trained")
 
 
 @pytest.mark.parametrize(
