@@ -120,7 +120,7 @@ def test_two_processes_solve_the_head_of_all_images_together(tmp_path):
         str(tmp_path),
     ]
     command += ["--which", "recipe", "--batch-size", "2", "--strategy", "ddp", "--devices", "2"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (done.stdout + done.stderr).count("features of 24 training images") == 1
 

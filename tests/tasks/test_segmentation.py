@@ -13,7 +13,8 @@ from lightning_finetune.tasks.measures.metrics import ClassIoU
 
 
 def task(**options) -> UNetSegmenter:
-    return UNetSegmenter(**{"backbone": "resnet18", "num_classes": 3, "weights": False, **options})
+    network = {} if "model" in options else {"backbone": "resnet18"}
+    return UNetSegmenter(**{**network, "num_classes": 3, "weights": False, **options})
 
 
 def scenes(count: int = 6, ignore: int | None = None) -> TensorDataset:
