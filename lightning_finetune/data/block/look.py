@@ -13,6 +13,7 @@ from lightning_finetune.data.block.mask_ids import values_in, width_of
 from lightning_finetune.data.pixels.decode import ImageSource, Size, decode_fully, image_size
 from lightning_finetune.data.pixels.depth import Depth, Range
 from lightning_finetune.data.pixels.draws import Ints
+from lightning_finetune.data.pixels.image_files import ready_for_threads
 from lightning_finetune.data.pixels.mask_values import MaskSource, mask_values
 from lightning_finetune.errors import DataError
 
@@ -73,6 +74,7 @@ def look(
             notes[4:] = _values(masks[row], tuple(notes[:2].tolist()), 32 * width)
         return notes
 
+    ready_for_threads()
     numbers, problems = read_rows(read, rows, 4 + width, threads=threads, shared=shared)
     return Seen(numbers[:, :2], _ranges(numbers), np.ascontiguousarray(numbers[:, 4:]), problems)
 

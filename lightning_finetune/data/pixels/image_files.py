@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from functools import cache
@@ -71,6 +72,19 @@ def open_image(path: str | Path) -> Image.Image:
         return Image.open(path, formats=_formats())
     except UNREADABLE as error:
         raise unreadable(path, error) from error
+
+
+def ready_for_threads() -> None:
+    """Let threads that read images need no lock of logging's; called by the thread that waits for them.
+
+    Pillow logs, and a logger that is asked for the first time takes that lock. torch raises its error of a killed
+    worker process wherever the main thread stands, be it amid the release of that lock after a fork. The main thread
+    then has the lock for good, and the readers of the next run would wait for it without end.
+    """
+    _formats()
+    for name in [*logging.root.manager.loggerDict]:
+        if name.partition(".")[0] == "PIL":
+            logging.getLogger(name).isEnabledFor(logging.DEBUG)
 
 
 def image_in(encoded: bytes) -> Image.Image:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from lightning_finetune.data.pixels.image_files import ready_for_threads
 from lightning_finetune.engine.processes import readers
 
 S = TypeVar("S")
@@ -27,6 +28,7 @@ def read_ahead(read: Callable[[S], T], sources: Sequence[S], *, ahead: int) -> I
     if threads <= 1:
         yield from map(read, sources)
         return
+    ready_for_threads()
     pool, waiting = ThreadPoolExecutor(threads), deque[Future[T]]()
     try:
         for source in sources:

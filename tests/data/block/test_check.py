@@ -1,5 +1,7 @@
 """Every image read once before training."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,27 @@ def test_good_images_and_images_in_memory_pass(tmp_path: Path):
     assert check([*fill(tmp_path, 3), picture(1)]) == []
     assert check([], threads=0) == []
     refuse([], tmp_path)
+
+
+HELD = """
+import logging, sys
+from pathlib import Path
+import numpy as np
+from lightning_finetune.data.block.look import look
+from lightning_finetune.data.block.paths import FilePaths
+logging._lock.acquire()  # as torch's error of a killed worker leaves it to the main thread, if it comes amid a fork
+files, rows = FilePaths(sorted(Path(sys.argv[1]).iterdir())), np.arange(4)
+found = look(files, files, 256, rows=rows, decoded=rows, threads=2, shared=False)
+print(len(found.sizes), "are read")
+"""
+
+
+def test_readers_do_not_wait_for_the_lock_of_logging(tmp_path: Path):
+    for number, ending in enumerate(("png", "jpg", "tif", "webp")):
+        picture(number).convert("L").save(tmp_path / f"{number}.{ending}")
+    words = [sys.executable, "-c", HELD, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "4 are read\n", done.stderr[-2000:]
 
 
 def test_ten_problems_are_all_told_and_need_no_file(tmp_path: Path):
