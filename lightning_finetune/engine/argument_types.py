@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import warnings
@@ -67,7 +68,15 @@ def warn_unused(owner: str, given: Mapping[str, Any], unused: Mapping[str, tuple
     names = [name for name, silent in unused.items() if given[name] not in silent]
     if names:
         words = ", ".join(f"{name}={given[name]!r}" for name in names)
-        warnings.warn(f"{owner} does not use {words}, because {because}.", stacklevel=3)
+        warnings.warn(f"{owner} does not use {words}, because {because}.", stacklevel=_users_level())
+
+
+def _users_level() -> int:
+    """The ``stacklevel`` with which a warning of the caller names the user's line: the first outside of the package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @cache
