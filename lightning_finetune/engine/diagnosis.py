@@ -243,6 +243,10 @@ def _rising(traits: Features, curves: Curves) -> str:
     return f"The training loss began at {traits.first:.3g} and rose to {top:.3g}{also}."
 
 
+def _others(count: int) -> str:
+    return f" and at {count} other step{'s' * (count > 1)}" if count else ""
+
+
 def _notes(traits: Features, curves: Curves) -> list[Finding]:
     """What is worth knowing and no fault."""
     notes = []
@@ -257,7 +261,7 @@ def _notes(traits: Features, curves: Curves) -> list[Finding]:
     ]
     if spikes:
         notes.append(
-            _finding("loss spike", f"The training loss jumps at step {spikes[0]}, {len(spikes)} times in all.", False)
+            _finding("loss spike", f"The training loss jumps at step {spikes[0]}{_others(len(spikes) - 1)}.", False)
         )
     if traits.worse > 0.15 and traits.metric_worse <= 0:
         evidence = f"The validation loss ended {traits.worse:.0%} above its lowest, but the metric is at its best."

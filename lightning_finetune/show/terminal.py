@@ -72,7 +72,7 @@ def show_results(
 ) -> None:
     """Print one row per phase: what trained, and the metrics at its last epoch; then why which rate.
 
-    Of more metrics than fit, losses and what validation measured stay.
+    Of more metrics than fit, what validation measured stays, its loss first.
     """
     seen = dict.fromkeys(name for metrics in results for name in metrics)
     measured = sorted(seen, key=_importance)[:_MOST_METRICS]  # stable: else as they were logged
@@ -94,8 +94,9 @@ def result_rows(plan: Plan, results: Sequence[dict[str, float]]) -> tuple[list[s
     return ["phase", "planned epochs", "epochs", "steps", *names], rows
 
 
-def _importance(name: str) -> int:
-    return 0 if "loss" in name else 2 if name.startswith("train") else 1
+def _importance(name: str) -> tuple[bool, bool]:
+    """What validation measured first; of what training logs by step this is the last step alone."""
+    return name.startswith("train"), "loss" not in name
 
 
 def show_suggestions(chosen: ChosenRate) -> None:
