@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import LBFGS, Optimizer
 
 from lightning_finetune.engine.layer_groups import LayerGroup
@@ -155,16 +156,22 @@ def set_rate(group: Group, lr: float) -> None:
         group["lr"] = lr
 
 
-def merge_state(state: Mapping[str, Any], optimizer: Optimizer, layout: Layout) -> dict[str, Any]:
+def merge_state(
+    state: Mapping[str, Any], optimizer: Optimizer, layout: Layout, order: Sequence[Parameter] | None = None
+) -> dict[str, Any]:
     """The optimizer's state in the module's own groups: what a checkpoint holds.
 
     Args:
         state: ``optimizer.state_dict()`` in our groups.
         optimizer: The optimizer that gave it.
         layout: With ``original``, else ``state`` is returned as it is.
+        order: Of the parameters by which ``state`` numbers them, and the new one will; None: that of the optimizer.
     """
     if layout.original is None:
         return dict(state)
+    if order is not None:
+        numbers = {id(param): place for place, param in enumerate(order)}
+        return {"state": dict(state["state"]), "param_groups": _placed(layout.original, numbers)}
     ours = [id(param) for group in optimizer.param_groups for param in group["params"]]
     theirs = {id(param): place for place, param in enumerate(p for g in layout.original for p in g["params"])}
     place = {old: theirs[key] for old, key in enumerate(ours)}

@@ -255,11 +255,17 @@ class Grouping:
     def _known_rates(self) -> list[float | None]:
         return [group["lr"] if isinstance(group["lr"], float) else None for group in self.optimizer.param_groups]
 
-    def save(self, checkpoint: dict[str, Any]) -> None:
-        """Bring the optimizer's state into the groups that the module made, so that it also loads without us."""
+    def save(self, checkpoint: dict[str, Any], by_module: bool = False) -> None:
+        """Bring the optimizer's state into the groups that the module made, so that it also loads without us.
+
+        Args:
+            checkpoint: That is written.
+            by_module: Its parameters are numbered as the module has them, as Lightning does with those of shards.
+        """
         states = checkpoint.get("optimizer_states")
         if states and all(isinstance(slot, int) for slot in states[0].get("state", [None])):  # else of shards, by name
-            states[0] = param_groups.merge_state(states[0], self.optimizer, self.layout)
+            order = list(self.module.parameters()) if by_module else None
+            states[0] = param_groups.merge_state(states[0], self.optimizer, self.layout, order)
 
     def restore(self, checkpoint: dict[str, Any] | None) -> None:
         """Bring a checkpoint's optimizer state from the module's groups into ours, before it is loaded."""

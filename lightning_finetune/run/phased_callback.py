@@ -34,6 +34,7 @@ from lightning_finetune.run.second_hands import (
     warn_of_early_stopping,
 )
 from lightning_finetune.run.self_ending import PhaseEnds
+from lightning_finetune.run.sharded import restore_what_was_stepped
 from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.run.trainer import (
     begin_epoch_as_usual,
@@ -41,11 +42,11 @@ from lightning_finetune.run.trainer import (
     is_dev_run,
     max_epochs,
     max_steps,
-    refuse_resume,
     refuse_unsupported,
     reseed,
     resumed_place,
     run_seed,
+    shards,
     steps_per_epoch,
     the_optimizer,
     validate_what_was_not,
@@ -126,6 +127,13 @@ class PhasedCallback(Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if shards(trainer):  # Lightning restores it only now
+            restore_what_was_stepped(trainer, pl_module)
+        else:
+            self._begin(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Group the layers, and split the optimizer."""
         name = type(self).__name__
         optimizer = the_optimizer(trainer, name)
         self._check_conflicts(trainer)
@@ -169,6 +177,9 @@ class PhasedCallback(Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if shards(trainer):
+            self._checkpoint = None  # its optimizer state is loaded, in the module's groups
+            self._begin(trainer, pl_module)
         begin_epoch_as_usual(trainer)
         if trainer.strategy.root_device.type == "cpu":
             keep_freed()
@@ -438,13 +449,12 @@ class PhasedCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if self.current_grouping is not None:
-            self.current_grouping.save(checkpoint)
+            self.current_grouping.save(checkpoint, by_module=shards(trainer))
 
     @override
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        refuse_resume(trainer, type(self).__name__)
         self._checkpoint = checkpoint  # read at `on_fit_start`, when the groups are known
         if any(phase.until is not None for phase in self.phases(trainer)):
             validate_what_was_not(trainer, checkpoint)

@@ -62,19 +62,6 @@ def shards(trainer: pl.Trainer) -> bool:
     return is_a(trainer.strategy, ModelParallelStrategy)
 
 
-def refuse_resume(trainer: pl.Trainer, name: str) -> None:
-    """Refuse to go on with a sharded run, which Lightning restores after the callbacks have begun.
-
-    Raises:
-        UnsupportedError: Names the strategy and the way out.
-    """
-    if shards(trainer):
-        raise UnsupportedError(
-            f"{name} does not resume a run with {type(trainer.strategy).__name__}: Lightning restores it after layers "
-            "and rates are set. Begin a new run with its weights, at the phase that it had come to."
-        )
-
-
 def the_optimizer(trainer: pl.Trainer, name: str) -> Optimizer:
     """The run's only optimizer.
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_finetune.engine.layer_groups import layer_groups
+from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.engine.param_groups import build, merge_state, rate_of, set_rates, split, split_state
 from lightning_finetune.errors import LayerGroupError, UnsupportedError
 from tests.foreign import ForeignNet, images
@@ -282,3 +282,15 @@ def test_a_tensor_as_rate_is_not_shared_by_the_groups(flat):
     set_rates(optimizer, layout, [1e-4, 1e-3, 5e-3, 2e-2], None)
     assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx([1e-4, 1e-3, 5e-3, 2e-2])
     assert all(isinstance(group["lr"], torch.Tensor) for group in optimizer.param_groups)
+
+
+def test_a_state_that_is_numbered_as_the_module_has_its_parameters_stays_so():
+    """As of shards, which Lightning numbers; the optimizer holds them in another order."""
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW([*second.parameters(), *first.parameters()])
+    groups = [LayerGroup("first", tuple(first.parameters())), LayerGroup("second", tuple(second.parameters()))]
+    layout = split(optimizer, groups)
+    state = {"state": {place: {"step": place} for place in range(4)}, "param_groups": []}
+    merged = merge_state(state, optimizer, layout, [*first.parameters(), *second.parameters()])
+    assert merged["state"] == state["state"]
+    assert [group["params"] for group in merged["param_groups"]] == [[2, 3, 0, 1]]
