@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_finetune.engine.processes import gone_worker
+from lightning_finetune.errors import gone_worker
 
 try:
     import fcntl

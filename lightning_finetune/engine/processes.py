@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import sys
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -69,33 +67,6 @@ def _take(
 ) -> None:
     if key in metadata:
         hear(module, metadata[key])
-
-
-def gone_worker(error: BaseException) -> str | None:
-    """What became of the worker process of a ``DataLoader``, and what to do; None where ``error`` says another thing.
-
-    An error that a worker raised begins otherwise, and is no sign of a process that was killed.
-    """
-    if not (isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")):
-        return None
-    return (
-        f"A process that loads data is gone: {str(error).rstrip('. ')}. Most often memory ran out: use fewer workers "
-        "(`num_workers`) or smaller batches, and resume from the last checkpoint."
-    )
-
-
-def explain(error: BaseException) -> None:
-    """Put what :func:`gone_worker` says below an error of somebody else's loader.
-
-    Before Python 3.11, which has notes, it is a warning above the error.
-    """
-    text = gone_worker(error)
-    if text is None or text in getattr(error, "__notes__", ()):
-        return
-    if sys.version_info >= (3, 11):
-        error.add_note(text)
-    else:
-        warnings.warn(text, stacklevel=2)
 
 
 def leave_group() -> None:

@@ -16,10 +16,9 @@ from lightning_finetune.engine.allocator import keep_freed
 from lightning_finetune.engine.param_groups import forget_curvature
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State, make_plan
-from lightning_finetune.engine.processes import explain
 from lightning_finetune.engine.rates import LR
 from lightning_finetune.engine.resize import MIN_SIZE, Size
-from lightning_finetune.errors import PhaseError, UnsupportedError
+from lightning_finetune.errors import PhaseError, UnsupportedError, explain
 from lightning_finetune.run.checkpoint_file import write_safely
 from lightning_finetune.run.grouping import Grouping
 from lightning_finetune.run.loader_order import LoaderOrder, knows_items

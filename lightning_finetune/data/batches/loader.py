@@ -17,8 +17,7 @@ from typing_extensions import NotRequired
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.batches.sampling import BatchSampler
 from lightning_finetune.engine.allocator import release_freed
-from lightning_finetune.engine.processes import gone_worker
-from lightning_finetune.errors import DataError, first_ten
+from lightning_finetune.errors import DataError, first_ten, gone_worker
 
 
 class LoaderState(TypedDict):
