@@ -25,7 +25,7 @@ from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.paths import FilePaths, select
 from lightning_finetune.data.block.splits import RandomSplit, Split, Splits
 from lightning_finetune.data.block.summary import Summary
-from lightning_finetune.data.block.tables import column_of, read_lines
+from lightning_finetune.data.block.tables import check_one_column, column_of, read_lines
 from lightning_finetune.data.block.whereabouts import advice_on
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.data.pixels.draws import Ints
@@ -215,7 +215,9 @@ class ImageItems:
     def label_from_df(self, column: str | int = 1, label_delim: str | None = None) -> ImageItems:
         """By a column of the table; with ``label_delim``, such as ``" "``, each image has several labels."""
         check_types(ImageItems.label_from_df, locals(), DataError)
-        values = column_of(self._table("label_from_df"), column)
+        table = self._table("label_from_df")
+        values = column_of(table, column)
+        check_one_column(table, column)
         return self._label(labelling.from_values(values, label_delim))
 
     def label_from_lists(self, values: Sequence[Any], label_delim: str | None = None) -> ImageItems:

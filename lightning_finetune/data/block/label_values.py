@@ -72,7 +72,8 @@ def check_not_measured(values: Sequence[Any]) -> None:
     some = sorted(known)[:3]
     raise DataError(
         f"Expected names of classes as labels, got {len(known)} different numbers, such as {some}. Is this the right "
-        "column (label_col)? To learn numbers, name the column: numbers='COLUMN', and train ImageRegressor."
+        "column (label_col)? To learn numbers, write them with a point, name the column: numbers='COLUMN', and train "
+        "ImageRegressor."
     )
 
 
@@ -93,7 +94,7 @@ def _is_odd(value: Any) -> bool:
 
 def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        return float(value.replace(",", ".") if isinstance(value, str) else value)  # as half of the world writes 0,5
     except (TypeError, ValueError):
         return None
 

@@ -158,6 +158,9 @@ class MaskIds:
             if any(Path(_name(mask)).suffix.lower() in (".jpg", ".jpeg") for mask in masks):
                 return "They are JPEG files, whose compression changes ids: save masks as PNG"
             return "These are shades, as a resize leaves them between ids: make masks with nearest neighbour"
+        held = self._values()
+        if len(held) == len(self.classes) and not {VOID, self.ignored} & {*held}:
+            return f"These are as many values as `codes` has names: save np.searchsorted({held}, mask)"
         return (
             f"`codes` has {len(self.classes)} names: give one for each id, or the task ignore_index for one id that "
             "counts for nothing"

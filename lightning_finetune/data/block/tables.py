@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _LINES = 20
 """Of a table that are looked at to see how it is made."""
 
+_ONES, _NOUGHTS = ("1", "1.0"), ("0", "0.0")
+
 Table: TypeAlias = "pd.DataFrame"
 """For modules that the command line reads: it would load what stands under TYPE_CHECKING in them."""
 
@@ -39,6 +41,7 @@ def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
         raise DataError(f"{path}: expected a table, but there is no such file.")
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
     try:
+        _check_text(path)
         separator = _separator(path)
         with warnings.catch_warnings(record=True) as longer:
             warnings.simplefilter("always", pd.errors.ParserWarning)
@@ -57,6 +60,20 @@ def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
         log.info("%s: columns are separated by %r.", path, separator)
     named: pd.DataFrame = table.rename(columns=str)
     return named
+
+
+def _check_text(path: Path) -> None:
+    """Check that a file is no workbook or database, whatever its name.
+
+    Raises:
+        DataError: It holds bytes of 0, as no text does.
+    """
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff")):  # the marks of UTF-16, which is said
+        kinds = {b"PK": " (an Excel workbook?)", b"SQLite": " (a SQLite database)"}
+        kind = next((kind for mark, kind in kinds.items() if start.startswith(mark)), "")
+        raise DataError(f"{path}: expected a table as text, got other bytes{kind}. Export it as CSV, in UTF-8.")
 
 
 def _separator(path: Path) -> str:
@@ -83,6 +100,32 @@ def _check_surplus(path: Path, separator: str) -> None:
             f"{path}: expected {count} columns, as in its first row, got more in lines:{first_ten(longer)}\n"
             f"Put values that hold {separator!r} in quotes."
         )
+
+
+def check_one_column(table: pd.DataFrame, column: str | int) -> None:
+    """Check that a column of labels that nobody named is not the first of many, one for each label.
+
+    Raises:
+        DataError: It and those after it hold 0 and 1 alone.
+    """
+    names = [str(name) for name in table.columns[column:]] if isinstance(column, int) else []
+    first = table.iloc[:_LINES, -len(names) :]  # of a large table, before all of it is looked at
+    if len(names) < 2 or not len(table) or not bool(first.astype(str).isin([*_ONES, *_NOUGHTS]).all(axis=None)):
+        return
+    flags = table.iloc[:, -len(names) :].astype(str)
+    ones = flags.isin(_ONES)
+    if not bool((ones | flags.isin(_NOUGHTS)).all(axis=None)):
+        return
+    is_one_each = bool((ones.sum(axis=1) == 1).all())
+    if len(names) == 2 and not is_one_each:  # a label of 0 and 1, and a column of the validation set
+        return
+    delim = "" if is_one_each else ", label_delim=' '"
+    raise DataError(
+        f"Expected the names of labels in one column, got 0 and 1 in {names[:10]}, a column for each label. Join their "
+        f"names, names = list(table.columns[{column}:]), table['labels'] = table[names].astype(float).apply("
+        f"lambda row: ' '.join(row.index[row == 1]), axis=1), and give label_col='labels'{delim}. If {names[0]!r} "
+        f"alone is the label, name it: label_col={names[0]!r}."
+    )
 
 
 def read_lines(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -67,7 +68,7 @@ def _written_otherwise(root: Path, names: Sequence[str]) -> str:
 
 def _folded(path: str) -> str:
     """A path as Windows and macOS would compare it."""
-    return unicodedata.normalize("NFC", path).replace("\\", "/").strip("/").casefold()
+    return posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/")).strip("/").casefold()
 
 
 def place_of(root: Path, names: Sequence[str]) -> Place | None:

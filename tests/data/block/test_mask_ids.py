@@ -102,6 +102,8 @@ def test_one_file_that_was_saved_otherwise_is_named(tmp_path, caplog):
         (numbered(*[ids(0, 255)] * 3), ["bg", "fg"], {"ignore_index": 255}, ["leave ignore_index out"]),
         (numbered(*[ids(0, 1, 255)] * 3), ["bg", "fg"], {"ignore_index": None}, ["give the task ignore_index=255"]),
         (numbered(*[ids(0, 1, 2, 3)] * 3), ["a", "b", "c"], {}, ["3 cannot be used", "got [3]", "`codes` has 3 names"]),
+        (numbered(*[ids(0, 10, 20)] * 3), ["a", "b", "c"], {}, ["got [10, 20]", "np.searchsorted([0, 10, 20], mask)"]),
+        (numbered(*[ids(0, 10, 255)] * 3), ["a", "b", "c"], {}, ["got [10]", "`codes` has 3 names"]),
         (numbered(*[ids(*range(0, 200, 7))] * 3), ["bg", "fg"], {}, ["nearest neighbour"]),
     ],
 )

@@ -1,5 +1,6 @@
 """Tables as people export them: read, or refused with the option that mends it."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -132,3 +133,62 @@ def test_a_list_of_validation_images_may_have_been_saved_by_any_editor(tmp_path:
     (tmp_path / "valid.txt").write_bytes("k\xe4fer.jpg".encode("latin-1"))
     with pytest.raises(DataError, match=r"valid\.txt: expected UTF-8"):
         ImageItems.from_folder(tmp_path).split_by_file()
+
+
+FLAGS = {
+    "one each": ("image,cat,dog", ("1,0", "0,1", "1,0", "0,1"), ["cat", "dog"], "single"),
+    "several": ("image,cat,dog,red", ("1,0,1", "0,1,1", "1,1,0", "0,1,0"), ["cat", "dog", "red"], "multi"),
+    "floats": ("image,cat,dog", ("1.0,0.0", "0.0,1.0", "1.0,0.0", "0.0,1.0"), ["cat", "dog"], "single"),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_a_column_for_each_label_is_not_taken_for_the_labels_and_the_way_out_works(tmp_path: Path, case: str):
+    header, rows, classes, kind = FLAGS[case]
+    files = fill(tmp_path, len(rows))
+    lines = [f"{file.name},{row}" for file, row in zip(files, rows, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join([header, *lines]))
+    with pytest.raises(DataError, match="a column for each label") as error:
+        ImageData.from_csv(tmp_path, valid_pct=0.25)
+    names, joined, options = re.search(
+        r"names = (list\(.*?\]\)).*, table\['labels'\] = (.*), and give (.*?)\. If", str(error.value)
+    ).groups()
+    table = pd.read_csv(tmp_path / "labels.csv")
+    scope = {"table": table}
+    scope["names"] = eval(names, scope)
+    table["labels"] = eval(joined, scope)
+    data = ImageData.from_df(table, tmp_path, valid_pct=0.25, **eval(f"dict({options})"))
+    assert (data.classes, data.kind) == (classes, kind)
+    assert ImageData.from_csv(tmp_path, label_col="cat", valid_pct=0.25).kind == "single"
+
+
+def test_a_column_of_the_validation_set_is_no_label(tmp_path: Path):
+    files = fill(tmp_path, 4)
+    lines = [f"{file.name},{row}" for file, row in zip(files, ("1,0", "0,0", "1,1", "0,1"), strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,ill,is_valid", *lines]))
+    assert ImageData.from_csv(tmp_path, valid_col="is_valid").classes == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"PK\3\4\0", "Excel"), (b"SQLite format 3\0", "SQLite"), (b"\1\0", "other bytes. Export")]
+)
+def test_what_is_no_text_is_told(tmp_path: Path, content: bytes, kind: str):
+    (tmp_path / "labels.csv").write_bytes(content + bytes(100))
+    with pytest.raises(DataError, match=kind):
+        ImageData.from_csv(tmp_path)
+
+
+def test_numbers_with_a_comma_are_numbers(tmp_path: Path):
+    files = fill(tmp_path, 4)
+    lines = [f"{file.name};{place},5" for place, file in enumerate(files)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image;value", *lines]))
+    with pytest.raises(DataError, match="write them with a point"):
+        ImageData.from_csv(tmp_path)
+
+
+def test_paths_of_windows_that_begin_here_are_found(tmp_path: Path):
+    files = fill(tmp_path, 4)
+    lines = [f".\\{file.name},{'ab'[place % 2]}" for place, file in enumerate(files)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *lines]))
+    with pytest.raises(DataError, match="written otherwise"):
+        ImageData.from_csv(tmp_path)
