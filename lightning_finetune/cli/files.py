@@ -130,7 +130,7 @@ def _write_share(
 ) -> list[tuple[int, str]]:
     """Predict and write this process's share; the place of each image that cannot be read, and why."""
     bad: list[tuple[int, str]] = []
-    with writer, Progress(disable=not run.is_global_zero) as progress:
+    with writer, Progress(disable=not run.is_global_zero, refresh_per_second=2) as progress:
         bar = progress.add_task("Predicting", total=len(sources))
 
         def take(place: int, source: ImageSource, prediction: Any) -> None:
