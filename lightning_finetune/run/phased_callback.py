@@ -199,7 +199,7 @@ class PhasedCallback(Callback):
             return
         if resumed_place(trainer) == "within" and not knows_items(trainer):
             raise UnsupportedError(
-                f"The checkpoint is of amid an epoch of {before} processes, and this run has {trainer.world_size}, "
+                f"The checkpoint is from within an epoch of {before} processes, and this run has {trainer.world_size}, "
                 "which share the rest of the epoch in another way: images would be seen twice, or not at all. Go on "
                 f"with {before}, or from a checkpoint of the end of an epoch."
             )

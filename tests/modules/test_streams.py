@@ -86,7 +86,7 @@ def test_two_processes_share_the_rows_and_go_on_each_at_its_place(tmp_path, file
     last = tmp_path / "whole/step=3.ckpt"
     rest = in_two_processes(tmp_path / "rest", *given, tmp_path / "rest", *options, "--resume", last)
     assert [one["train"] for one in rest] == [one["train"][3:] for one in whole]
-    with pytest.raises(UnsupportedError, match="amid an epoch of 2 processes"):
+    with pytest.raises(UnsupportedError, match="within an epoch of 2 processes"):
         fit(arguments(*given, tmp_path / "one", *options, "--resume", last))
 
 

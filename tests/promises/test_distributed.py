@@ -95,7 +95,7 @@ def test_amid_an_epoch_another_number_of_processes_is_refused_where_the_loader_i
     words = [sys.executable, "-m", "tests.runs", str(tmp_path), "--optimizer", "adamw", "--resume"]
     one = subprocess.run([*words, tmp_path / "step=8.ckpt"], cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert one.returncode != 0
-    assert "amid an epoch of 2 processes, and this run has 1" in one.stderr
+    assert "within an epoch of 2 processes, and this run has 1" in one.stderr
     after = subprocess.run([*words, tmp_path / "step=6.ckpt"], cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert after.returncode == 0, after.stderr[-3000:]
     assert "goes on with 1 processes, not 2" in after.stderr
