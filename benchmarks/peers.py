@@ -111,11 +111,16 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         "search",
         ["tests/cli/test_sweep_files.py::test_every_value_of_every_parameter_is_understood"],
     ),
+    "Parameters may be sharded (FSDP)": (
+        "sharded",
+        [
+            f"{_R}sharded.py::test_two_unfreezings_with_sharded_parameters_are_those_of_ddp_and_load_in_one_process",
+        ],
+    ),
 }
 NOT_OURS = {
     "Text and tables as data": ("data", "images alone; modules of others may read anything"),
     "A new optimizer for a phase": ("new_optimizer", "one optimizer, whose parameter groups are made once"),
-    "Parameters may be sharded (FSDP)": ("sharded", "FSDPStrategy is refused; fully_shard trains without resume"),
     "Adapters (LoRA) made by the library": ("adapters", "those of peft train as they are made"),
     "An average of the best checkpoints": ("averages", "Lightning's WeightAveraging may stand beside the phases"),
 }
@@ -131,7 +136,7 @@ DOCUMENTED = {
 """What AutoGluon's documentation names; it names none of the other rows."""
 
 EVERY: dict[str, tuple[str, list[str] | str]] = {**ROWS, **NOT_OURS}
-MORE = {"search", *(key for key, _ in NOT_OURS.values())}
+MORE = {"search", "sharded", *(key for key, _ in NOT_OURS.values())}
 
 
 def main() -> None:
