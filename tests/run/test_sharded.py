@@ -40,3 +40,11 @@ def test_two_unfreezings_with_sharded_parameters_are_those_of_ddp_and_load_in_on
         assert resumed["global_step"] == sharded["global_step"]
         for name, param in resumed["state_dict"].items():
             assert torch.equal(param, sharded["state_dict"][name]), name
+
+
+def test_a_run_resumes_from_a_folder_of_shards_some_of_which_were_never_stepped(tmp_path: Path):
+    run(tmp_path, "folder")
+    run(tmp_path / "again", "folder", str(tmp_path / "folder-step=5.ckpt"))
+    whole, again = (torch.load(place / "weights0.pt", weights_only=True) for place in (tmp_path, tmp_path / "again"))
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(again[name], param) for name, param in whole.items())
