@@ -39,7 +39,6 @@ FOREIGN = [
     ("datasets", ("--foreign",)),
     ("datasets", ("--foreign", "--accumulate", 2)),
     ("litdata", ("--foreign",)),
-    ("litdata", ("--foreign", "--workers", 2)),
 ]
 
 
