@@ -120,7 +120,7 @@ def test_memory_stays_flat_while_a_stream_passes():
 def test_the_page_on_streams_says_what_works(tmp_path, files, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
-    *_, hugging, web = (block.split("```")[0] for block in page.split("```py\n")[1:])
+    _, _, hugging, web, *_ = (block.split("```")[0] for block in page.split("```py\n")[1:])
     for code, name in ((hugging, "datasets"), (web, "webdataset")):
         ends = {"datasets": "*.parquet", "webdataset": "{0000..0001}.tar"}[name]
         code = code.replace("s3://BUCKET/train/*.parquet", f"{files}/{name}/train/{ends}")
