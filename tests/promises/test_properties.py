@@ -14,8 +14,17 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import make_plan
 
 RATES = st.floats(1e-8, 1.0)
+ENDS = st.fixed_dictionaries(
+    {
+        "until": st.just("val_loss"),
+        "patience": st.integers(1, 5),
+        "min_delta": st.floats(0, 1),
+        "mode": st.sampled_from(["min", "max"]),
+    }
+)
 PHASES = st.builds(
-    Phase,
+    lambda end, **others: Phase(**end, **others),
+    end=st.one_of(st.just({}), ENDS),
     epochs=st.integers(1, 5),
     train=st.sampled_from(["head", "all", 1, 2, 3]),
     lr=st.one_of(
@@ -27,10 +36,6 @@ PHASES = st.builds(
     div=st.floats(1, 100),
     div_final=st.floats(1, 1e6),
     weight_decay=st.one_of(st.none(), st.floats(0, 1)),
-    until=st.one_of(st.none(), st.just("val_loss")),
-    patience=st.integers(1, 5),
-    min_delta=st.floats(0, 1),
-    mode=st.sampled_from(["min", "max"]),
 )
 
 

@@ -33,14 +33,13 @@ def masks(photos: Path) -> ImageData:
 
 def ask(photos: Path, trainer: pl.Trainer | None) -> dict:
     torch.manual_seed(0)
+    task, segmenter = classifier(), ready(SemanticSegmenter("fpn", backbone="resnet18", **SMALL))
+    segmenter.classes = ["a", "b", "c"]
     files = sorted((photos / "valid").rglob("*.jpg"))[:7]
-    task = classifier()
     found = [one.probabilities for one in task.predict(files, batch_size=2, trainer=trainer)]
     alone = [task.predict(files[:1], trainer=trainer)[0].probabilities]  # fewer images than processes
     data = ImageData.from_folder(photos, size=64, batch_size=4, num_workers=0)
     said = interpret(task, data, trainer=trainer)
-    segmenter = ready(SemanticSegmenter("fpn", backbone="resnet18", **SMALL))
-    segmenter.classes = ["a", "b", "c"]
     of_masks = interpret(segmenter, masks(photos), trainer=trainer)
     return {
         "found": found,
