@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +35,13 @@ from lightning_finetune.cli.progress_line import ProgressLine
 from lightning_finetune.cli.say_data import SayData
 from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group
-from lightning_finetune.errors import FinetuneError
+from lightning_finetune.errors import CheckpointError, FinetuneError
 from lightning_finetune.run.folder import run_dir, shown
 from lightning_finetune.run.noise import without_noise
 from lightning_finetune.run.trainer import max_epochs, steps_per_epoch
 from lightning_finetune.tasks import BaseTask
 from lightning_finetune.tasks.networks.weights import read_file
+from lightning_finetune.tasks.shared.record import KEY
 
 CALLBACKS = {
     "fine_tune": FineTune,
@@ -113,7 +117,13 @@ def _say_where(logger: WandbLogger) -> None:
 
 
 class FineTuneCLI(LightningCLI):
-    """LightningCLI with the recipe of the lessons as its defaults; any module and data module by ``class_path``."""
+    """LightningCLI with this package's classes as its defaults; any module and data module by ``class_path``."""
+
+    def __init__(self, *kinds: type, args: list[str] | None = None, **settings: Any) -> None:
+        self.defaults = {name: default for name, (_, default) in SUBJECTS.items()}
+        if writer := writer_of_checkpoint(sys.argv[1:] if args is None else args):
+            self.defaults["model"] = writer  # LightningCLI takes a checkpoint's hyper-parameters for the default's
+        super().__init__(*kinds, args=args, **settings)
 
     @staticmethod
     @override
@@ -128,10 +138,9 @@ class FineTuneCLI(LightningCLI):
         # Unlike Lightning's way, with a default from the start: an argument that may be None hides errors of its class.
         if isinstance(parser, ShortErrorsParser):
             parser.subjects = tuple(SUBJECTS)
-        for name, (kind, default) in SUBJECTS.items():
-            parser.add_subclass_arguments(
-                kind, name, fail_untyped=False, required=True, default={"class_path": default}
-            )
+        for name, (kind, _) in SUBJECTS.items():
+            default = {"class_path": self.defaults[name]}
+            parser.add_subclass_arguments(kind, name, fail_untyped=False, required=True, default=default)
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -179,6 +188,20 @@ class FineTuneCLI(LightningCLI):
             )
 
     before_validate = before_test = before_predict = _need_checkpoint
+
+
+def writer_of_checkpoint(words: Sequence[str]) -> str | None:
+    """The class of the task that wrote the checkpoint named among ``words``; None if there is none of ours."""
+    after = [value for word, value in pairwise(words) if word == "--ckpt_path"]
+    joined = [word.partition("=")[2] for word in words if word.startswith("--ckpt_path=")]
+    paths = [Path(through_latest(path)) for path in [*after, *joined]]
+    if not paths or not paths[-1].is_file():
+        return None
+    with suppress(CheckpointError):  # which the parser says next
+        kept = read_file(paths[-1])
+        task = BaseTask.known().get(kept.get(KEY, {}).get("task"))
+        return None if task is None else f"{task.__module__}.{task.__qualname__}"
+    return None
 
 
 def run(args: list[str] | None = None) -> FineTuneCLI:
