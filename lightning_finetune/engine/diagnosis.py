@@ -277,7 +277,7 @@ _ADVICE = {
     "too few epochs": "Train for twice as many epochs.",
     "too few steps to judge": "Train for more epochs, or with a smaller batch: thirty steps tell if the rate fits.",
     "dead head": "Nothing is learned: look at the labels, at what is frozen, and at the learning rate of the head.",
-    "loss spike": "Look at the images of that batch, or clip gradients.",
+    "loss spike": "Look at the images of that batch. If they are right and the loss recovers, leave it as it is.",
     "train/valid gap": "It gets surer, not worse; label smoothing or mixup would calm it.",
 }
 
