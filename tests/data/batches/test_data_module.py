@@ -39,7 +39,7 @@ def run(root: Path, out: Path, *options: str) -> list[dict]:
     out.mkdir()
     command = [sys.executable, "-m", "tests.data.runs", str(root), str(out), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, cwd=REPOSITORY, env=environment, timeout=120, capture_output=True)
+    subprocess.run(command, check=True, cwd=REPOSITORY, env=environment, timeout=400, capture_output=True)
     return [torch.load(path) for path in sorted(out.glob("rank*.pt"))]
 
 
