@@ -119,11 +119,11 @@ def _say_where(logger: WandbLogger) -> None:
 class FineTuneCLI(LightningCLI):
     """LightningCLI with this package's classes as its defaults; any module and data module by ``class_path``."""
 
-    def __init__(self, *kinds: type, args: list[str] | None = None, **settings: Any) -> None:
+    def __init__(self, args: list[str] | None = None, **settings: Any) -> None:
         self.defaults = {name: default for name, (_, default) in SUBJECTS.items()}
         if writer := writer_of_checkpoint(sys.argv[1:] if args is None else args):
             self.defaults["model"] = writer  # LightningCLI takes a checkpoint's hyper-parameters for the default's
-        super().__init__(*kinds, args=args, **settings)
+        super().__init__(LightningModule, LightningDataModule, args=args, **settings)
 
     @staticmethod
     @override
@@ -218,8 +218,6 @@ def run(args: list[str] | None = None) -> FineTuneCLI:
         "enable_model_summary": False,  # it counts what trains before the phases begin
     }
     return FineTuneCLI(
-        LightningModule,
-        LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         trainer_class=CommandTrainer,
