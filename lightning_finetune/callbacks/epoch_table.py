@@ -78,9 +78,8 @@ class EpochTable(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (
-            loss := loss_in(outputs)
-        ) is not None:  # it stays on its device; Lightning divides it by the batches that are accumulated
+        if (loss := loss_in(outputs)) is not None:
+            # It stays on its device; Lightning divides it by the batches that are accumulated.
             self._losses += torch.stack([loss.detach() * trainer.accumulate_grad_batches, torch.ones_like(loss)])
         if in_cell() and trainer.is_global_zero and time.monotonic() - self._shown > _PAUSE:
             total = trainer.num_training_batches

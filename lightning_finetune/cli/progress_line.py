@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,7 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from typing_extensions import override
 
-from lightning_finetune.run.trainer import max_epochs
+from lightning_finetune.run.trainer import loss_in, max_epochs
 
 SECONDS = 60.0
 """Between two lines where the output is no terminal, beside the line of each epoch."""
@@ -57,7 +56,7 @@ class ProgressLine(ProgressBar):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if time.monotonic() - self._read > _READS:
-            loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+            loss = loss_in(outputs)
             self._loss = "" if loss is None else f"loss {float(loss) * trainer.accumulate_grad_batches:.4f}"
             self._read = time.monotonic()
         most = max_epochs(trainer)
