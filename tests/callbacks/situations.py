@@ -1,7 +1,7 @@
 """Every callback, and every situation that it can be in."""
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
 
 from lightning_finetune import callbacks
 from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
@@ -35,7 +35,7 @@ SITUATIONS = {
     "no validation": {"limit_val_batches": 0},
     "overfitting": {"overfit_batches": 2},
     "EMA": {},
-    "SWA": {},
+    "mean of weights": {},
     "compiled": {},
 }
 """What the Trainer is told, or, where that is nothing, what a test's own ``fit`` does."""
@@ -45,6 +45,6 @@ def averaging(situation) -> list[pl.Callback]:
     """Lightning's own callback that averages weights, where the situation is one."""
     makers = {
         "EMA": lambda: EMAWeightAveraging(decay=0.9),
-        "SWA": lambda: StochasticWeightAveraging(swa_lrs=1e-3, swa_epoch_start=1),
+        "mean of weights": WeightAveraging,
     }
     return [makers[situation]()] if situation in makers else []
