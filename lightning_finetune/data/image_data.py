@@ -18,8 +18,8 @@ from lightning_finetune.data.block.layout import Layout, check_beside, check_spl
 from lightning_finetune.data.block.masks import mask_folders
 from lightning_finetune.data.block.numbers import Columns
 from lightning_finetune.data.block.options import Options, Stats
-from lightning_finetune.data.block.splits import Split
-from lightning_finetune.data.block.tables import Table, read_table
+from lightning_finetune.data.block.splits import Split, split_column
+from lightning_finetune.data.block.tables import Table, column_of, read_table
 from lightning_finetune.data.block.torch_datasets import items_of
 from lightning_finetune.data.pixels.decode import Resize
 from lightning_finetune.data.pixels.mix import Mix
@@ -145,7 +145,7 @@ class ImageData(ImageDataModule):
             DataError: The table cannot be read, columns or files are missing, or a name leads out of ``root``.
         """
         check_types(ImageData.from_csv, locals(), DataError)
-        table = _table(Path(root), Path(root) / csv, image_col, folder, suffix)
+        table = _table(Path(root), Path(root) / csv, folder, suffix)
         return cls.from_df(
             table, root, image_col, label_col, label_delim, valid_col, valid_pct, folder, suffix, numbers, **options
         )
@@ -173,6 +173,16 @@ class ImageData(ImageDataModule):
         if valid_col is not None:
             warn_unused("ImageData", locals(), {"valid_pct": (_VALID_PCT,)}, "`valid_col` says which images validate")
         items = ImageItems.from_df(table, root, image_col, folder, suffix)
+        if numbers is None and column_of(table, label_col) == column_of(table, image_col):
+            raise DataError(
+                f"label_col: expected the column of labels, got {label_col!r}, which names the images. Name one of "
+                f"{[*map(str, table.columns)]}."
+            )
+        if valid_col is None and (unused := split_column(table)) is not None:
+            log.warning(
+                "The column %r says which images validate, but a random part does. To go by it: valid_col=%r.",
+                *(unused, unused),
+            )
         items = _split_random(items, valid_pct, options) if valid_col is None else items.split_by_column(valid_col)
         items = items.label_from_df(label_col, label_delim) if numbers is None else items.numbers_from(numbers)
         return items.datamodule(**options)
@@ -279,11 +289,10 @@ def _function_or_folder(root: Path, masks: Masks) -> Masks:
     return function
 
 
-def _table(root: Path, path: Path, image_col: str | int, folder: str, suffix: str) -> Table:
+def _table(root: Path, path: Path, folder: str, suffix: str) -> Table:
     """The table; where its first row names an image, it has no header."""
     table = read_table(path)
-    names = table.columns[image_col : image_col + 1] if isinstance(image_col, int) else table.columns
-    first = [str(name).strip() for name in names]
+    first = [str(name).strip() for name in table.columns]
     if not any((root / folder / f"{name}{suffix}").is_file() for name in first if name):
         return table
     log.warning("%s: its first row names an image, so it has no header, and the row is read as the others.", path)

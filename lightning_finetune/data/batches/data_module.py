@@ -79,13 +79,13 @@ class ImageDataModule(PixelModule):
         self.items = items
         self.splits = splits
         self._labels = labels
-        self._examined = Examined(items, self.channels, options.get("white"))
         for split in (Split.TRAIN, Split.VALID):
             if not self._has(split):
                 raise DataError(
                     f"Expected images in each split, got none for {split.name.lower()}. Name the folder or column that "
                     "splits them, or let valid_pct split them at random."
                 )
+        self._examined = Examined(items, self.channels, options.get("white"))
         self.targets = self._examined.targets
         self.classes = list(self._examined.classes)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +211,7 @@ class ImageItems:
     def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> ImageItems:
         """By a function of the path: one name, or a list of names for several labels."""
         check_types(ImageItems.label_from_func, locals(), DataError)
-        return self._label(labelling.from_values(map(func, self.files), label_delim))
+        return self._label(labelling.from_values(map(partial(_result, func), self.files), label_delim))
 
     def label_from_df(self, column: str | int = 1, label_delim: str | None = None) -> ImageItems:
         """By a column of the table; with ``label_delim``, such as ``" "``, each image has several labels."""
@@ -243,7 +244,7 @@ class ImageItems:
         """
         check_types(ImageItems.masks_from, locals(), DataError)
         mask_of = masks if callable(masks) else mask_finder(self.root, masks, self.files.texts())
-        mask_files = FilePaths(Path(mask_of(file)) for file in self.files)
+        mask_files = FilePaths(Path(_result(mask_of, file)) for file in self.files)
         rows = _no_masks(self.files, mask_files)
         images = self._only(rows)
         return images._label(labelling.from_masks(images.files, mask_files.take(rows), read_codes(self.root, codes)))
@@ -258,7 +259,7 @@ class ImageItems:
         """
         check_types(ImageItems.numbers_from, locals(), DataError)
         if callable(source):
-            return self._label(from_numbers(map(source, self.files), names))
+            return self._label(from_numbers(map(partial(_result, source), self.files), names))
         columns, table = source if isinstance(source, list) else [source], self._table("numbers_from")
         values = zip(*(column_of(table, column) for column in columns), strict=True)
         return self._label(from_numbers(values, names or [str(column) for column in columns]))
@@ -345,6 +346,20 @@ class ImageItems:
         if self.table is None:
             raise DataError(f"{step}: expected items of a table; begin with ImageItems.from_df.")
         return self.table
+
+
+def _result(func: Callable[[Path], Any], file: Path) -> Any:
+    """What somebody's function says of a file.
+
+    Raises:
+        DataError: It fails on it.
+    """
+    try:
+        return func(file)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{file}: the function of labels or masks failed: {error!r}. Mend or replace it.") from error
 
 
 def _of_paths(pattern: str, files: FilePaths) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from lightning_finetune.errors import DataError, first_ten
+
+_WRITTEN = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.S)
+"""A list, tuple or set as Python writes it."""
 
 
 def is_missing(value: Any) -> bool:
@@ -46,7 +50,7 @@ def check_values(values: Sequence[Any], *, several: bool) -> None:
         several: Whether they are to hold several.
 
     Raises:
-        DataError: Some are neither; it names their rows.
+        DataError: Some are neither, and it names their rows; or all are lists as text.
     """
     mixed = [row for row, value in enumerate(values) if is_several(value) != several and not is_missing(value)]
     if mixed:
@@ -57,6 +61,12 @@ def check_values(values: Sequence[Any], *, several: bool) -> None:
         raise DataError(f"Expected labels that are names or whole numbers; other values in rows:{first_ten(odd)}")
     if several:
         _check_lists(values)
+    elif values and all(isinstance(value, str) and _WRITTEN.fullmatch(value.strip()) for value in values):
+        raise DataError(
+            f"Expected names as labels, got lists written as text, such as {values[0]!r}. Read them first: "
+            "table = pandas.read_csv(…), "
+            "table[COLUMN] = table[COLUMN].map(ast.literal_eval), ImageData.from_df(table, …)."
+        )
 
 
 def check_not_measured(values: Sequence[Any]) -> None:

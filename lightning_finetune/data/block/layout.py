@@ -135,6 +135,9 @@ def _way_out(layout: Layout, strangers: Sequence[str]) -> str:
     if masks is not None:
         return f"Did you mean masks={masks!r}, with codes=[names of the classes]?"
     names = [layout.named(split) or split.name.lower() for split in Split]
+    lacking = next((split.name.lower() for split in (Split.TRAIN, Split.VALID) if layout.named(split) is None), None)
+    if lacking is not None:
+        return f"Is one of them the folder of {lacking} images? Name it: {lacking}={strangers[0]!r}. Move others away."
     return (
         f"Move them away. To leave them out: ImageItems.from_folder(root).split_by_folder{tuple(names)}"
         ".label_from_folder().datamodule(); if all of these folders are classes, .split_by_pct() in its place."

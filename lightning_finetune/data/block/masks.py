@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_finetune.data.block.folder_images import image_files
+from lightning_finetune.data.block.folder_images import image_files, why_no_images
 from lightning_finetune.data.block.label_values import clean
 from lightning_finetune.data.block.mask_names import renaming
 from lightning_finetune.data.block.tables import read_lines
@@ -16,12 +16,16 @@ from lightning_finetune.errors import DataError, did_you_mean, first_ten
 
 
 def mask_folders(root: Path, name: str | Path) -> list[Path]:
-    """The folders that hold masks: of this name in any case, at any depth; or the one of this path."""
+    """The folders that hold masks: of this name in any case, at any depth; or the one of this path.
+
+    A path is taken from ``root``; from the working directory, as that of ``root``, where nothing is found under it.
+    """
     direct = root / name
     if direct.is_dir():
         return [direct]
     inside = (Path(at, folder) for at, folders, _ in os.walk(root) for folder in folders if not folder.startswith("."))
-    return sorted(folder for folder in inside if folder.name.lower() == Path(name).name.lower())
+    folders = sorted(folder for folder in inside if folder.name.lower() == Path(name).name.lower())
+    return folders or [folder for folder in (Path(name).absolute(),) if folder.is_dir()]
 
 
 def mask_finder(root: Path, name: str | Path, images: Iterable[str] = ()) -> Callable[[Path], Path]:
@@ -40,14 +44,13 @@ def mask_finder(root: Path, name: str | Path, images: Iterable[str] = ()) -> Cal
         DataError: There is no such folder under ``root``, or names of masks differ in more than one way.
     """
     folders = mask_folders(root, name)
+    name = next((folder for folder in folders if not folder.is_relative_to(root)), name)
     masks = (file for folder in folders for file in image_files(folder).texts())
     # As text: `Path` objects of a million masks would take a gigabyte.
     suffixes = {stem: sys.intern(suffix) for stem, suffix in map(os.path.splitext, masks)}
     if not suffixes:
-        raise DataError(
-            f"masks: expected a folder {str(name)!r} with masks under {root}, found none."
-            f"{did_you_mean(str(name), _names_of_folders(root))}"
-        )
+        hint = f" {why_no_images(folders[0])}" if folders else did_you_mean(str(name), _names_of_folders(root))
+        raise DataError(f"masks: expected a folder {str(name)!r} with masks under {root}, found none.{hint}")
     names = {folder.name for folder in folders} or {Path(name).name}
     places = _Places(root, Path(name), names)
     photos = (Path(image) for image in images if os.path.splitext(image)[0] not in suffixes)  # noqa: PTH122  # of texts

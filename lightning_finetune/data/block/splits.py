@@ -122,6 +122,16 @@ _FLAGS = {**dict.fromkeys(("false", "0", "0.0"), Split.TRAIN), **dict.fromkeys((
 """What may stand in a column that says whether an image validates."""
 
 
+def split_column(table: pd.DataFrame) -> str | None:
+    """The column that holds the words train, valid or test, or flags under a name such as ``is_valid``, if one does."""
+    for place, column in enumerate(map(str, table.columns)):
+        values = {str(value).strip().lower() for value in column_of(table, place)}
+        is_flag = values <= {*_FLAGS} and split_named(re.sub(r"^is[-_ ]?", "", column, flags=re.I)) == Split.VALID
+        if len(values) > 1 and (is_flag or all(split_named(value) is not None for value in values)):
+            return column
+    return None
+
+
 def by_names(files: Sequence[Path], root: Path, names: Sequence[str]) -> Splits:
     """Items whose path under ``root``, or whose bare name, is listed validate."""
     listed, seen = set(names), set[str]()

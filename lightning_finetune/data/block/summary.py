@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -109,11 +111,21 @@ def _counts(splits: Splits, shows: Iterator[Any], classes: int) -> Ints:
 
 
 def _alike(classes: Sequence[str]) -> list[str]:
-    """Names that differ by their case or blanks alone, which mostly are one class."""
+    """Names that differ by what is hardly meant, such as their case or ``1`` and ``1.0``; mostly they are one class."""
     same: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        same["".join(name.casefold().split())].append(name)
-    return [f"classes {names} differ by case or blanks alone" for names in same.values() if len(names) > 1]
+        same[_folded(name)].append(name)
+    return [
+        f"classes {names} differ by case, blanks, invisible letters or the way to write a number alone"
+        for names in same.values()
+        if len(names) > 1
+    ]
+
+
+def _folded(name: str) -> str:
+    """A name without case, without what is not seen, and a number in one form."""
+    seen = "".join(letter for letter in unicodedata.normalize("NFKC", name).casefold() if letter.isprintable())
+    return re.sub(r"^0*(\d+)(\.0*)?$", r"\1", "".join(seen.split()))
 
 
 def _three(sizes: Ints) -> tuple[Size, Size, Size] | None:

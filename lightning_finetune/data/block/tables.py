@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _LINES = 20
 """Of a table that are looked at to see how it is made."""
 
-_ONES, _NOUGHTS = ("1", "1.0"), ("0", "0.0")
+_ONES, _NOUGHTS = ("1", "1.0", "True", "true"), ("0", "0.0", "-1", "-1.0", "False", "false")
 
 Table: TypeAlias = "pd.DataFrame"
 """For modules that the command line reads: it would load what stands under TYPE_CHECKING in them."""
@@ -39,7 +39,7 @@ def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
 
     if not path.is_file():
         raise DataError(f"{path}: expected a table, but there is no such file.")
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False}
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "index_col": False, "skipinitialspace": True}
     try:
         _check_text(path)
         separator = _separator(path)
@@ -58,7 +58,8 @@ def read_table(path: Path, *, header: bool = True) -> pd.DataFrame:
         _check_surplus(path, separator)
     if separator != ",":
         log.info("%s: columns are separated by %r.", path, separator)
-    named: pd.DataFrame = table.rename(columns=str)
+    filled = (table.fillna("") != "").any(axis=1)  # workbooks are exported with rows of separators alone
+    named: pd.DataFrame = table[filled].reset_index(drop=True).rename(columns=str)
     return named
 
 
@@ -83,7 +84,7 @@ def _separator(path: Path) -> str:
     if any(len(row) > 1 for row in csv.reader(lines[:1])):
         return ","
     for separator in (";", "\t", "|", " "):
-        counts = {len(row) for row in csv.reader(lines, delimiter=separator)}
+        counts = {len(row) for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)}
         if len(counts) == 1 and min(counts) > 1:
             return separator
     return ","
@@ -92,7 +93,7 @@ def _separator(path: Path) -> str:
 def _check_surplus(path: Path, separator: str) -> None:
     """Check that what lies beyond the last column is blank, as a separator at the end of each row leaves it."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
+        rows = csv.reader(file, delimiter=separator, skipinitialspace=True)
         count = len(next(rows, []))
         longer = [rows.line_num for row in rows if any(cell.strip() for cell in row[count:])]
     if longer:
@@ -106,7 +107,7 @@ def check_one_column(table: pd.DataFrame, column: str | int) -> None:
     """Check that a column of labels that nobody named is not the first of many, one for each label.
 
     Raises:
-        DataError: It and those after it hold 0 and 1 alone.
+        DataError: It and those after it hold 0 (or -1) and 1 alone, or truths.
     """
     names = [str(name) for name in table.columns[column:]] if isinstance(column, int) else []
     first = table.iloc[:_LINES, -len(names) :]  # of a large table, before all of it is looked at
@@ -121,8 +122,8 @@ def check_one_column(table: pd.DataFrame, column: str | int) -> None:
         return
     delim = "" if is_one_each else ", label_delim=' '"
     raise DataError(
-        f"Expected the names of labels in one column, got 0 and 1 in {names[:10]}, a column for each label. Join their "
-        f"names, names = list(table.columns[{column}:]), table['labels'] = table[names].astype(float).apply("
+        f"Expected the names of labels in one column, got yes and no in {names[:10]}, a column for each label. Join "
+        f"their names, names = list(table.columns[{column}:]), table['labels'] = table[names].astype(float).apply("
         f"lambda row: ' '.join(row.index[row == 1]), axis=1), and give label_col='labels'{delim}. If {names[0]!r} "
         f"alone is the label, name it: label_col={names[0]!r}."
     )

@@ -144,3 +144,11 @@ def test_every_label_that_two_images_have_is_seen_in_training(tmp_path):
         shown = data.summary().classes
         assert all(shown[name]["train"] for name in ("common", "rare", "single", "other"))
         assert data.summary().counts["valid"] == 6
+
+
+def test_a_function_that_fails_is_told_with_the_file(insects: Path):
+    items = ImageItems.from_folder(insects).split_by_pct()
+    for step in (items.label_from_func, items.numbers_from, items.masks_from):
+        with pytest.raises(DataError, match=r"/000\.jpg: the function of labels or masks failed: IndexError") as caught:
+            step(lambda file: file.name.split("@")[1])
+        assert isinstance(caught.value.__cause__, IndexError)

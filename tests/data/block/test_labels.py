@@ -158,3 +158,10 @@ def test_class_numbers_of_a_dataset_are_what_they_say():
     for targets in ([0, 1, -1, 1], [np.array([0]), np.array([4])], [[0, 2], [1, 1]], [[0, 1], [1, 1, 1]], []):
         with pytest.raises(DataError, match="Expected"):
             ImageData.from_dataset([(image, np.array(target)) for target in targets])
+
+
+@pytest.mark.parametrize("values", [["['ant', 'red']", "['bee']"], ["('ant',)", "('bee',)"], ["{'ant'}", "{'bee'}"]])
+def test_lists_that_a_table_holds_as_text_are_no_names(values: list[str]):
+    with pytest.raises(DataError, match=r"lists written as text, .*ast\.literal_eval"):
+        labels.from_values(values)
+    assert labels.from_values(["[ant]", "bee"]).values == ("[ant]", "bee")

@@ -166,3 +166,10 @@ def test_masks_find_their_splits_too(tmp_path: Path):
             ids = np.arange(48 * 64, dtype=np.uint8).reshape(48, 64) % 2
             Image.fromarray(ids).save(root / "Masks" / name / f"{file.stem}.png")
     assert counted(ImageData.from_folder(root, masks="masks", codes=["a", "b"])) == {"train": 2, "valid": 2, "test": 0}
+
+
+@pytest.mark.parametrize(("known", "other", "lacking"), [("valid", "lessons", "train"), ("train", "eval", "valid")])
+def test_a_split_under_a_name_of_its_own_is_asked_for_and_found_by_it(tmp_path: Path, known, other, lacking):
+    made(tmp_path, f"{known}/ant", f"{known}/bee", f"{other}/ant", f"{other}/bee")
+    assert f"Name it: {lacking}={other!r}" in refusal(tmp_path)
+    assert counted(ImageData.from_folder(tmp_path, **{lacking: other})) == {"train": 4, "valid": 4, "test": 0}

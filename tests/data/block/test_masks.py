@@ -159,3 +159,20 @@ def test_codes_of_a_windows_editor(tmp_path: Path):
     street(tmp_path)
     (tmp_path / "codes.txt").write_bytes("road\r\ncar \r\n\r\nsky\r\n".encode("utf-8-sig"))
     assert ImageData.from_folder(tmp_path, masks="masks").classes == ["road", "car", "sky"]
+
+
+@pytest.mark.parametrize("name", ["set/masks", "masks"])
+def test_a_path_of_masks_may_begin_in_the_working_directory(tmp_path: Path, monkeypatch, name: str):
+    for path in fill(tmp_path / "set" / "images", 4):
+        save_mask(tmp_path / name / f"{path.stem}.png")
+    monkeypatch.chdir(tmp_path)
+    data = ImageData.from_folder("set/images", masks=name, codes=["road", "car", "sky"], size=32)
+    assert data.items.labels.values[0] == tmp_path / name / "000.png"
+
+
+def test_a_folder_of_masks_that_cannot_be_read_is_not_called_missing(tmp_path: Path):
+    fill(tmp_path / "images", 2)
+    (tmp_path / "masks").mkdir()
+    np.savez(tmp_path / "masks" / "000.npz", np.zeros((2, 2)))
+    with pytest.raises(DataError, match=r"found none\. Its files have the endings .*npz"):
+        ImageData.from_folder(tmp_path, masks="masks", codes=["road", "car"])

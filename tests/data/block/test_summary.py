@@ -126,3 +126,11 @@ def test_several_labels_in_several_rows_are_no_way_to_give_them(tmp_path: Path, 
 
 def test_what_is_named_once_is_no_news(tmp_path: Path, caplog):
     assert "several rows" not in warned(tmp_path, ONCE, caplog)
+
+
+@pytest.mark.parametrize("names", [("1", "1.0"), ("7", "007"), ("ant", "ant\u200b"), ("Ant", "ant")])
+def test_classes_that_look_alike_are_named(tmp_path: Path, names: tuple[str, str]):
+    data = ImageData.from_lists(fill(tmp_path, 12), [*names, "wasp"] * 4)
+    assert any(f"classes {[*sorted(names)]} differ by" in text for text in data.summary().warnings)
+    data = ImageData.from_lists(fill(tmp_path, 12), ["1.0", "10", "1.5"] * 4)
+    assert not any("differ by" in text for text in data.summary().warnings)

@@ -192,3 +192,59 @@ def test_paths_of_windows_that_begin_here_are_found(tmp_path: Path):
     (tmp_path / "labels.csv").write_text("\n".join(["image,label", *lines]))
     with pytest.raises(DataError, match="written otherwise"):
         ImageData.from_csv(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'image, label\n000.jpg, "cat"\n001.jpg, "dog"\n002.jpg, "cat"\n003.jpg, "dog"\n',
+        "000.jpg  cat\n001.jpg  dog\n002.jpg   cat\n003.jpg  dog\n",
+        "image,label\n000.jpg,cat\n001.jpg,dog\n002.jpg,cat\n003.jpg,dog\n,\n,\n",
+    ],
+)
+def test_blanks_after_separators_and_rows_of_separators_alone_do_not_count(tmp_path: Path, rows: str):
+    fill(tmp_path, 4)
+    (tmp_path / "labels.csv").write_text(rows)
+    assert ImageData.from_csv(tmp_path).items.labels.values == ("cat", "dog", "cat", "dog")
+
+
+def test_advice_on_the_column_of_images_leads_to_it_and_asks_for_the_labels_too(tmp_path: Path):
+    fill(tmp_path, 4)
+    (tmp_path / "labels.csv").write_text("".join(f"{place} {name}.jpg\n" for place, (name, _) in enumerate(ROWS)))
+    with pytest.raises(DataError, match="image_col='1'"):
+        ImageData.from_csv(tmp_path)
+    with pytest.raises(DataError, match=r"label_col: expected the column of labels, got 1, .* of \['0', '1'\]"):
+        ImageData.from_csv(tmp_path, image_col="1")
+    assert ImageData.from_csv(tmp_path, image_col="1", numbers="0").kind == "number"  # the first row is there too
+
+
+@pytest.mark.parametrize(("column", "flags"), [("Split", "TRAIN val TRAIN test"), ("isValid", "0 1 0 1")])
+def test_a_column_of_splits_that_nobody_named_is_told(tmp_path: Path, caplog, column: str, flags: str):
+    files = fill(tmp_path, 8)
+    lines = [
+        f"{file.name},{'ab'[place // 4]},{flag}"
+        for place, (file, flag) in enumerate(zip(files, 2 * flags.split(), strict=True))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join([f"image,label,{column}", *lines]))
+    ImageData.from_csv(tmp_path)
+    assert f"valid_col='{column}'" in caplog.text
+    caplog.clear()
+    assert ImageData.from_csv(tmp_path, valid_col=column).splits.tolist()[:2] == [0, 1]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", "-1"), ("True", "False")])
+def test_flags_may_be_written_in_other_ways(tmp_path: Path, yes: str, no: str):
+    files = fill(tmp_path, 4)
+    rows = (f"{yes},{no},{yes}", f"{no},{yes},{yes}", f"{yes},{yes},{no}", f"{no},{yes},{no}")
+    lines = [f"{file.name},{row}" for file, row in zip(files, rows, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,cat,dog,red", *lines]))
+    with pytest.raises(DataError, match=r"got yes and no in .*'cat', 'dog', 'red'"):
+        ImageData.from_csv(tmp_path)
+
+
+def test_a_column_that_puts_all_images_on_one_side_is_told(tmp_path: Path):
+    fill(tmp_path, 4)
+    (tmp_path / "labels.csv").write_text("image,label,valid\n" + "".join(f"{n}.jpg,{a},1\n" for n, a in ROWS))
+    with pytest.raises(DataError, match="got none for train"):
+        ImageData.from_csv(tmp_path, valid_col="valid")
