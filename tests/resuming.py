@@ -1,17 +1,16 @@
 """Runs in processes of their own, and what they end with, to the bit."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+
+from tests import forking
 
 ROOT = Path(__file__).parents[1]
 
 
 def run(out: Path, *options: object, expect: int = 0) -> dict:
-    command = [sys.executable, "-m", "tests.runs", str(out), *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = forking.run("-m", "tests.runs", out, *options)
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return torch.load(out / "rank0.pt") if expect == 0 else {}
 

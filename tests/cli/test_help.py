@@ -2,8 +2,6 @@
 
 import inspect
 import re
-import subprocess
-import sys
 from dataclasses import asdict, is_dataclass
 
 import pytest
@@ -13,6 +11,7 @@ from lightning_finetune.cli.diagnose import diagnose_file
 from lightning_finetune.cli.files import export_checkpoint, predict_files
 from lightning_finetune.cli.help import COMMANDS, OVERVIEW, options
 from lightning_finetune.cli.sweep import sweep
+from tests import forking
 
 GROUPS = ("data", "model", "fine_tune", "log_predictions", "epoch_table", "report", "best", "last")
 """Of our own options; the text lists a few of the Trainer's too."""
@@ -37,8 +36,7 @@ for command in commands:
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """By command, names and defaults of the real parser, as one would type them."""
-    words = [sys.executable, "-c", PRINTED, str(tmp_path_factory.mktemp("images")), *PARSED]
-    texts = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split(END)
+    texts = forking.run("-c", PRINTED, tmp_path_factory.mktemp("images"), *PARSED).stdout.split(END)
     return {command: flat(yaml.safe_load(text)) for command, text in zip(PARSED, texts, strict=False)}
 
 

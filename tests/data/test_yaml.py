@@ -1,6 +1,5 @@
 """Data that is described by functions, in the YAML of the command."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from PIL import Image
 from lightning_finetune.cli import command_line
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
+from tests import forking
 
 FUNCTIONS = """
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_the_console_script_finds_functions_in_the_working_directory(insects: Pa
     words = ["plan", "--data", "lightning_finetune.ImageData.from_name_func", "--data.root", str(insects)]
     words += ["--data.func", "my_functions.label", "--model.weights", "false", "--trainer.accelerator", "cpu"]
     script = Path(sys.executable).with_name("lightning-finetune")
-    done = subprocess.run([script, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = forking.run(script, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Plan of the run" in done.stdout
 

@@ -1,20 +1,18 @@
 """Two real processes through two unfreezings: what thaws after DDP wrapped the model is reduced as well."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests import forking
+
 FLOAT = 4  # bytes
 
 
 def run(out: Path, *options: object) -> tuple[list[dict], str]:
     """What each rank wrote, and what was shown; the run itself fails where replicas differ by a bit."""
-    command = [sys.executable, "-m", "tests.runs", str(out), *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    done = forking.run("-m", "tests.runs", out, *options)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return [torch.load(file) for file in sorted(out.glob("rank*.pt"))], done.stdout
 

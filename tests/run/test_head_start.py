@@ -1,9 +1,5 @@
 """The head that starts solved, in real runs on real images."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -12,6 +8,7 @@ from PIL import Image
 
 from lightning_finetune import FineTune, ImageClassifier, Phase
 from lightning_finetune.engine.freezing import learned_norms
+from tests import forking
 from tests.foreign import ForeignNet, loader, quiet_trainer
 
 
@@ -109,18 +106,8 @@ def test_two_processes_solve_the_head_of_all_images_together(tmp_path):
             for number in range(count):
                 pixels = noise.integers(0, 255, (70, 70, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / label / f"{number}.jpg")
-    command = [
-        sys.executable,
-        "-m",
-        "tests.runs",
-        str(tmp_path / "out"),
-        "--which",
-        "recipe",
-        "--images",
-        str(tmp_path),
-    ]
-    command += ["--which", "recipe", "--batch-size", "2", "--strategy", "ddp", "--devices", "2"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=550)
+    options = ["--which", "recipe", "--images", tmp_path, "--batch-size", 2, "--strategy", "ddp", "--devices", 2]
+    done = forking.run("-m", "tests.runs", tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (done.stdout + done.stderr).count("features of 24 training images") == 1
 

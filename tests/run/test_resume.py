@@ -2,15 +2,14 @@
 
 import functools
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.resuming import ROOT, assert_same_bits, run
+from tests import forking
+from tests.resuming import assert_same_bits, run
 
 
 @pytest.fixture(scope="module", params=["fine_tune", "apart"])
@@ -69,8 +68,7 @@ def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folde
 
 def test_a_worker_that_is_killed_ends_the_run_in_a_sentence_and_the_rest_has_the_same_bits(folder, unstopped, tmp_path):
     options, expected = options_of(folder, "fine_tune"), unstopped("fine_tune")
-    words = [sys.executable, "-m", "tests.runs", str(tmp_path), *map(str, options), "--stop", "8", "--how", "worker"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    done = forking.run("-m", "tests.runs", tmp_path, *options, "--stop", 8, "--how", "worker")
     assert done.returncode == 1
     assert re.search(r"DataLoader worker \(pid.*\) is killed by signal: Killed", done.stderr)
     last = max(tmp_path.glob("step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,8 +14,9 @@ from lightning_finetune.callbacks import FineTune, ProgressiveResizing, RunRepor
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.self_ending import Patience, length_after
+from tests import forking
 from tests.foreign import ForeignNet, loader, quiet_trainer
-from tests.resuming import ROOT, assert_same_bits
+from tests.resuming import assert_same_bits
 from tests.run.plateaus import SCRIPT, moments, phases, train
 from tests.wandb_files import read_history
 
@@ -99,8 +98,7 @@ def test_the_next_phase_begins_with_the_best_validation(tmp_path, averages):
 
 
 def process(out, *options: object, expect: int = 0) -> None:
-    command = [sys.executable, "-m", "tests.run.plateaus", str(out), *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = forking.run("-m", "tests.run.plateaus", out, *options)
     assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
 
 

@@ -1,8 +1,5 @@
 """The data module in a real Trainer: in one process, in two, with workers, and after a stop."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +9,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from lightning_finetune.data import ImageData, ImageItems
 from lightning_finetune.errors import DataError
+from tests import forking
 from tests.data.images import fill
 from tests.data.runs import Recorder, quiet
-
-REPOSITORY = Path(__file__).parents[3]
 
 
 def insects_data(root: Path, **options) -> ImageData:
@@ -37,9 +33,8 @@ def uninterrupted(insects: Path) -> Recorder:
 
 def run(root: Path, out: Path, *options: str) -> list[dict]:
     out.mkdir()
-    command = [sys.executable, "-m", "tests.data.runs", str(root), str(out), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, cwd=REPOSITORY, env=environment, timeout=400, capture_output=True)
+    done = forking.run("-m", "tests.data.runs", root, out, *options)
+    assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(path) for path in sorted(out.glob("rank*.pt"))]
 
 

@@ -1,8 +1,6 @@
 """What is kept decoded gives the same pixels as files do, from memory of all worker processes."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from lightning_finetune.data import ImageData, ImageItems
 from lightning_finetune.data.batches.dataset import BatchKey
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.errors import DataError
+from tests import forking
 from tests.data.images import fill, picture
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="of Linux")
@@ -165,7 +164,5 @@ def test_workers_share_what_one_of_them_has_decoded(tmp_path: Path, start: str):
     for name in ("train/a", "train/b", "valid/a", "valid/b"):
         fill(root / name, 5, start=ord(name[-1]))
     (tmp_path / "main.py").write_text(SHARED)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "main.py", root, start], capture_output=True, text=True, timeout=120
-    )
+    done = forking.run(tmp_path / "main.py", root, start)
     assert done.stdout.split() == ["10", "10"], done.stderr[-3000:]

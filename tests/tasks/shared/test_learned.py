@@ -1,19 +1,15 @@
 """After processes that Lightning spawned or forked, the first one knows what they learned."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests import forking
 
 
 @pytest.mark.parametrize("strategy", ["ddp_fork", pytest.param("ddp_spawn", marks=pytest.mark.slow)])
 def test_the_task_and_what_is_saved_from_there_know_classes_preprocessing_and_thresholds(photos, tmp_path, strategy):
-    words = [sys.executable, "-m", "tests.tasks.shared.spawned", str(photos), str(tmp_path), strategy]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = forking.run("-m", "tests.tasks.shared.spawned", photos, tmp_path, strategy)
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads((tmp_path / "known.json").read_text())
     task, saved = said["known"]

@@ -1,8 +1,6 @@
 """All devices of a Trainer are asked: each image once, in order, with the numbers of one process."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,14 +9,12 @@ import pytest
 
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.tasks.shared.read_ahead import read_ahead
+from tests import forking
 from tests.tasks.shared.asked import ask, classifier
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_two_processes_say_what_one_says(photos: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "tests.tasks.shared.asked", str(tmp_path), str(photos), "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = forking.run("-m", "tests.tasks.shared.asked", tmp_path, photos, 2)
     assert done.returncode == 0, done.stderr[-3000:]
     one = ask(photos, None)
     for rank in (0, 1):
