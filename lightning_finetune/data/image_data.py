@@ -178,10 +178,10 @@ class ImageData(ImageDataModule):
                 f"label_col: expected the column of labels, got {label_col!r}, which names the images. Name one of "
                 f"{[*map(str, table.columns)]}."
             )
-        if valid_col is None and (unused := split_column(table)) is not None:
+        if valid_col is None and (column := split_column(table)) is not None:
             log.warning(
                 "The column %r says which images validate, but a random part does. To go by it: valid_col=%r.",
-                *(unused, unused),
+                *(column, column),
             )
         items = _split_random(items, valid_pct, options) if valid_col is None else items.split_by_column(valid_col)
         items = items.label_from_df(label_col, label_delim) if numbers is None else items.numbers_from(numbers)

@@ -28,7 +28,7 @@ from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
 from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument, collect
 from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
-from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain
+from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain, unnamed
 from lightning_finetune.tasks.shared.batch_parts import check_data, explained, images_of, target_of
 from lightning_finetune.tasks.shared.on_devices import each_of
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
@@ -83,7 +83,7 @@ class BaseTask(LightningModule, ABC):
         self.num_classes = check_count(*self.counted, self.arguments[self.counted[0]])
         if self.arguments.get("in_channels", 1) < 1:
             raise FinetuneError(f"Expected `in_channels` to be at least 1, got {self.arguments['in_channels']}.")
-        self.classes = _unnamed(self.num_classes)
+        self.classes = unnamed(self.num_classes)
         self.preprocessing: dict[str, Any] | None = None
         self.model = self.configure_models().to(memory_format=torch.channels_last)
         self.criterion = self.configure_losses()
@@ -122,6 +122,9 @@ class BaseTask(LightningModule, ABC):
 
     def check_target(self, target: Tensor) -> None:
         """Raise a ``DataError`` if ``target`` cannot belong to this model."""
+
+    def check_fit(self, logits: Tensor, target: Tensor) -> None:
+        """Raise a ``DataError`` if what the model gives has another shape than ``target`` asks for."""
 
     def prepare_target(self, target: Tensor) -> Tensor:
         """A batch's targets as the loss takes them."""
@@ -212,18 +215,14 @@ class BaseTask(LightningModule, ABC):
         return {group.name: group for group in (*body, last)}
 
     def target_of(self, batch: Any) -> Tensor:
-        """The targets of a batch, checked and prepared; the check waits for the device.
-
-        Raises:
-            DataError: There are none, or none that can belong to this model.
-        """
-        target = target_of(batch, self.target_key)
-        self.check_target(target)
-        return self.prepare_target(target)
+        """The targets of a batch, prepared, or a ``DataError`` of what is none; the check waits for the device."""
+        prepared = self._known_target(batch)
+        self.check_target(target_of(batch, self.target_key, f"{self.target_key}s"))
+        return prepared
 
     def _known_target(self, batch: Any) -> Tensor:
         """The targets of a batch of training, or of a validation whose like was checked before in this run."""
-        return self.prepare_target(target_of(batch, self.target_key))
+        return self.prepare_target(target_of(batch, self.target_key, f"{self.target_key}s"))
 
     def check_data(self, datamodule: Any) -> None:
         """Compare a data module with the task before anything is asked of it; what it does not say is not compared.
@@ -237,7 +236,7 @@ class BaseTask(LightningModule, ABC):
             raise DataError(f"Expected data of kind {self.kind!r}, got {kind!r}. Train it with {fitting}.")
         check_data(datamodule, self.num_classes, self.arguments["in_channels"], self.counted)
         names = list(getattr(datamodule, "classes", None) or self.classes)
-        named = self.preprocessing is not None or self.classes != _unnamed(self.num_classes)
+        named = self.preprocessing is not None or self.classes != unnamed(self.num_classes)
         if named and names != self.classes:
             raise DataError(
                 f"Expected `data` with the classes {self.classes}, got {names}. Give the data that the model was "
@@ -303,7 +302,9 @@ class BaseTask(LightningModule, ABC):
         images = images_of(batch)
         with explained(images):
             logits = self(images)
-        loss: Tensor = self.criterion(logits, self._known_target(batch))
+        target = self._known_target(batch) if self._knows_targets or batch_idx else self.target_of(batch)
+        self.check_fit(logits, target)
+        loss: Tensor = self.criterion(logits, target)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
@@ -348,6 +349,7 @@ class BaseTask(LightningModule, ABC):
         """Add a batch to ``measures``; what the model says of it, and its targets."""
         target = self._known_target(batch) if self._knows_targets else self.target_of(batch)
         logits = self(images_of(batch))
+        self.check_fit(logits, target)
         predictions = self.predictions(logits)
         measures.update(self.set_loss.sums(logits, target), predictions, self.metric_target(target))
         return {"logits": logits, "predictions": predictions, "target": target}
@@ -488,11 +490,6 @@ class BaseTask(LightningModule, ABC):
         learned = {"classes": self.classes, **known_preprocessing(self.preprocessing), **self.learned()}
         del learned["preprocessing"]
         return {"task": type(self).__name__, "kind": self.kind, **learned, "output": self.output}
-
-
-def _unnamed(count: int) -> list[str]:
-    """What classes are called until data names them."""
-    return [str(number) for number in range(count)]
 
 
 def _head_is_known(module: Any, keys: Any) -> None:

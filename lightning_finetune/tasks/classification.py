@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
@@ -117,20 +118,45 @@ class ImageClassifier(BaseTask):
         return logits.softmax(dim=1)
 
     def check_target(self, target: Tensor) -> None:
-        """Raise a ``DataError`` for labels that are no class of the model."""
-        if target.numel() and (target.min() < 0 or target.max() >= self.num_classes):
-            raise DataError(
-                f"Expected labels 0 to {self.num_classes - 1} (num_classes={self.num_classes}), "
-                f"got {int(target.min())} to {int(target.max())}. Give num_classes={int(target.max()) + 1} or more."
-            )
+        """Raise a ``DataError`` for labels that are no class of the model, and shares that are none."""
+        if target.is_floating_point():
+            self._check_shares(target)
+        elif target.numel() and (target.min() < 0 or target.max() >= self.num_classes):
+            low, top = int(target.min()), int(target.max())
+            way = f"Give num_classes={top + 1} or more." if low >= 0 else "Leave out images without a label."
+            known = f"0 to {self.num_classes - 1} (num_classes={self.num_classes})"
+            raise DataError(f"Expected labels {known}, got {low} to {top}. {way}")
 
     def prepare_target(self, target: Tensor) -> Tensor:
-        """Class numbers ``[B]`` as int64; mixed labels ``[B, num_classes]`` as they are."""
-        return target if target.is_floating_point() else target.long()
+        """Class numbers ``[B]`` as int64; mixed labels ``[B, num_classes]`` as they are.
+
+        Raises:
+            DataError: They are neither.
+        """
+        mixed = target.is_floating_point()
+        if target.ndim != 1 + mixed or (mixed and target.shape[1] != self.num_classes):
+            raise DataError(
+                f"Expected labels [B] that are whole numbers, or shares [B, {self.num_classes}] (floats) of classes, "
+                f"got {list(target.shape)} of {str(target.dtype).removeprefix('torch.')}. Mend them in the data set: "
+                "label.long() of one number, label.argmax() of 0 and 1 for each class, label.squeeze() of [1]."
+            )
+        return target if mixed else target.long()
+
+    def metric_target(self, target: Tensor) -> Tensor:
+        """Class numbers ``[B]``; of shares the largest."""
+        return target.argmax(1) if target.is_floating_point() else target
+
+    def _check_shares(self, target: Tensor) -> None:
+        if target.numel() and (target.min() < 0 or not torch.allclose(target.sum(-1), target.new_ones(()), atol=1e-2)):
+            raise DataError(
+                "Expected shares of classes that add up to 1 for each image, got rows such as "
+                f"{[round(share, 3) for share in target.reshape(len(target), -1)[0].tolist()][:10]}. If images have "
+                "several labels, use MultiLabelClassifier."
+            )
 
     def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:
         """The most probable class of each image against the true one."""
-        return of_classes(predictions, target, self.classes)
+        return of_classes(predictions, self.metric_target(target), self.classes)
 
     def confusion(self) -> ClassCounts | None:
         """Counts of true by predicted class, of up to 1,000 classes."""

@@ -156,13 +156,26 @@ class SemanticSegmenter(BaseTask):
 
     def check_target(self, target: Tensor) -> None:
         """Raise a ``DataError`` for ids that are no class of the model and not ignored."""
+        if target.is_floating_point() and bool((target % 1).any()):
+            raise DataError("Expected masks of class ids, got numbers with fractions. Save ids as whole numbers.")
         ignore = self.arguments["ignore_index"]
         ids = target if ignore is None else target[target != ignore]
         if ids.numel() and (ids.min() < 0 or ids.max() >= self.num_classes):
             wrong = sorted(set(ids[(ids < 0) | (ids >= self.num_classes)].tolist()))
             raise DataError(
                 f"Expected mask ids 0 to {self.num_classes - 1} (num_classes={self.num_classes}), got {wrong[:10]}. "
-                "Give more classes, or ignore_index for one id that counts for nothing."
+                "Give more classes, or ignore_index for one id that counts for nothing. If it is a class, as 255 often "
+                "is in masks of two, give its pixels the number of the class."
+            )
+
+    def check_fit(self, logits: Tensor, target: Tensor) -> None:
+        """Raise a ``DataError`` unless there is a logit of each class for each pixel of the masks."""
+        if logits.shape[:2] != (len(target), self.num_classes) or logits.shape[2:] != target.shape[1:]:
+            wanted = [len(target), self.num_classes, *target.shape[1:]]
+            raise DataError(
+                f"Expected `model` to give logits {wanted} for masks {list(target.shape)} (num_classes="
+                f"{self.num_classes}), got {list(logits.shape)}. Each mask needs the size of its image, and the model "
+                "a channel for each class and the size of the image, such as by torch.nn.functional.interpolate."
             )
 
     def predict(
@@ -324,7 +337,16 @@ class SemanticSegmenter(BaseTask):
         return scaled((height, width), max(size[0] / height, size[1] / width))
 
     def prepare_target(self, target: Tensor) -> Tensor:
-        """Class ids ``[B, H, W]`` as int64."""
+        """Class ids ``[B, H, W]`` as int64.
+
+        Raises:
+            DataError: They have another shape.
+        """
+        if target.ndim != 3:
+            raise DataError(
+                f"Expected masks [B, H, W] of class ids, got {list(target.shape)}. Mend them in the data set: "
+                "mask.squeeze(0) of [1, H, W], mask.argmax(0) of 0 and 1 for each class."
+            )
         return target.long()
 
     def verdicts(self, predictions: Tensor, target: Tensor) -> list[Verdict]:

@@ -240,3 +240,58 @@ def test_from_the_command_line():
     config = parser.instantiate_classes(parser.parse_args(arguments))
     assert config.model.model.head[-1].out_features == 4
     assert all(group["momentum"] == 0.7 for group in config.model.configure_optimizers().param_groups)
+
+
+def labelled(labels: torch.Tensor) -> DataLoader:
+    return DataLoader(TensorDataset(torch.randn(len(labels), 3, 32, 32), labels), 4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.tensor([0.0, 1.0] * 4), r"got \[4\] of float32"),
+        (torch.tensor([[0], [1]] * 4), r"got \[4, 1\] of int64"),
+        (torch.eye(2).long().repeat(4, 1), r"got \[4, 2\] of int64"),
+        (torch.rand(8, 3), r"got \[4, 3\] of float32"),
+        (torch.tensor([[0.5, 1.5]] * 8), r"add up to 1 .* \[0.5, 1.5\]"),
+        (torch.tensor([0, -1] * 4), "Leave out images without a label"),
+        (torch.tensor([0, 2] * 4), "Give num_classes=3"),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_labels_of_another_form_are_named_with_and_without_validation(trainer, labels, words, alone):
+    with pytest.raises(DataError, match=words):
+        trainer().fit(task(), labelled(labels), *([] if alone else [labelled(labels)]))
+
+
+def test_shares_are_measured_by_the_largest(trainer):
+    classifier, shares = task().eval(), torch.eye(2)[[0, 1, 1, 0, 1, 0, 0, 0]]
+    images = torch.randn(8, 3, 32, 32)
+    (found,) = trainer().validate(classifier, DataLoader(TensorDataset(images, 0.8 * shares + 0.1), 4), verbose=False)
+    with torch.no_grad():
+        right = (classifier(images).argmax(1) == shares.argmax(1)).float().mean()
+    assert found["val_accuracy"] == pytest.approx(float(right))
+
+
+def test_batches_of_transformers_are_known(trainer):
+    items = [{"pixel_values": torch.randn(3, 32, 32), "labels": number % 2} for number in range(8)]
+    (found,) = trainer().validate(task(), DataLoader(items, 4), verbose=False)
+    assert found["val_loss"] > 0
+
+
+class Flat(nn.Module):
+    """A layer over the mean of an image."""
+
+    def __init__(self, inside: int, outputs: int):
+        super().__init__()
+        self.first, self.fc = nn.Conv2d(3, inside, 3), nn.Linear(inside, outputs)
+
+    def forward(self, images):
+        return self.fc(self.first(images).mean((2, 3)))
+
+
+def test_a_head_on_top_of_a_head_is_told():
+    with pytest.warns(UserWarning, match="linear layer of 5 outputs, and a new head of 2"):
+        task(model=Flat(8, 5))
+    for model in (Flat(8, 2), Flat(8, 8), nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())):
+        task(model=model)  # outputs of its own, a projection, features

@@ -134,3 +134,34 @@ def test_arguments_that_contradict_each_other():
         task(loss=nn.CrossEntropyLoss(), class_weights=[1.0, 1.0, 1.0])
     assert isinstance(task(loss=nn.CrossEntropyLoss()).criterion, nn.CrossEntropyLoss)
     assert task(loss="lovasz", ignore_index=2).criterion.losses == {"lovasz": 1.0}
+
+
+def masked(masks: torch.Tensor) -> DataLoader:
+    return DataLoader(TensorDataset(torch.randn(len(masks), 3, 32, 32), masks), 2)
+
+
+@pytest.mark.parametrize(
+    ("masks", "words"),
+    [
+        (torch.zeros(4, 1, 32, 32).long(), r"Expected masks \[B, H, W\] of class ids, got \[2, 1, 32, 32\]"),
+        (torch.zeros(4, 16, 32).long(), r"logits \[2, 3, 16, 32\] for masks .* got \[2, 3, 32, 32\]"),
+        (torch.full((4, 32, 32), 0.5), "numbers with fractions"),
+        (torch.full((4, 32, 32), 255), "give its pixels the number of the class"),
+    ],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_masks_of_another_form_are_named_with_and_without_validation(trainer, masks, words, alone):
+    segmenter = UNetSegmenter(pixelwise(), num_classes=3)
+    with pytest.raises(DataError, match=words):
+        trainer().fit(segmenter, masked(masks), *([] if alone else [masked(masks)]))
+
+
+def test_a_model_that_gives_other_classes_is_named(trainer):
+    with pytest.raises(DataError, match=r"logits \[2, 2, 32, 32\] for masks .* got \[2, 3, 32, 32\]"):
+        trainer().fit(UNetSegmenter(pixelwise(), num_classes=2), masked(torch.zeros(4, 32, 32).long()))
+
+
+def test_a_score_of_one_class_alone_is_told(trainer):
+    masks = torch.full((4, 32, 32), 255)
+    with pytest.warns(UserWarning, match="fewer than two classes"):
+        trainer().validate(UNetSegmenter(pixelwise(), num_classes=3, ignore_index=255), masked(masks), verbose=False)

@@ -133,7 +133,7 @@ class MaskIds:
         if VOID in held and self.ignored == VOID:
             return f"{text}, and ignore_index={VOID} leaves out {VOID}. If it is a class, leave ignore_index out."
         if VOID in held:
-            return f"{text}, of which {VOID} counts for nothing. Give as many `codes` as there are classes."
+            return f"{text}, of which {VOID} counts for nothing. Name each class (`codes`; of a dataset `classes`)."
         return f"{text}. Label others too."
 
     def _mixed(self, masks: Sequence[MaskSource]) -> list[str]:

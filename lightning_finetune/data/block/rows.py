@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch.utils.data import Subset
+
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.data.pixels.image_files import image_in
 from lightning_finetune.errors import DataError
@@ -61,6 +63,8 @@ def columns_of(dataset: Any) -> list[str]:
 
 def class_names(dataset: Any) -> Sequence[str] | None:
     """The classes that a data set names itself: in ``classes``, or with its column of targets (Hugging Face's)."""
+    if isinstance(dataset, Subset):
+        return class_names(dataset.dataset)
     named: Sequence[str] | None = getattr(dataset, "classes", None)
     columns = columns_of(dataset)
     if named is None and columns:

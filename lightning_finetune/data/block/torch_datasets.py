@@ -33,6 +33,7 @@ def items_of(train: Any, valid: Any, classes: Sequence[str] | None) -> ImageItem
     for name, dataset in (("train", train), ("valid", valid)):
         if dataset is not None:
             _check_dataset(name, dataset)
+    _check_same_classes(train, valid)
     pairs = train if valid is None else torch.utils.data.ConcatDataset([train, valid])
     targets = [target for dataset in (train, valid) if dataset is not None for target in _targets(dataset)]
     names = classes if classes is not None else class_names(train)
@@ -50,15 +51,49 @@ def _check_dataset(name: str, dataset: Any) -> None:
         raise DataError(f"{name}: expected a dataset of (image, target) pairs with a length, got {dataset!r:.80}.")
 
 
+def _check_same_classes(train: Any, valid: Any) -> None:
+    """Check that a number means the same class in both, where they name their classes."""
+    ours, theirs = class_names(train), None if valid is None else class_names(valid)
+    if ours is not None and theirs is not None and list(map(str, ours)) != list(map(str, theirs)):
+        raise DataError(
+            f"valid: expected a dataset with the classes of `train`, {list(ours)[:10]}, got {list(theirs)[:10]}: its "
+            "numbers mean others. A folder for each class, empty ones too (ImageFolder: allow_empty=True), mends it."
+        )
+
+
 def _targets(pairs: Any) -> list[Any]:
-    """The targets, from the attribute that torchvision's datasets have, from a column, or by reading all pairs once."""
+    """The targets, from the attribute that torchvision's datasets have, from a column, or by reading all pairs once.
+
+    The attribute is what lies on the disk; a ``target_transform`` may make others of it.
+    """
     known = getattr(pairs, "targets", None)
-    if known is not None and len(known) == len(pairs):
+    if known is not None and len(known) == len(pairs) and all(_is_target(pairs, known, end) for end in (0, -1)):
         return list(known)
     if columns := columns_of(pairs):
         return list(pairs[key_in(columns, TARGETS, "target")])
     log.info("Reading %d items once for their targets.", len(pairs))
-    return [pair_of(pairs[item])[1] for item in range(len(pairs))]
+    return [_fitting(*pair_of(pairs[item]), item) for item in range(len(pairs))]
+
+
+def _is_target(pairs: Any, known: Sequence[Any], end: int) -> bool:
+    """Whether an item at an end of a dataset has the target that is known."""
+    place = end % len(pairs) if len(pairs) else 0
+    return not len(pairs) or str(pair_of(pairs[place])[1]) == str(known[place])
+
+
+def _fitting(image: Any, target: Any, item: int) -> Any:
+    """The target, which must have the size of its image where it is a mask.
+
+    Raises:
+        DataError: It has another.
+    """
+    shape = [*np.shape(target)] if hasattr(target, "shape") or isinstance(target, Image.Image) else []
+    if len(shape) == 2:
+        seen = [*np.shape(image)]
+        size = seen[-2:] if isinstance(image, torch.Tensor) else seen[:2]
+        if size != shape:
+            raise DataError(f"Item {item}: expected a mask {size} (height, width) as its image, got {shape}.")
+    return target
 
 
 def labels_of(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:
@@ -71,7 +106,12 @@ def labels_of(targets: Sequence[Any], names: Sequence[str] | None) -> Labels:
     Raises:
         DataError: They are none of these.
     """
-    arrays = [np.asarray(target) for target in targets]
+    try:
+        arrays = [np.asarray(target) for target in targets]
+    except ValueError as error:
+        raise DataError(
+            f"Expected one target for each image, got {targets[0]!r:.80}. Choose one, with `map`."
+        ) from error
     dimensions = {array.ndim for array in arrays}
     if dimensions == {0} and all(np.issubdtype(array.dtype, np.integer) for array in arrays):
         return _numbers(np.array(arrays, dtype=np.int64), names)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
@@ -69,7 +70,13 @@ class ClassIoU(MulticlassJaccardIndex):
         """IoU ``[num_classes]`` over all pixels so far."""
         seen = self.confmat.sum(0) + self.confmat.sum(1) > 0
         ids = torch.arange(self.num_classes, device=seen.device)
-        return super().compute().where(seen & (ids != self.ignore_index), float("nan"))
+        counted = seen & (ids != self.ignore_index)
+        if counted.sum() < 2:
+            rank_zero_warn(
+                "The masks and predictions that were measured show fewer than two classes, so that IoU and accuracy "
+                "say nothing of the others. If masks hold 255 for a class, give its pixels the class's number."
+            )
+        return super().compute().where(counted, float("nan"))
 
 
 class Sums(Metric):

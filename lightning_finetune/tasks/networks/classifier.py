@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_finetune.data.block.options import Stats
@@ -67,6 +68,12 @@ def _layers(head: nn.Module) -> list[nn.Module]:
     return list(head) if isinstance(head, nn.Sequential) else [head]
 
 
+def _ends_in_outputs(module: nn.Module, width: int) -> bool:
+    """Whether the last layer that learns looks like a head: linear, to another number of outputs."""
+    last = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))][-1:]
+    return any(isinstance(layer, nn.Linear) and layer.out_features == width != layer.in_features for layer in last)
+
+
 def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifier:
     """The network that a classifier's arguments ask for.
 
@@ -89,6 +96,12 @@ def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifi
     if whole:
         why = "`model` gives the outputs itself"
         warn_unused("The task", arguments, {"head": ("linear",), "dropout": (None, 0.0)}, why)
+    if isinstance(model, nn.Module) and not whole and _ends_in_outputs(model, backbone.channels):
+        rank_zero_warn(
+            f"`model` ends in a linear layer of {backbone.channels} outputs, and a new head of {num_outputs} is put on "
+            f"top of them. If they are classes, give that layer {num_outputs} outputs, or take it away: "
+            "model.fc = torch.nn.Identity()."
+        )
     top = (
         nn.Identity()
         if whole

@@ -78,3 +78,8 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return type(value) in (list, tuple) and all(map(_is_plain, value))
     return value is None or type(value) in (bool, int, float, str)
+
+
+def unnamed(count: int) -> list[str]:
+    """What classes are called until data names them."""
+    return [str(number) for number in range(count)]

@@ -98,7 +98,7 @@ def test_one_file_that_was_saved_otherwise_is_named(tmp_path, caplog):
     ("masks", "codes", "options", "words"),
     [
         (numbered(*[ids(0)] * 3), ["bg", "fg"], {}, ["at least two classes, got ['bg']", "[0]"]),
-        (numbered(*[ids(0, 255)] * 3), ["a", "b", "c"], {}, ["at least two classes", "as many `codes`"]),
+        (numbered(*[ids(0, 255)] * 3), ["a", "b", "c"], {}, ["at least two classes", "Name each class (`codes`"]),
         (numbered(*[ids(0, 255)] * 3), ["bg", "fg"], {"ignore_index": 255}, ["leave ignore_index out"]),
         (numbered(*[ids(0, 1, 255)] * 3), ["bg", "fg"], {"ignore_index": None}, ["give the task ignore_index=255"]),
         (numbered(*[ids(0, 1, 2, 3)] * 3), ["a", "b", "c"], {}, ["3 cannot be used", "got [3]", "`codes` has 3 names"]),
