@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -137,9 +138,21 @@ def _first_target(stream: Any, name: str = "train") -> Any:
             f"{name}: expected a stream (an iterable dataset of torch's), got {type(stream).__name__}. Data that is "
             "asked by position is for ImageData.from_dataset."
         )
+    needed = [one for one in _parameters(stream, "state_dict") if one.default is one.empty]
+    if needed:
+        raise DataError(
+            f"{name}: expected a stream that knows its own place, got one whose `state_dict` needs `{needed[0].name}` "
+            f"({type(stream).__name__}): only its own loader knows. Give it to a LightningModule of yours."
+        )
     for row in copy.deepcopy(stream):
         return pair_of(row)[1]
     raise DataError(f"{name}: expected a stream of (image, target) pairs, got an empty one.")
+
+
+def _parameters(stream: Any, method: str) -> list[inspect.Parameter]:
+    """What a method of ``stream`` takes, if it has that method."""
+    found = getattr(stream, method, None)
+    return [] if found is None else list(inspect.signature(found).parameters.values())
 
 
 def _share(stream: Any, rank: int, world_size: int, num_nodes: int) -> Any:

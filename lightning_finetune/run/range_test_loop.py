@@ -71,14 +71,18 @@ def run_range_test(
 
 
 def lends_batches(trainer: pl.Trainer) -> bool:
-    """Whether training batches can be had without iterating a loader, or a stream in this process, of the user's."""
+    """Whether training batches can be had without iterating a loader of the user's, or moving on a stream of theirs."""
     return all(
-        isinstance(loader, LendingLoader)
-        or (
-            isinstance(loader, DataLoader)
-            and (loader.num_workers > 0 or not isinstance(loader.dataset, IterableDataset))
-        )
+        isinstance(loader, LendingLoader) or (isinstance(loader, DataLoader) and _can_be_read_twice(loader))
         for loader in leaves(trainer.train_dataloader)
+    )
+
+
+def _can_be_read_twice(loader: DataLoader[Any]) -> bool:
+    """Whether its data does not notice; of a stream that knows its place, all workers may share that place."""
+    stream = loader.dataset
+    return not isinstance(stream, IterableDataset) or (
+        loader.num_workers > 0 and not hasattr(stream, "load_state_dict")
     )
 
 

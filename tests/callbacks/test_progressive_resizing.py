@@ -92,7 +92,31 @@ class Numbers(IterableDataset):
         return ((x, y) for x, y in self.items)
 
 
-@pytest.mark.parametrize("make", [lambda: Resumable(16, size=64), lambda: DataLoader(Numbers(), 8)])
+class Placed(IterableDataset):
+    """A stream that knows its place, which its workers share, as MosaicML's do."""
+
+    def __init__(self) -> None:
+        self.begun = torch.zeros(1).share_memory_()
+
+    def __len__(self) -> int:
+        return 16
+
+    def __iter__(self):
+        assert self.begun == 0
+        self.begun += 1
+        return iter(images(16, size=64))
+
+    def load_state_dict(self, state): ...
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Resumable(16, size=64),
+        lambda: DataLoader(Numbers(), 8),
+        lambda: DataLoader(Placed(), 8, num_workers=1),
+    ],
+)
 def test_a_loader_or_a_stream_that_cannot_be_lent_is_not_begun_to_try_the_sizes(tmp_path, make):
     sizes: list[int] = []
 

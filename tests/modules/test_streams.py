@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.data import IterableDataset
 
 from lightning_finetune import ImageData, ImageStream
 from lightning_finetune.errors import DataError, UnsupportedError
@@ -106,6 +107,14 @@ def test_what_is_no_stream_is_said(files):
         ImageStream(stream, table(3))
     with pytest.raises(DataError, match="got the keys image, kind"):
         ImageStream(stream.rename_column("label", "kind"), stream)
+
+    class AsksItsLoader(IterableDataset):
+        def __iter__(self): ...
+
+        def state_dict(self, num_samples, from_beginning): ...
+
+    with pytest.raises(DataError, match=r"train: .* whose `state_dict` needs `num_samples`"):
+        ImageStream(AsksItsLoader(), stream)
     assert ImageStream(stream, stream).classes == NAMES
 
 
