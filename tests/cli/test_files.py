@@ -1,7 +1,6 @@
 """What the command writes about files that nobody labelled."""
 
 import csv
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +14,10 @@ from lightning_finetune.cli.files import Devices, predict_files
 from lightning_finetune.cli.prediction_files import Writer
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
-from tests.cli.launching import QUIET, TWO, launch
+from tests import forking
+from tests.cli.launching import QUIET, TWO
 from tests.tasks.photos import photo
 from tests.tasks.subjects import SMALL, ready
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -93,9 +91,9 @@ def test_two_processes_of_the_command_write_what_one_writes(checkpoint, images, 
     one, two = tmp_path / "one", tmp_path / "two"
     predict_files(path, str(images), str(one), batch_size=4)
     words = ["predict", "--ckpt_path", path, "--images", images, "--out", two, "--batch_size", 4, *TWO[:2], *QUIET[:2]]
-    process = launch([sys.executable, "-m", "lightning_finetune", *map(str, words)], ROOT)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    done = forking.run("-m", "lightning_finetune", *words)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
     assert [said.count(words) for words in ("73 of 75 images are predicted", "2 cannot be read")] == [1, 1]
     names = sorted(file.relative_to(one) for file in one.rglob("*"))
     assert sorted(file.relative_to(two) for file in two.rglob("*")) == names  # no table of a share is left

@@ -1,13 +1,14 @@
 """A task that lies outside of the package, by the command alone."""
 
 import csv
-import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+
+from tests import forking
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorials" / "a-task-of-your-own.md"
@@ -23,7 +24,7 @@ trainer: {accelerator: cpu}
 
 def command(folder: Path, *words: str) -> str:
     script = Path(sys.executable).with_name("lightning-finetune")
-    done = subprocess.run([script, *words], cwd=folder, capture_output=True, text=True, check=False)
+    done = forking.run(script, *words, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

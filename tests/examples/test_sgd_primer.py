@@ -1,19 +1,17 @@
 """The primer as a reader runs it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageSequence
 
+from tests import forking
+
 SCRIPT = Path(__file__).parents[2] / "examples/sgd_primer.py"
 
 
 def test_it_recovers_the_line_both_ways_and_draws_how(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path / "out"], cwd=tmp_path, capture_output=True, text=True, timeout=200
-    )
+    done = forking.run(SCRIPT, tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for found in ("found by hand", "found in Lightning"):
         (line,) = [line for line in done.stdout.splitlines() if line.startswith(found)]
