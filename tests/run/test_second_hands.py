@@ -117,13 +117,12 @@ def test_another_callback_that_sets_the_rates_is_refused_by_name(tmp_path, hand,
 
 
 def test_unfreezing_leaves_the_rates_to_weight_averaging(tmp_path):
-    fit(
-        tmp_path,
-        ForeignNet(),
-        GradualUnfreezing({0: "head", 1: "all"}),
-        StochasticWeightAveraging(1e-3, 0.5),
-        max_epochs=4,
-    )
+    """From half of the epochs on, they fall to those of the averaging."""
+    unfreezing, averaging = GradualUnfreezing({0: "head", 1: "all"}), StochasticWeightAveraging(1e-3, 0.5, 1)
+    probe = fit(tmp_path, ForeignNet(), unfreezing, averaging, max_epochs=4)
+    assert set(probe.lrs[0]) == {1e-2}
+    assert probe.lrs[-1] == pytest.approx([1e-3] * len(probe.lrs[-1]))
+    assert probe.trainable[0] < probe.trainable[-1]
 
 
 @pytest.mark.parametrize("hand", [*HANDS, "unfreezing"])
@@ -215,8 +214,10 @@ def test_layers_unfreeze_with_an_optimizer_of_one_rate_or_none(tmp_path, make):
 
 
 def test_sizes_are_tried_with_an_optimizer_that_finds_its_rate(tmp_path):
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
-    trainer.fit(with_optimizer(FindsItsOwn), loader())
+    resizing, module = ProgressiveResizing({0: 64}), with_optimizer(FindsItsOwn)
+    before = module.head.weight.clone()
+    quiet_trainer(tmp_path, max_epochs=1, callbacks=[resizing]).fit(module, loader())
+    assert not torch.equal(module.head.weight, before)
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------

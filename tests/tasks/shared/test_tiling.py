@@ -189,11 +189,13 @@ def test_pieces_and_scales_out_of_range(segmenter, options):
 CODE = """
 import sys, numpy as np, torch
 from PIL import Image
-from tests.tasks.shared.test_tiling import UNetSegmenter, small_net
+from torch import nn
+from lightning_finetune import UNetSegmenter
 torch.set_num_threads(1)
 side, way = int(sys.argv[1]), sys.argv[2]
 Image.MAX_IMAGE_PIXELS = None
-task = UNetSegmenter(small_net(32), num_classes=32)
+net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 32, 3, padding=1))
+task = UNetSegmenter(net.eval(), num_classes=32)
 task.preprocessing = {"size": [256, 256], "mean": [0.5] * 3, "std": [0.25] * 3, "resize": "crop"}
 pixels = np.broadcast_to(np.arange(side, dtype=np.uint8)[:, None, None], (side, side, 3))
 options = {"scale": 1.0, "tile": 512} if way == "scale" else {}
