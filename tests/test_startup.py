@@ -31,6 +31,8 @@ for main, words in ((front.main, "diagnose --help-all"), (command_line.main, "fi
         print("ended", end.code)
 """
 
+MODEL = "import lightning_finetune as f; f.ImageClassifier('test_resnet', num_classes=2, weights=False)"
+
 ANSWERS = """
 from lightning_finetune.__main__ import main
 for words in ("", "--help", "--version", "fit --help", "predict --help", "diagnose METRICS",
@@ -43,34 +45,27 @@ for words in ("", "--help", "--version", "fit --help", "predict --help", "diagno
 """
 
 
-def loaded(code: str, before: str = BEFORE) -> tuple[set[str], str]:
-    """What ``code`` loads beyond Lightning, and what it prints."""
-    words = [sys.executable, "-c", "\n".join([before, code, SAY])]
+def loaded(*parts: str) -> tuple[list[set[str]], str]:
+    """What one process has loaded after each part of a program, and what it prints."""
+    words = [sys.executable, "-c", "\n".join(line for part in parts for line in (part, SAY))]
     text = subprocess.run(words, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True).stdout
-    return {*text.splitlines()[-1].split()[1:]}, text
+    return [{*line.split()[1:]} for line in text.splitlines() if line.startswith("loaded")], text
 
 
-def test_public_names_load_nothing_slow() -> None:
-    found, _ = loaded(NAMES)
-    assert "lightning_finetune" in found
-    assert not SLOW & found
-
-
-def test_the_whole_help_loads_nothing_slow() -> None:
-    found, text = loaded(COMMANDS)
+def test_public_names_and_the_whole_help_load_nothing_slow_and_a_model_what_it_is_made_of() -> None:
+    """The last, so that it is seen that the others would be."""
+    (nothing, names, commands, model), text = loaded(BEFORE, NAMES, COMMANDS, MODEL)
+    assert not nothing
+    assert "lightning_finetune" in names
     assert text.count("ended 0") == 2
-    assert not SLOW & found
+    assert not SLOW & commands, "names are among them"
+    assert "timm" in model
 
 
 def test_what_is_known_at_once_is_answered_before_torch_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,train_loss\n" + "\n".join(f"{step},1.0" for step in range(60)))
-    found, text = loaded(ANSWERS.replace("METRICS", str(tmp_path / "metrics.csv")), before="import sys; before = set()")
+    program = ANSWERS.replace("METRICS", str(tmp_path / "metrics.csv"))
+    (_, found), text = loaded("import sys; before = set()", program)
     assert "ended 0" in text
     assert text.count("ended 2") == 3
     assert not {"torch", "lightning", *SLOW} & found
-
-
-def test_a_model_loads_what_it_is_made_of() -> None:
-    """And so the tests above would see it."""
-    found, _ = loaded("import lightning_finetune as f; f.ImageClassifier('test_resnet', num_classes=2, weights=False)")
-    assert "timm" in found

@@ -1,11 +1,13 @@
 """In processes of their own: what others have allocated before decides where memory lies."""
 
 import ctypes
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forking
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc"
@@ -31,8 +33,9 @@ loader.close()
 
 def grown(root: Path, then: str) -> float:
     """Megabytes that a process has more than this one had before it allocated and freed 300."""
-    command = [sys.executable, "-c", FREED.format(then=then), str(root)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    done = forking.run("-c", FREED.format(then=then), root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return float(done.stdout.split()[-1])
 
 
 def test_freed_memory_is_given_back_to_the_system(insects: Path):
@@ -76,11 +79,8 @@ print(usual, faults())
     ],
 )
 def test_training_on_the_cpu_takes_memory_from_the_system_once(tmp_path: Path, then: str, keeps: bool):
-    command = [sys.executable, "-c", STEPS.format(then=then)]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=tmp_path, env={"PYTHONPATH": str(root)}
-    )
+    done = forking.run("-c", STEPS.format(then=then), cwd=tmp_path, env={"PATH": os.defpath})
+    assert done.returncode == 0, done.stderr[-3000:]
     usual, after = map(int, done.stdout.split()[-2:])
     assert usual > 20 * 50e6 / 4096 * 0.9
     assert (after < usual / 50) == keeps

@@ -80,7 +80,7 @@ def test_groups_hold_every_parameter_once(trees: list) -> None:
     assert any(param is network[-1].bias for param in groups[-1].params), "the head is last"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(phases=st.lists(PHASES, min_size=1, max_size=3))
 def test_phases_come_back_from_a_configuration_as_they_went(phases: list[Phase]) -> None:
     written = yaml.safe_dump([_plain(asdict(phase)) for phase in phases])

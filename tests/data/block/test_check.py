@@ -1,7 +1,5 @@
 """Every image read once before training."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from lightning_finetune.data.block.check import refuse
 from lightning_finetune.data.block.look import look
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.errors import DataError
+from tests import forking
 from tests.data.images import fill, picture
 
 
@@ -47,8 +46,7 @@ print(len(found.sizes), "are read")
 def test_readers_do_not_wait_for_the_lock_of_logging(tmp_path: Path):
     for number, ending in enumerate(("png", "jpg", "tif", "webp")):
         picture(number).convert("L").save(tmp_path / f"{number}.{ending}")
-    words = [sys.executable, "-c", HELD, str(tmp_path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    done = forking.run("-c", HELD, tmp_path)
     assert done.stdout == "4 are read\n", done.stderr[-2000:]
 
 
