@@ -53,7 +53,10 @@ def unstopped(folder, tmp_path_factory):
     return functools.cache(lambda which: run(tmp_path_factory.mktemp("unstopped"), *options_of(folder, which)))
 
 
-@pytest.mark.parametrize(("step", "which"), [(5, "fine_tune"), (12, "find"), (16, "fine_tune"), (8, "recipe")])
+@pytest.mark.parametrize(
+    ("step", "which"),
+    [(5, "fine_tune"), (12, "find"), (8, "recipe"), pytest.param(16, "fine_tune", marks=pytest.mark.slow)],
+)
 def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folder, unstopped, tmp_path, step, which):
     """Six steps an epoch, augmentation, workers, dropout: step 5 is in the first phase, 16 in the last.
 

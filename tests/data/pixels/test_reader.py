@@ -158,7 +158,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("start", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_share_what_one_of_them_has_decoded(tmp_path: Path, start: str):
     root = tmp_path / "images"
     for name in ("train/a", "train/b", "valid/a", "valid/b"):
