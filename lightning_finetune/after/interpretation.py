@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd  # heavy, as matplotlib is, and only their names are needed
     from matplotlib.figure import Figure
 
-_SHOWN = 1024
-"""Pixels of a side of an image in a picture of several."""
+_SHOWN = 1024  # pixels of a side of an image in a picture of several
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.block.class_folders import classes_of, without_labels
-from lightning_finetune.data.block.folder_images import check_class_folders, image_files
+from lightning_finetune.data.block.folder_images import check_class_folders
 from lightning_finetune.data.block.items import ImageItems
 from lightning_finetune.data.block.layout import Layout, check_beside, check_splits, find_layout
 from lightning_finetune.data.block.masks import mask_folders
@@ -34,8 +34,7 @@ Masks = str | Path | Callable[[Path], str | Path] | None
 Codes = str | Path | Sequence[str] | None
 
 
-_VALID_PCT = 0.2
-"""The part of the images that validates, if nothing is said."""
+_VALID_PCT = 0.2  # the part of the images that validates, if nothing is said
 
 
 class ImageData(ImageDataModule):
@@ -306,17 +305,8 @@ def _split_random(items: ImageItems, valid_pct: float, options: Options) -> Imag
 def _not_images(layout: Layout, masks: Masks) -> list[str]:
     """Folders whose files do not count: of masks, of test images that nobody labelled."""
     if masks is None:
-        return _without_labels(layout)
+        return without_labels(layout)
     return [] if callable(masks) else [str(folder) for folder in mask_folders(layout.root, masks)]
-
-
-def _without_labels(layout: Layout) -> list[str]:
-    """The folders of test images that lie in no class folders."""
-    test = layout.named(Split.TEST)
-    folders = without_labels(layout, set(image_files(layout.root / test).folders())) if test is not None else []
-    if folders:
-        log.warning("%s: its images lie in no class folders, so nothing is tested on them; predict them.", folders[0])
-    return folders
 
 
 def _split_folder(items: ImageItems, layout: Layout, valid_pct: float | None, seed: int) -> ImageItems:

@@ -11,8 +11,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from lightning_finetune.data.batches.pixel_module import PixelModule
-from lightning_finetune.data.batches.stream_batch import StreamBatch
-from lightning_finetune.data.batches.stream_loader import StreamLoader
+from lightning_finetune.data.batches.stream_loader import StreamBatch, StreamLoader
 from lightning_finetune.data.block.options import Stats
 from lightning_finetune.data.block.rows import class_names, pair_of
 from lightning_finetune.data.block.torch_datasets import labels_of
@@ -116,7 +115,7 @@ class ImageStream(PixelModule):
         loader = StreamLoader(
             _share(stream, rank, world_size, 1 if trainer is None else trainer.num_nodes),
             StreamBatch(self.kind, self.resize, self.seed, augment, mix, self.channels, self.white),
-            self._size_to_train if training else self._size_to_validate,
+            lambda: self.train_size if training else self.size,
             batch_size=self.batch_size,
             num_workers=min(self._workers(), getattr(stream, "num_shards", None) or self._workers()),
             pin_memory=self._pins(),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_finetune.errors import DataError
 from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
-from lightning_finetune.tasks.shared.foreign import foreign_verdicts
+from lightning_finetune.tasks.shared.verdicts import foreign_verdicts
 
 
 def describe(

@@ -60,11 +60,11 @@ def plan_rows(plan: Plan, names: Sequence[str]) -> tuple[list[str], list[list[st
     return ["phase", "epochs", "steps", "trains", "learning rate", "schedule", *some], rows
 
 
+# Columns of a plan of which a phase says something, in its words; empty where it leaves that alone.
 _SET_BY_SOME: dict[str, Callable[[Phase], str]] = {
     "size": lambda phase: size_label(phase.size),
     "weight decay": lambda phase: "" if phase.weight_decay is None else f"{phase.weight_decay:g}",
 }
-"""Columns of a plan of which a phase says something, in its words; empty where it leaves that alone."""
 
 
 def show_results(

@@ -30,10 +30,9 @@ from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain, unnamed
 from lightning_finetune.tasks.shared.batch_parts import check_data, explained, images_of, target_of
-from lightning_finetune.tasks.shared.on_devices import each_of
+from lightning_finetune.tasks.shared.on_devices import predict_all
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
-from lightning_finetune.tasks.shared.read_ahead import read_ahead
-from lightning_finetune.tasks.shared.sources import Sources, all_of, known_preprocessing, list_sources, normalize
+from lightning_finetune.tasks.shared.sources import Sources, known_preprocessing, normalize, read_ahead
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
 from lightning_finetune.tasks.shared.verdicts import Judged, Verdict, by_shape
 
@@ -389,8 +388,7 @@ class BaseTask(LightningModule, ABC):
             DataError: Files that are no images; names all of them.
             FinetuneError: The task was trained on data that did not say how it makes images.
         """
-        sources, many = list_sources(source)
-        return all_of(each_of(self, sources, trainer, tta=tta, batch_size=batch_size), many)
+        return predict_all(self, source, trainer, tta=tta, batch_size=batch_size)
 
     def predict_each(
         self, sources: Sequence[ImageSource], *, tta: TTA = "none", batch_size: int = 32
@@ -403,7 +401,7 @@ class BaseTask(LightningModule, ABC):
             batch_size: Images at once, and in memory.
         """
         preprocessing = known_preprocessing(self.preprocessing)
-        reading = read_ahead(lambda source: self._try_load(source, preprocessing), sources, ahead=2 * batch_size)
+        reading = read_ahead(self._try_load, sources, ahead=2 * batch_size)
         for start in range(0, len(sources), batch_size):
             batch = sources[start : start + batch_size]
             read = list(islice(reading, len(batch)))
@@ -431,12 +429,13 @@ class BaseTask(LightningModule, ABC):
             counts.update(predictions, self.metric_target(target))
         return self.losses(logits, target), self.verdicts(predictions, target)
 
-    def _try_load(self, source: ImageSource, preprocessing: Mapping[str, Any]) -> Tensor | DataError:
-        """The image, or what is wrong with it."""
-        height, width = preprocessing["size"]
+    def _try_load(self, source: ImageSource, size: Size | None = None) -> Tensor | DataError:
+        """An image at a size, by default :meth:`input_size`, uint8 ``[C, h, w]``; or what is wrong with it."""
+        known = known_preprocessing(self.preprocessing)
+        height, width = known["size"]
         try:
-            size, channels = self.input_size(source, (height, width)), preprocessing.get("channels", 3)
-            return load_image(source, size, preprocessing["resize"], channels, preprocessing.get("white"))
+            size = self.input_size(source, (height, width)) if size is None else size
+            return load_image(source, size, known["resize"], known.get("channels", 3), known.get("white"))
         except DataError as error:
             return error
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
+from lightning_finetune.data.pixels.decode import ImageSource, Size
 from lightning_finetune.engine.rates import DEFAULT_LR
 from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import DataError, FinetuneError
@@ -29,22 +29,19 @@ from lightning_finetune.tasks.measures.metrics import ClassIoU, MetricsArgument
 from lightning_finetune.tasks.measures.set_loss import adds_up_by_pixel
 from lightning_finetune.tasks.networks.decoders import DEFAULT_BACKBONE, Decoder
 from lightning_finetune.tasks.networks.weights import Weights
-from lightning_finetune.tasks.shared.full_size import largest
-from lightning_finetune.tasks.shared.on_devices import each_of
+from lightning_finetune.tasks.shared.on_devices import predict_all
 from lightning_finetune.tasks.shared.optimizers import OptimizerCallable, fastai_adam
 from lightning_finetune.tasks.shared.room import Room, is_small, room_of
 from lightning_finetune.tasks.shared.sources import (
     Sources,
-    all_of,
     known_preprocessing,
-    list_sources,
     named,
     normalize,
     original_size,
     path_of,
 )
 from lightning_finetune.tasks.shared.symmetries import TTA, mean_over_symmetries
-from lightning_finetune.tasks.shared.tiling import Block, blocks_in_tiles, check_tile, scaled, thin
+from lightning_finetune.tasks.shared.tiling import Block, blocks_in_tiles, check_tile, largest, scaled, thin
 from lightning_finetune.tasks.shared.verdicts import Judged, Verdict, in_words, of_masks
 
 
@@ -212,9 +209,7 @@ class SemanticSegmenter(BaseTask):
             DataError: Files that are no images; names all of them.
             FinetuneError: ``tile`` or ``scale`` are out of range, or the task does not know its images.
         """
-        sources, many = list_sources(source)
-        options: dict[str, Any] = {"tta": tta, "batch_size": batch_size, "tile": tile, "scale": scale}
-        return all_of(each_of(self, sources, trainer, **options), many)
+        return predict_all(self, source, trainer, tta=tta, batch_size=batch_size, tile=tile, scale=scale)
 
     def predict_each(
         self,
@@ -249,7 +244,7 @@ class SemanticSegmenter(BaseTask):
 
             for alone, group in groupby(batch, lambda one: scale is not None or max(one[1]) > side(one[1])):
                 if alone:
-                    yield from ((source, self._in_tiles(source, side(size), scale, tta)) for source, size in group)
+                    yield from ((source, self._in_tiles(source, size, side(size), tta)) for source, size in group)
                 else:
                     few = batch_size if room is None else min(batch_size, room.images(wide))
                     yield from super().predict_each([source for source, _ in group], tta=tta, batch_size=few)
@@ -318,18 +313,14 @@ class SemanticSegmenter(BaseTask):
         pixels = normalize(part.to(self.device), self._known())
         return mean_over_symmetries(lambda turned: self.predictions(self(turned)).float(), pixels, tta)
 
-    def _in_tiles(self, source: ImageSource, side: int, scale: float | None, tta: TTA) -> MaskPrediction | DataError:
+    def _in_tiles(self, source: ImageSource, seen: Size, side: int, tta: TTA) -> MaskPrediction | DataError:
         """The mask of one image that is seen in pieces, or what is wrong with it."""
-        known = self._known()
-        try:
-            full = original_size(source)
-            seen = self.input_size(source, known["size"]) if scale is None else scaled(full, scale)
-            image = load_image(source, seen, known["resize"], known.get("channels", 3), known.get("white"))
-        except DataError as error:
-            return error
+        image = self._try_load(source, seen)
+        if isinstance(image, DataError):
+            return image
         with evaluating(self):
             blocks = blocks_in_tiles(lambda part: self._probabilities(part, tta), image[None], side)
-            return MaskPrediction(largest(blocks, seen, full), tuple(self.classes), path_of(source))
+            return MaskPrediction(largest(blocks, seen, original_size(source)), tuple(self.classes), path_of(source))
 
     def input_size(self, source: ImageSource, size: Size) -> Size:
         """The whole image at the scale at which validation saw it, in place of the crop."""

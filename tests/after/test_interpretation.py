@@ -176,19 +176,16 @@ def test_large_images_are_judged_in_pieces_as_the_whole_is(halves, loss, side, m
     np.testing.assert_allclose(pieces.items["loss"], whole.items["loss"], rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:The loss of an image that is larger")
 def test_a_loss_that_is_no_sum_over_pixels_is_that_of_parts(halves, monkeypatch):
     """It never sees all logits of a large image; this one adds up nearly so, as the parts are of about one size."""
     loss = Squares()
-    whole, pieces = both(halves, loss, 64, monkeypatch)
+    with pytest.warns(UserWarning, match="Squares is no sum over pixels"):
+        whole, pieces = both(halves, loss, 64, monkeypatch)
     np.testing.assert_allclose(pieces.items["loss"], whole.items["loss"], rtol=0.1)
     loss.most = 0
-    interpret(pieces.task, whole_data(halves), tile=64)
+    with pytest.warns(UserWarning, match="Squares"):
+        interpret(pieces.task, whole_data(halves), tile=64)
     assert 0 < loss.most < 200 * 160
-    both(halves, "lovasz", 64, monkeypatch)
-
-
-def test_a_loss_of_parts_is_said(halves, monkeypatch):
     with pytest.warns(UserWarning, match=r"loss='lovasz' is no sum over pixels"):
         both(halves, "lovasz", 64, monkeypatch)
 

@@ -1,9 +1,9 @@
-"""One run of a Trainer on an ``ImageData`` in processes of its own: ``python -m tests.data.runs ROOT OUT [options]``.
+"""One run of a Trainer on an ``ImageData`` in two processes: ``python -m tests.data.runs ROOT OUT``.
 
 Rank r writes ``OUT/rank{r}.pt``: which items it saw in each batch, and what they looked like.
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -54,20 +54,12 @@ def quiet(**options) -> pl.Trainer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("root")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--strategy", default="auto")
-    parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=0)
-    options = parser.parse_args()
-    data = ImageData.from_folder(options.root, size=32, batch_size=options.batch_size, num_workers=options.workers)
-    model = Recorder()
-    trainer = quiet(devices=options.devices, strategy=options.strategy, num_sanity_val_steps=2)
+    root, out = sys.argv[1:]
+    data, model = ImageData.from_folder(root, size=32, batch_size=4, num_workers=1), Recorder()
+    trainer = quiet(devices=2, strategy="ddp", num_sanity_val_steps=2)
     trainer.fit(model, datamodule=data)
     trainer.predict(model, datamodule=data)
-    torch.save(model.seen, options.out / f"rank{trainer.global_rank}.pt")
+    torch.save(model.seen, Path(out) / f"rank{trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":

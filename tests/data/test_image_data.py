@@ -62,13 +62,6 @@ def test_val_is_found_and_test_images_are_tested(insects: Path, tmp_path: Path):
     assert [len(batch["label"]) for batch in data.predict_dataloader()] == [2]
 
 
-def test_test_images_without_labels_are_told_and_left_out(insects: Path, tmp_path: Path, caplog):
-    shutil.copytree(insects, tmp_path / "data")
-    fill(tmp_path / "data/test", 3)
-    assert sizes(ImageData.from_folder(tmp_path / "data")) == [19, 11, 0]
-    assert "predict them" in caplog.text
-
-
 def test_class_folders_alone_are_split_and_the_log_says_so(insects: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.INFO):
         data = ImageData.from_folder(insects / "train")
@@ -83,13 +76,6 @@ def test_a_part_of_all_images_validates_but_none_of_the_test_folder(insects: Pat
     assert sizes(first) == [15, 15, 4]
     assert np.array_equal(first.splits, again.splits)
     assert not np.array_equal(first.splits, other.splits)
-
-
-def test_the_split_does_not_depend_on_the_order_of_the_file_system(insects: Path, monkeypatch: pytest.MonkeyPatch):
-    expected = ImageData.from_folder(insects, valid_pct=0.3)
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda *a, **k: ((at, dirs, names[::-1]) for at, dirs, names in walk(*a, **k)))
-    assert ImageData.from_folder(insects, valid_pct=0.3).items.files == expected.items.files
 
 
 def test_a_table_with_every_column(insects: Path, tmp_path: Path):
@@ -177,12 +163,6 @@ def test_camvid(shared):
     train = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     assert train["mask"].dtype == torch.int64
     assert set(train["mask"].unique().tolist()) <= set(range(12))
-
-
-def test_satellite_table(shared):
-    options = {"label_col": "tags", "label_delim": " ", "valid_col": "is_valid", "folder": "images"}
-    data = ImageData.from_csv(shared("satellite"), **options)
-    assert (data.num_classes, sum(sizes(data))) == (17, 1680)
 
 
 @pytest.mark.parametrize(

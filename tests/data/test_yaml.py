@@ -47,11 +47,6 @@ def data_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("my_functions", None)
 
 
-def test_labels_by_a_function(data_of, insects: Path):
-    data = data_of("lightning_finetune.ImageData.from_name_func", root=insects, func="my_functions.label")
-    assert data.classes == ["ant", "bee"]
-
-
 def test_a_data_block_of_ones_own(data_of, insects: Path):
     data = data_of("my_functions.block", root=insects)
     assert data.classes == ["ant", "bee", "wasp"]

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from lightning_finetune import ImageClassifier, ImageData, load
-from lightning_finetune.data.block.check import refuse
-from lightning_finetune.data.block.look import look
+from lightning_finetune.data.block.check import look, refuse
 from lightning_finetune.data.pixels.decode import load_image, mask_pixels
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 

@@ -9,8 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import r2_score
-from torch import distributed as dist
-from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from lightning_finetune import ImageData, ImageRegressor, load
 from lightning_finetune.after.export import export
@@ -105,27 +103,3 @@ def test_an_exported_file_gives_the_numbers(run, task, tmp_path):
         list(task.predict(Image.open(run / "photos/3.png").resize((32, 32))).numbers.values()), rel=1e-3
     )
     assert json.loads((tmp_path / "numbers.json").read_text())["classes"] == ["red", "blue"]
-
-
-class Shares(Sampler[int]):
-    """Eleven images, of which one of two processes has six and the other five."""
-
-    def __iter__(self):
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        return iter(range(rank, 11, world))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-def test_two_processes_measure_what_one_does(trainer, task):
-    generator = torch.Generator().manual_seed(0)
-    images, targets = torch.randn(11, 3, 32, 32, generator=generator), 50 * torch.rand(11, 2, generator=generator)
-    loader = DataLoader(TensorDataset(images, targets), 3, sampler=Shares())
-    (one,) = trainer().validate(task, loader, verbose=False)
-    with torch.no_grad():
-        said = task.eval().predictions(task(images))
-    assert one["val_r2"] == pytest.approx(r2_score(targets, said), abs=1e-4)
-    two = trainer(strategy="ddp_fork", devices=2, use_distributed_sampler=False)
-    (both,) = two.validate(task, loader, verbose=False)
-    assert both == pytest.approx(one, rel=1e-4)

@@ -109,19 +109,6 @@ def test_a_unet_is_rebuilt_from_its_checkpoint(trainer, tmp_path):
         torch.testing.assert_close(loaded(images := torch.rand(1, 3, 40, 50)), segmenter.eval()(images))
 
 
-def test_images_of_several_sizes_at_once(trainer, tmp_path):
-    segmenter = trained(trainer, tmp_path)
-    sources = [np.zeros((*size, 3), np.uint8) for size in ((40, 50), (40, 50), (33, 99), (40, 50))]
-    assert [p.mask.shape for p in segmenter.predict(sources)] == [(40, 50), (40, 50), (33, 99), (40, 50)]
-    sideways = Image.new("RGB", (60, 40))
-    sideways.getexif()[0x0112] = 6
-    sideways.save(tmp_path / "sideways.jpg", exif=sideways.getexif())
-    assert segmenter.predict(tmp_path / "sideways.jpg").mask.shape == (60, 40)
-    (tmp_path / "bad.jpg").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"1 of 2 images.*(\n.*)*bad\.jpg"):
-        segmenter.predict([tmp_path / "sideways.jpg", tmp_path / "bad.jpg"])
-
-
 def test_ids_that_are_no_class_are_named(trainer):
     run = trainer()
     with pytest.raises(DataError, match=r"ids 0 to 2 \(num_classes=3\), got \[255\].*ignore_index"):

@@ -37,8 +37,7 @@ DECODED = 2**30
 STEPS = 12
 """Of an epoch, where the batch size is not given; with half as many, a task far from ImageNet makes more errors."""
 
-_FEW = 5
-"""Names of classes that are shown of many."""
+_FEW = 5  # names of classes that are shown of many
 
 
 class ImageDataModule(PixelModule):
@@ -120,7 +119,8 @@ class ImageDataModule(PixelModule):
         if self.trainer is not None and self.trainer.lightning_module is not None:
             self.serve(self.trainer.lightning_module)
         wanted = (Split.TRAIN, Split.VALID) if stage == "fit" else (self._held_out(stage),)
-        self._examined.read(wanted, threads=self._workers(), reports=self._reports())
+        reports = Path(self.trainer.default_root_dir) if self.trainer is not None else Path()
+        self._examined.read(wanted, threads=self._workers(), reports=reports)
 
     def serve(self, module: LightningModule) -> None:
         """Take from a task which id of masks it ignores, so that it is no wrong one; for who asks without a Trainer."""
@@ -200,7 +200,7 @@ class ImageDataModule(PixelModule):
         sampler = BatchSampler(
             len(images),
             self.batch_size,
-            self._size_to_train if train else self._size_to_validate,
+            lambda: self.train_size if train else self.size,
             train=train,
             shuffle=train and not getattr(trainer, "overfit_batches", 0),  # Lightning sets it without declaring it,
             seed=self.seed,
@@ -226,9 +226,6 @@ class ImageDataModule(PixelModule):
         if stage == "test" and not self._has(Split.TEST):
             raise DataError("Expected test images, such as a folder 'test', got none. Use validate instead of test.")
         return Split.TEST if self._has(Split.TEST) else Split.VALID
-
-    def _reports(self) -> Path:
-        return Path(self.trainer.default_root_dir) if self.trainer is not None else Path()
 
 
 def enough_steps(images: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, TypedDict
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
-from typing_extensions import NotRequired
+from typing_extensions import NotRequired, override
 
 from lightning_finetune.data.batches.dataset import Batch, BatchKey, ImageDataset
 from lightning_finetune.data.batches.sampling import BatchSampler
@@ -36,24 +37,25 @@ class LoaderState(TypedDict):
     items: NotRequired[int]
 
 
-_SMALL = 2**14
-"""Bytes of a tensor that is not worth a shared file of its own."""
+_SMALL = 2**14  # bytes of a tensor that is not worth a shared file of its own
 
 
-class LendingLoader:
+class LendingLoader(ABC):
     """A loader of this package, which lends batches without disturbing those of the run."""
 
+    batch_sampler = None  # Lightning looks for it wherever there is a sampler
+
+    @abstractmethod
     def independent(self) -> Iterable[Batch]:
         """A loader of the same batches with workers of its own, for a range test that must not disturb this one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def one_pass(self) -> Iterable[Batch]:
         """A loader of each item once, in the order of an epoch, augmented as in it, but not mixed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones."""
-        raise NotImplementedError
 
 
 class ImageLoader(LendingLoader):
@@ -69,8 +71,6 @@ class ImageLoader(LendingLoader):
         num_workers: Processes that load.
         pin_memory: For a faster way to a GPU.
     """
-
-    batch_sampler = None  # Lightning looks for it wherever there is a sampler
 
     def __init__(self, images: ImageDataset, sampler: BatchSampler, *, num_workers: int, pin_memory: bool) -> None:
         self.images = images
@@ -151,12 +151,12 @@ class ImageLoader(LendingLoader):
         seen = min(sampler.items, first + count * sampler.together)
         return LoaderState(epoch=sampler.epoch, batch=len(self) - left, left=left, seen=seen, items=sampler.items)
 
+    @override
     def independent(self) -> ImageLoader:
-        """A loader of the same batches with workers of its own, for a range test that must not disturb this one."""
         return self._sibling(self.images, copy.copy(self.sampler))
 
+    @override
     def one_pass(self) -> ImageLoader:
-        """A loader of each item once, in the order of an epoch, augmented as in it, but not mixed."""
         sampler = copy.copy(self.sampler)
         sampler.train = False
         return self._sibling(self.images.unmixed(), sampler)

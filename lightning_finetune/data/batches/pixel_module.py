@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule
 
 from lightning_finetune.data.batches.dataset import Batch
 from lightning_finetune.data.batches.loader import LendingLoader
@@ -156,12 +156,6 @@ class PixelModule(LightningDataModule):
         """End worker processes also where a run is interrupted."""
         self.teardown("")
 
-    def _size_to_train(self) -> Size:
-        return self._train_size
-
-    def _size_to_validate(self) -> Size:
-        return self.size
-
     def _workers(self) -> int:
         if self.num_workers is not None:
             return self.num_workers
@@ -170,7 +164,7 @@ class PixelModule(LightningDataModule):
 
     def _pins(self) -> bool:
         """Whether batches go to a GPU, and are pinned for it."""
-        return self.trainer is not None and _on_cuda(self.trainer)
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
 
 def _spread(images: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
@@ -194,7 +188,3 @@ def _two(size: int | Size) -> Size:
     if min(height, width) < 1:
         raise DataError(f"size: expected a height and a width of at least 1 pixel, got {size}.")
     return int(height), int(width)
-
-
-def _on_cuda(trainer: Trainer) -> bool:
-    return bool(trainer.strategy.root_device.type == "cuda")

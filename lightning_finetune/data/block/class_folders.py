@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lightning_finetune.data.block.folder_images import image_files
 from lightning_finetune.data.block.label_values import clean
 from lightning_finetune.data.block.layout import MASKS, NO_CLASS, Layout, Parts, folders_in
 from lightning_finetune.data.block.splits import Split, split_named
@@ -36,11 +37,14 @@ def classes_of(layout: Layout, folders: Iterable[str]) -> dict[str, str]:
     return {folder: clean(parts[-1]) for folder, parts in inner.items()}
 
 
-def without_labels(layout: Layout, folders: Iterable[str]) -> list[str]:
-    """The folders of test images that lie in no class folders."""
+def without_labels(layout: Layout) -> list[str]:
+    """The folders of test images that lie in no class folders, if there are any, which is said."""
     tests = layout.named(Split.TEST)
-    within = [folder for folder in folders if tests is not None and layout.split_of(folder) == tests]
-    return sorted(folder for folder in within if not _said(layout.below(folder)))
+    folders = set() if tests is None else set(image_files(layout.root / tests).folders())
+    bare = sorted(folder for folder in folders if not _said(layout.below(folder)))
+    if bare:
+        log.warning("%s: its images lie in no class folders, so nothing is tested on them; predict them.", bare[0])
+    return bare
 
 
 def _said(parts: Parts) -> Parts:

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_finetune.data.block.check import Numbers, rank_and_world, refuse
-from lightning_finetune.data.block.look import look
-from lightning_finetune.data.block.mask_ids import MaskIds
+from lightning_finetune.data.block.check import look, rank_and_world, refuse
+from lightning_finetune.data.block.mask_ids import MaskIds, Numbers
 from lightning_finetune.data.block.paths import FilePaths, outside_of
 from lightning_finetune.data.block.rows import Pictures
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary, repeated, summarize
 from lightning_finetune.data.pixels.decode import file_depth
-from lightning_finetune.data.pixels.depth import Depth, Range, white_of
+from lightning_finetune.data.pixels.depth import Depth, white_of
 from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.data.pixels.image_files import is_array
 from lightning_finetune.data.pixels.mask_values import MaskSource
@@ -49,13 +48,13 @@ class Examined:
         self.items, self.channels, self._given_white = items, channels, white
         self.splits, self.labels = items.complete()
         self.classes, self.targets = self.labels.encode(self.splits)
-        self._ignored: int | None = None
-        self._task_known, self._told = False, False
+        self._task: Mapping[str, Any] = {}
+        self._told = False
         self._files = None if isinstance(items.images, Pictures) else items.images
         self._masks: Sequence[MaskSource] | None = self.labels.values if self.labels.kind == "mask" else None
         self._sizes = np.zeros((len(self.splits), 2), np.int32)
         self._values: Numbers = np.empty((0, 0), np.int32)  # of no mask yet
-        self._ranges: list[Range] = []
+        self._tops: dict[Depth, float] = {}
         self._white: float | None = None
         self._decoded = np.zeros(len(self.splits), dtype=bool)
 
@@ -68,10 +67,10 @@ class Examined:
         """
         if self._given_white is not None:
             return self._given_white
-        if not self._ranges and self._first_is_deep():
+        if not self._tops and self._first_is_deep():
             rows = np.arange(len(self.splits))
             refuse(self._fill(rows, rows, threads=1, shared=False), None)
-        return white_of(self._ranges)
+        return white_of(self._tops)
 
     def _first_is_deep(self) -> bool:
         """By the first training image alone: to open all would take minutes of a million."""
@@ -87,7 +86,7 @@ class Examined:
 
     def ignores(self, arguments: Mapping[str, Any]) -> None:
         """Note which id of masks a task leaves out, if its arguments say ``ignore_index``."""
-        self._ignored, self._task_known = arguments.get("ignore_index"), "ignore_index" in arguments
+        self._task = arguments
 
     def read(self, splits: Collection[Split], *, threads: int, reports: Path) -> None:
         """Decode the images of some splits and, the first time, look at all masks; each process takes its share.
@@ -134,9 +133,8 @@ class Examined:
         """
         refuse(self._fill(_NONE, np.flatnonzero(self._sizes[:, 0] == 0), threads, shared=False), None)
         ids = self._mask_ids()
-        shown = None if ids is None else ids.shown()
-        told = self._files, self.splits, self.labels, self.classes, self.targets, self._sizes, shown
-        return summarize(*told, compare)
+        told = self._files, self.splits, self.labels, self.classes, self.targets, self._sizes
+        return summarize(*told, None if ids is None else ids.shown(), compare)
 
     def _fill(self, decoded: Ints, measured: Ints, threads: int, *, shared: bool) -> list[str]:
         """Decode and measure images and, the first time, look at all masks; what is wrong with them."""
@@ -144,12 +142,19 @@ class Examined:
         rows = np.arange(len(self.splits)) if masks is not None else np.union1d(decoded, measured)
         if masks is None and self._files is None:
             return []
-        count = len(self.classes)
         seen = look(
-            self._files, masks, count, self.channels, rows=rows, decoded=decoded, threads=threads, shared=shared
+            self._files,
+            masks,
+            len(self.classes),
+            self.channels,
+            rows=rows,
+            decoded=decoded,
+            threads=threads,
+            shared=shared,
         )
         self._sizes[rows] = seen.sizes
-        self._ranges += seen.ranges
+        for depth, top in seen.tops.items():
+            self._tops[depth] = max(top, self._tops.get(depth, 0.0))
         if masks is not None:
             self._values = seen.values
         return seen.problems
@@ -160,7 +165,8 @@ class Examined:
             return None
         if not len(self._values):
             refuse(self._fill(_NONE, _NONE, threads=1, shared=False), None)
-        return MaskIds(self._values, self.classes, self._ignored, task_known=self._task_known)
+        ignored = self._task.get("ignore_index")
+        return MaskIds(self._values, self.classes, ignored, task_known="ignore_index" in self._task)
 
     def _say_files(self) -> None:
         """Files that lie elsewhere or are named twice are read all the same; one process says so once."""

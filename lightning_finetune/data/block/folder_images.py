@@ -15,10 +15,10 @@ from lightning_finetune.errors import DataError, first_ten, no_folder
 
 log = logging.getLogger(__name__)
 
+# What systems leave among files.
 _LITTER = frozenset({
     "thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information",
 })  # fmt: skip
-"""What systems leave among files."""
 
 
 def image_files(folder: Path, *, skip: Iterable[str] = ()) -> FilePaths:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lightning_finetune.data.block.check import Numbers
 from lightning_finetune.data.block.splits import Split, Splits
 from lightning_finetune.data.pixels.mask_values import Ids, MaskSource
 from lightning_finetune.errors import DataError, first_ten
@@ -17,10 +16,10 @@ from lightning_finetune.errors import DataError, first_ten
 VOID = 255
 """The value of pixels that nobody labelled."""
 
-_SHADES = 16
-"""Values without a class, over which they are shades of something rather than ids."""
+_SHADES = 16  # values without a class, over which they are shades of something rather than ids
 
 Bools = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int32]
 
 
 def width_of(classes: int) -> int:

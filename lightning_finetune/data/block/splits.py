@@ -118,8 +118,8 @@ def by_column(table: pd.DataFrame, column: str) -> Splits:
     return np.array([words[value] for value in values], dtype=np.int8)
 
 
+# What may stand in a column that says whether an image validates.
 _FLAGS = {**dict.fromkeys(("false", "0", "0.0"), Split.TRAIN), **dict.fromkeys(("true", "1", "1.0"), Split.VALID)}
-"""What may stand in a column that says whether an image validates."""
 
 
 def split_column(table: pd.DataFrame) -> str | None:

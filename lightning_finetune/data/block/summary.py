@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_finetune.data.block.check import Numbers
 from lightning_finetune.data.block.labels import Labels, Targets
-from lightning_finetune.data.block.mask_ids import Bools
+from lightning_finetune.data.block.mask_ids import Bools, Numbers
 from lightning_finetune.data.block.paths import FilePaths, select
 from lightning_finetune.data.block.splits import Split, Splits
 from lightning_finetune.data.pixels.decode import Size

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LINES = 20
-"""Of a table that are looked at to see how it is made."""
+_LINES = 20  # of a table that are looked at to see how it is made
 
 _ONES, _NOUGHTS = ("1", "1.0", "True", "true"), ("0", "0.0", "-1", "-1.0", "False", "false")
 

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from lightning_finetune.data.block.tables import Table, column_of
 from lightning_finetune.data.pixels.image_files import is_image
 
-_LOOKED_FOR = 100
-"""Names of which each must be found."""
+_LOOKED_FOR = 100  # names of which each must be found
 
 
 class Place(NamedTuple):
@@ -25,8 +24,7 @@ class Place(NamedTuple):
 
     def advice(self) -> str:
         """The arguments that say it."""
-        given = {"folder": self.folder, "suffix": self.suffix}
-        return ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
+        return ", ".join(f"{name}={value!r}" for name, value in self._asdict().items() if value)
 
 
 def advice_on(root: Path, names: Sequence[str], table: Table, folder: str, suffix: str) -> str:
@@ -81,13 +79,8 @@ def place_of(root: Path, names: Sequence[str]) -> Place | None:
     wanted = list(dict.fromkeys(names))[:_LOOKED_FOR]
     bare = {Path(name).name for name in wanted}
     paths = _paths_by_stem(root, bare | {os.path.splitext(name)[0] for name in bare})  # noqa: PTH122
-    common: set[Place] | None = None
-    for name in wanted:
-        places = set(_places(name, paths))
-        common = places if common is None else common & places
-        if not common:
-            return None
-    return min(common or (), key=lambda place: (len(place.folder), place), default=None)
+    common = set.intersection(*(set(_places(name, paths)) for name in wanted)) if wanted else set[Place]()
+    return min(common, key=lambda place: (len(place.folder), place), default=None)
 
 
 def _paths_by_stem(root: Path, stems: set[str]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_finetune.data.pixels.depth import Depth, Range, depth_of, is_cut, range_of, to_bytes
+from lightning_finetune.data.pixels.depth import Depth, depth_of, is_cut, to_bytes, top_of
 from lightning_finetune.data.pixels.image_files import (
     ARRAY,
     decoded,
@@ -114,11 +114,11 @@ def upright_size(image: Image.Image) -> Size:
     return (width, height) if lies_on_its_side(image) else (height, width)
 
 
-def decode_fully(path: str | Path, channels: int = 3) -> Range:
+def decode_fully(path: str | Path, channels: int = 3) -> tuple[Depth, float]:
     """Decode every byte of a file at its smallest scale.
 
     Returns:
-        How far its values go.
+        What its values may be, and the largest of them.
 
     Raises:
         DataError: It is empty, truncated, no image, or one that does not give so many channels.
@@ -128,8 +128,8 @@ def decode_fully(path: str | Path, channels: int = 3) -> Range:
         _split(image, channels, path, 1.0)
     depth = Depth.EIGHT if is_array(path) else file_depth(path)
     if depth == Depth.EIGHT or not isinstance(image, Image.Image):
-        return Range(Depth.EIGHT, 255.0)
-    return Range(depth, range_of(image).top)
+        return Depth.EIGHT, 255.0
+    return depth, top_of(image)
 
 
 def _split(image: Image.Image | Pixels, channels: int, source: ImageSource, white: float | None) -> list[Image.Image]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from lightning_finetune.errors import DataError
 
-_FULL = 65535
-"""White of 16 bits."""
+_FULL = 65535  # white of 16 bits
 
 
 class Depth(IntEnum):
@@ -23,18 +21,6 @@ class Depth(IntEnum):
     INTEGER = 2
     FLOAT = 3
     CUT = 4  # colours of 16 bits, of which Pillow gives the upper 8
-
-
-class Range(NamedTuple):
-    """How far the values of an image go.
-
-    Attributes:
-        depth: What they may be.
-        top: The largest.
-    """
-
-    depth: Depth
-    top: float
 
 
 def depth_of(image: Image.Image) -> Depth:
@@ -49,23 +35,23 @@ def is_cut(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
-def range_of(image: Image.Image) -> Range:
-    """How far the values of a decoded image go."""
-    return Range(depth_of(image), float(np.asarray(image).max(initial=0)))
+def top_of(image: Image.Image) -> float:
+    """The largest value of a decoded image."""
+    return float(np.asarray(image).max(initial=0))
 
 
-def white_of(ranges: Iterable[Range]) -> float | None:
+def white_of(tops: Mapping[Depth, float]) -> float | None:
     """The value that is white in all images of a data set; None where their type says it.
 
     Floats that are all at most 1, and integers that fill 8 or 16 bits, leave no doubt either.
 
+    Args:
+        tops: The largest value of the images of each depth but 8 bits.
+
     Raises:
         DataError: It cannot be known.
     """
-    tops: dict[Depth, float] = {}
-    for depth, top in ranges:
-        tops[depth] = max(top, tops.get(depth, 0.0))
-    tops.pop(Depth.EIGHT, None)
+    tops = dict(tops)
     if tops.pop(Depth.CUT, 255.0) < 128:
         raise DataError(
             "Expected colours of 8 bits, got files of 16 bits that use the lower ones, of which nothing would be left. "
@@ -99,7 +85,7 @@ def to_bytes(image: Image.Image, white: float | None, origin: object) -> Image.I
     if white is None and depth != Depth.SIXTEEN:
         raise DataError(
             f"{origin}: expected an image of 8 or 16 bits, got {depth.name.lower()} values up to "
-            f"{range_of(image).top:g}. Say which value is white: ImageData(white=…), load_image(white=…)."
+            f"{top_of(image):g}. Say which value is white: ImageData(white=…), load_image(white=…)."
         )
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():

@@ -31,6 +31,7 @@ LARGEST = 2**32
 UNREADABLE = Exception
 
 _ORIENTATION = 0x0112
+# What makes an image upright, by its EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,7 +41,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
 
 
 def decoded(source: str | Path | Image.Image, size: tuple[int, int] | None = None) -> Image.Image:

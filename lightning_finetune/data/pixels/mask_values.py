@@ -15,8 +15,7 @@ from lightning_finetune.errors import DataError
 MaskSource: TypeAlias = "str | Path | Image.Image | npt.NDArray[np.uint8]"
 Ids: TypeAlias = npt.NDArray[Any]
 
-_COLOURS = 256
-"""Colours up to which they are counted, to be told."""
+_COLOURS = 256  # colours up to which they are counted, to be told
 
 
 def mask_values(source: MaskSource) -> Ids:

@@ -93,12 +93,12 @@ class SharedArrays:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
 
 
+# Of Linux's control groups, version 2 and version 1: a folder, the files that hold the limit and what is used, and
+# the statistic of what of that could be dropped.
 _GROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-"""Of Linux's control groups, version 2 and version 1: a folder, the files that hold the limit and what is used, and the
-statistic of what of that could be dropped."""
 
 
 def free_bytes(root: Path = Path("/")) -> int | None:

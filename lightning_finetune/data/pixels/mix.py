@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,16 +13,6 @@ from torch.nn.functional import one_hot
 from lightning_finetune.data.pixels.draws import Floats, Ints, Stream, hashes
 from lightning_finetune.engine.argument_types import fits
 from lightning_finetune.errors import DataError
-
-
-class Mixer(Protocol):
-    """Numbers drawn in the worker, carried out on the device."""
-
-    def plan(self, seed: int, epoch: int, items: Ints) -> Tensor:
-        """The partner of each image of a batch and how the two are mixed; the bits of float32 as int32, ``[B, n]``."""
-
-    def __call__(self, images: Tensor, plan: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixed images, the partners ``[B]``, and how much each image keeps of itself ``[B]``."""
 
 
 class MixUp:
@@ -42,7 +32,7 @@ class MixUp:
         return _bits(random.permutation(len(items)), np.maximum(weights, 1 - weights))
 
     def __call__(self, images: Tensor, plan: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See :class:`Mixer`."""
+        """Mixed images, the partners ``[B]``, and how much each image keeps of itself ``[B]``."""
         numbers = plan.view(torch.float32)
         partners, own = numbers[:, 0].long(), numbers[:, 1]
         return images[partners].lerp_(images, own[:, None, None, None]), partners, own
@@ -67,7 +57,7 @@ class CutMix:
         return _bits(random.permutation(len(items)), *(np.full(len(items), edge) for edge in edges))
 
     def __call__(self, images: Tensor, plan: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See :class:`Mixer`; the weights are those of whole pixels."""
+        """As of :class:`MixUp`; the weights are those of whole pixels."""
         numbers = plan.view(torch.float32)
         partners, (top, bottom, left, right) = numbers[:, 0].long(), numbers[0, 1:]
         rows = torch.arange(images.shape[-2], device=images.device)[:, None] / images.shape[-2]
@@ -77,7 +67,10 @@ class CutMix:
         return torch.where(inside, images[partners], images), partners, own.expand(len(images))
 
 
-Mix: TypeAlias = Literal["mixup", "cutmix"] | MixUp | CutMix
+Mixer: TypeAlias = MixUp | CutMix
+"""Numbers drawn in the worker, the bits of float32 as int32 ``[B, n]``; carried out on the device."""
+
+Mix: TypeAlias = Literal["mixup", "cutmix"] | Mixer
 
 
 def mixer(mix: Mix) -> Mixer:

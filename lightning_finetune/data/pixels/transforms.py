@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,23 +14,6 @@ from lightning_finetune.errors import DataError
 
 Transform: TypeAlias = Callable[..., Any]
 Augmentation: TypeAlias = Preset | Augment | Transform
-
-
-class Augmenter(Protocol):
-    """Numbers drawn in the worker from (seed, epoch, item), carried out on the device."""
-
-    @property
-    def is_random(self) -> bool:
-        """Whether training images differ from epoch to epoch, be it by their crop alone."""
-
-    def symmetries(self, seed: int, epoch: int, items: Ints, square: bool) -> Ints:
-        """Exact flips of each item; see :meth:`Augment.symmetries`."""
-
-    def plan(self, seed: int, epoch: int, items: Ints, size: tuple[int, int]) -> Any:
-        """Integers, for each item, that say what happens to it: a tensor for the device, or a list for the host."""
-
-    def __call__(self, images: Tensor, masks: Tensor | None, plan: Any) -> tuple[Tensor, Tensor | None]:
-        """Carry out the plan: uint8 images to float32 in 0..1, and their masks."""
 
 
 class EachImage:
@@ -52,13 +35,12 @@ class EachImage:
         """None: flips are the transform's to make."""
         return items * 0
 
-    def plan(self, seed: int, epoch: int, items: Ints, size: tuple[int, int]) -> list[int]:
-        """A random seed for each item; a list stays with the host, which would have to wait for a tensor."""
-        seeds: list[int] = hashes(seed, epoch, items, 1, Stream.AUGMENT).view("int64")[:, 0].tolist()
-        return seeds
+    def plan(self, seed: int, epoch: int, items: Ints, size: tuple[int, int]) -> Any:
+        """A random seed for each item, as a list: it stays with the host, which would have to wait for a tensor."""
+        return hashes(seed, epoch, items, 1, Stream.AUGMENT).view("int64")[:, 0].tolist()
 
-    def __call__(self, images: Tensor, masks: Tensor | None, plan: list[int]) -> tuple[Tensor, Tensor | None]:
-        """Transform each image with its own seed.
+    def __call__(self, images: Tensor, masks: Tensor | None, plan: Any) -> tuple[Tensor, Tensor | None]:
+        """Transform each image with its own seed, as ``plan`` lists them: uint8 to float32 in 0..1.
 
         Raises:
             DataError: The transform changes the size of images or gives them another number of channels.
@@ -89,6 +71,10 @@ class EachImage:
             changed, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
             mask = torch.as_tensor(mask).as_subclass(Tensor)
         return functional.to_dtype(changed, torch.float32, scale=True).as_subclass(Tensor), mask
+
+
+Augmenter: TypeAlias = Augment | EachImage
+"""Numbers drawn in the worker from (seed, epoch, item), carried out on the device."""
 
 
 def augmenter(augment: Augmentation) -> Augmenter:

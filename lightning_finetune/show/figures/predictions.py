@@ -16,11 +16,9 @@ from matplotlib.patches import Patch
 from lightning_finetune.show.figures.cell import grid
 from lightning_finetune.show.figures.content import Pixels, Shown
 
-_ROWS = 2**22
-"""Values of an image that are mixed at once."""
+_ROWS = 2**22  # values of an image that are mixed at once
 
-_MOST_LINES = 5
-"""Of a caption."""
+_MOST_LINES = 5  # of a caption
 
 _PALETTE = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]  # a list of 20 triples
 _RIGHT, _WRONG, _NEUTRAL = "#228833", "#cc3311", "#444444"

@@ -5,18 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_finetune.engine.history import LIMIT, History, planned
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Curve
-from lightning_finetune.show.charts import Chart
-from lightning_finetune.show.curves import RunCharts, range_chart
+from lightning_finetune.show.charts import Chart, Line
+from lightning_finetune.show.curves import RunCharts, range_chart, shade
 from lightning_finetune.show.figures.cell import CellFigure
 from lightning_finetune.show.figures.content import Band
-from lightning_finetune.show.figures.lines import draw_chart
 
+# By the classes of the style sheet.
+_COLOURS = {
+    "c1": "#4477aa",
+    "c2": "#cc3311",
+    "c3": "#228833",
+    "c4": "#aa3377",
+    "steep": "#cc3311",
+    "valley": "#228833",
+    "slide": "#aa3377",
+    "minimum": "#66ccee",
+    "elbow": "#ee7733",
+    "planned": "#444444",
+}
 _SHADE = "#f0f2f5"
 _LETTER, _MOST_LINES = 0.011, 4  # of the width of a panel
 
@@ -42,7 +56,7 @@ def draw_charts(charts: Sequence[Chart | None], bands: Sequence[Band]) -> Figure
     figure = CellFigure(figsize=(9, 2 + 2 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for panel, chart in zip(panels, shown, strict=True):
-        draw_chart(panel, chart)
+        _draw_chart(panel, chart)
     _finish(panels, bands)
     return figure
 
@@ -82,7 +96,7 @@ def draw_curve(curve: Curve, chosen: Sequence[float] = ()) -> Figure:
         chosen: A rate, or the lower and the upper one of a slice.
     """
     figure = CellFigure(figsize=(9, 4.5), layout="constrained")
-    draw_chart(figure.subplots(), range_chart(curve, chosen))
+    _draw_chart(figure.subplots(), range_chart(curve, chosen))
     return figure
 
 
@@ -97,3 +111,58 @@ def draw_plan(plan: Plan, names: Sequence[str], bands: Sequence[Band]) -> Figure
     history = planned([plan], names, range(0, len(plan), math.ceil(len(plan) / LIMIT)))
     charts = RunCharts(history, None, bands, len(plan))
     return draw_charts([charts.rates(), charts.momentum()], bands)
+
+
+def _draw_chart(panel: Axes, chart: Chart) -> None:
+    """Draw a chart into a panel.
+
+    Args:
+        panel: Empty.
+        chart: What to draw; its phases are left to :func:`draw_charts`.
+    """
+    for line in filter(lambda line: line.points, chart.lines):
+        _draw_line(panel, chart, line)
+    for part in chart.shades:
+        if part.css:
+            panel.axvspan(part.start, part.end, color="#ccbb44", alpha=0.35, label=part.name, linewidth=0)
+    for name, axis in (("x", chart.x), ("y", chart.y)):
+        if axis.log:
+            panel.set(**{f"{name}scale": "log"})
+        panel.set(**{f"{name}lim": (axis.low, axis.high)})
+    panel.set_xlabel(chart.x_label)
+    panel.set_ylabel(chart.title.removesuffix(" (log scale)"), fontsize="small")
+    panel.grid(axis="y", alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(frameon=False, loc="best", fontsize="small")
+
+
+def _draw_line(panel: Axes, chart: Chart, line: Line) -> None:
+    words = line.css.split()
+    known = [x for x, y in line.points if math.isfinite(chart.x.at(x) + chart.y.at(y))]
+    heights = [y if math.isfinite(chart.y.at(y)) else math.nan for _, y in line.points]
+    panel.plot(
+        [x for x, _ in line.points],
+        heights,
+        "o" if line.unjoined or "dot" in words else "-o" if line.dots else "-",
+        color=_colour(line),
+        alpha=0.3 if "faint" in words else 1.0,
+        linewidth=0.8 if {"faint", "planned"} & {*words} else 1.5,
+        markersize=2 if line.unjoined else 7 if "dot" in words else 4,
+        label=_label(line, heights) if line.name and known else None,
+    )
+
+
+def _label(line: Line, heights: list[float]) -> str | None:
+    """With the last value; of layer groups the first and the last have one."""
+    if not line.dots:
+        return line.name if line.style in ("", shade(0, 2), shade(1, 2)) else None
+    return line.name if "dot" in line.css.split() else f"{line.name}  {heights[-1]:.4g}"
+
+
+def _colour(line: Line) -> object:
+    """A shade between that of the input and that of the head, or the colour of a class."""
+    if line.style:
+        depth = float(line.style.removeprefix("--depth:").rstrip("%")) / 100
+        return colormaps["viridis"](np.interp(depth, [0, 1], [0.85, 0.0]))
+    return next(_COLOURS[word] for word in line.css.split() if word in _COLOURS)

@@ -16,8 +16,7 @@ LabelLoss: TypeAlias = Literal["bce", "focal", "asymmetric"]
 MaskLoss: TypeAlias = Literal["ce", "dice", "focal", "lovasz"]
 MASK_LOSSES: tuple[str, ...] = get_args(MaskLoss)
 
-_FOCUS = 2.0
-"""The exponent of focal loss that its authors found best."""
+_FOCUS = 2.0  # the exponent of focal loss that its authors found best
 
 # Exponents for present and for absent labels, and how far the probabilities of absent ones are shifted.
 _SHAPES: dict[str, tuple[float, float, float]] = {
@@ -213,6 +212,7 @@ def _over_present(per_class: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return (share * per_class).sum() / share.sum().clamp(min=1e-9)
 
 
+# What of the images of a batch adds up, and the loss that it makes.
 _PARTS: dict[
     str, tuple[Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor], Callable[[Tensor, Tensor], Tensor]]
 ] = {
@@ -221,4 +221,3 @@ _PARTS: dict[
     "focal": (partial(_weighted, focus=_FOCUS), _ratio),
     "lovasz": (_each_image, _ratio),
 }
-"""What of the images of a batch adds up, and the loss that it makes."""

@@ -25,8 +25,7 @@ from lightning_finetune.tasks.networks.weights import Weights, load_weights
 
 TORCHVISION = "torchvision/"
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
-_ASKS_FOR_INIT = ("googlenet", "inception_v3")
-"""They warn where nobody says how to draw their first weights."""
+_ASKS_FOR_INIT = ("googlenet", "inception_v3")  # they warn where nobody says how to draw their first weights
 
 _HEADS = ("fc", "classifier", "heads", "head")
 _SIDES = (32, 64, 128, 224, 256, 384, 512)

@@ -12,7 +12,8 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.engine.allocator import keep_freed
 from lightning_finetune.engine.processes import gathered
-from lightning_finetune.errors import UnsupportedError
+from lightning_finetune.errors import DataError, UnsupportedError, first_ten
+from lightning_finetune.tasks.shared.sources import Sources, list_sources
 
 CHUNK = 8
 """Batches whose images are read ahead of the network."""
@@ -45,16 +46,26 @@ def ask(
         trainer.predict(_Asked(task, take), datamodule=_Shares(share), return_predictions=False)
 
 
-def each_of(
-    task: Any, sources: Sequence[ImageSource], trainer: Trainer | None, *, batch_size: int, **options: Any
-) -> Iterable[tuple[ImageSource, Any]]:
-    """Pairs as of ``predict_each`` of the task, in order; with a Trainer those of all its processes, in each."""
+def predict_all(task: Any, source: Sources, trainer: Trainer | None, *, batch_size: int, **options: Any) -> Any:
+    """What ``predict_each`` of the task says of all images: one prediction for one image, a list for many.
+
+    With a Trainer its processes share the images, and each gets all predictions.
+
+    Raises:
+        DataError: Some images could not be read; names them.
+    """
+    sources, many = list_sources(source)
     if trainer is None:
-        return task.predict_each(sources, batch_size=batch_size, **options)  # type: ignore[no-any-return]
-    found: list[tuple[int, Any]] = []
-    predict_share(trainer, task, sources, lambda place, _, said: found.append((place, said)), batch_size, **options)
-    said = dict(pair for share in gathered(found) for pair in share)
-    return [(source, said[place]) for place, source in enumerate(sources)]
+        predictions = [said for _, said in task.predict_each(sources, batch_size=batch_size, **options)]
+    else:
+        own: dict[int, Any] = {}
+        predict_share(trainer, task, sources, lambda place, _, said: own.update({place: said}), batch_size, **options)
+        said = {place: one for share in gathered(own) for place, one in share.items()}
+        predictions = [said[place] for place in range(len(sources))]
+    bad = [str(prediction) for prediction in predictions if isinstance(prediction, DataError)]
+    if bad:
+        raise DataError(f"{len(bad)} of {len(predictions)} images cannot be read:{first_ten(bad)}")
+    return predictions if many else predictions[0]
 
 
 def predict_share(

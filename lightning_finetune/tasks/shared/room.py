@@ -19,11 +19,9 @@ MOST = 3 * 2**30
 """Bytes for what is made of a piece and for the seams; the default U-Net with 32 classes takes half of it for 1,024
 pixels a side."""
 
-_COPIES = 4
-"""Of the values of a piece that lie in memory while they are blended and judged."""
+_COPIES = 4  # of the values of a piece that lie in memory while they are blended and judged
 
-_SMALL = 2**24
-"""Values up to which images are seen as they are: nothing has to be measured."""
+_SMALL = 2**24  # values up to which images are seen as they are: nothing has to be measured
 
 
 @dataclass(frozen=True)

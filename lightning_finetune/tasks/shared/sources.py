@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from PIL import Image
@@ -12,9 +14,13 @@ from torch import Tensor
 
 from lightning_finetune.data.block.folder_images import image_files
 from lightning_finetune.data.pixels.decode import ImageSource, Size, image_size, upright_size
-from lightning_finetune.errors import DataError, FinetuneError, first_ten
+from lightning_finetune.data.pixels.image_files import ready_for_threads
+from lightning_finetune.engine.processes import readers
+from lightning_finetune.errors import DataError, FinetuneError
 
 Sources: TypeAlias = "ImageSource | Sequence[ImageSource]"
+
+T = TypeVar("T")
 
 
 def list_sources(source: Sources) -> tuple[Sequence[ImageSource], bool]:
@@ -27,19 +33,6 @@ def list_sources(source: Sources) -> tuple[Sequence[ImageSource], bool]:
     if isinstance(source, Sequence) and not isinstance(source, str):
         return source, True
     return [source], False
-
-
-def all_of(pairs: Iterable[tuple[ImageSource, Any]], many: bool) -> Any:
-    """The predictions of all images: one for one image, a list for many.
-
-    Raises:
-        DataError: Some images could not be read; names them.
-    """
-    predictions = [prediction for _, prediction in pairs]
-    bad = [str(prediction) for prediction in predictions if isinstance(prediction, DataError)]
-    if bad:
-        raise DataError(f"{len(bad)} of {len(predictions)} images cannot be read:{first_ten(bad)}")
-    return predictions if many else predictions[0]
 
 
 def path_of(source: ImageSource) -> Path | None:
@@ -83,3 +76,30 @@ def original_size(source: ImageSource) -> Size:
     if isinstance(source, Image.Image):
         return upright_size(source)
     return image_size(source) if isinstance(source, (str, Path)) else (source.shape[0], source.shape[1])
+
+
+def read_ahead(read: Callable[[ImageSource], T], sources: Sequence[ImageSource], *, ahead: int) -> Iterator[T]:
+    """What ``read`` gives for each source, in their order.
+
+    Pillow leaves Python to others while it decodes and resizes, so that threads read beside the network.
+
+    Args:
+        read: Called in as many threads as there are CPU cores, or where that is one, as it is asked.
+        sources: What to read.
+        ahead: How many are read, or wait to be, before they are asked for.
+    """
+    threads = min(readers(), len(sources))
+    if threads <= 1:
+        yield from map(read, sources)
+        return
+    ready_for_threads()
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future[T]]()
+    try:
+        for source in sources:
+            waiting.append(pool.submit(read, source))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # who asked no further needs no more

@@ -31,13 +31,6 @@ def uninterrupted(insects: Path) -> Recorder:
     return fitted(insects)
 
 
-def run(root: Path, out: Path, *options: str) -> list[dict]:
-    out.mkdir()
-    done = forking.run("-m", "tests.data.runs", root, out, *options)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(path) for path in sorted(out.glob("rank*.pt"))]
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_are_the_same_with_any_number_of_workers(insects: Path, uninterrupted: Recorder, workers: int):
     assert fitted(insects, num_workers=workers).seen == uninterrupted.seen
@@ -57,7 +50,9 @@ def test_validation_is_the_same_each_epoch_and_sees_every_item(uninterrupted: Re
 
 def test_two_processes_share_the_batches_of_one(insects: Path, tmp_path: Path):
     single = fitted(insects, batch_size=8, predict=True).seen
-    ranks = run(insects, tmp_path / "two", "--devices=2", "--strategy=ddp", "--batch_size=4", "--workers=1")
+    done = forking.run("-m", "tests.data.runs", insects, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [torch.load(path) for path in sorted(tmp_path.glob("rank*.pt"))]
     for stage in ("train", "val", "predict"):
         assert len(ranks[0][stage]) == len(ranks[1][stage]) > 0
     for whole, left, right in zip(single["train"], ranks[0]["train"], ranks[1]["train"], strict=True):
@@ -66,12 +61,6 @@ def test_two_processes_share_the_batches_of_one(insects: Path, tmp_path: Path):
     for stage in ("val", "predict"):
         once = [items for entry in single[stage] for items in entry[1]]
         assert sorted(items for rank in ranks for entry in rank[stage] for items in entry[1]) == sorted(once)
-
-
-@pytest.mark.slow
-def test_spawned_processes_get_the_data_module(insects: Path, tmp_path: Path):
-    ranks = run(insects, tmp_path / "two", "--devices=2", "--strategy=ddp_spawn")
-    assert len(ranks) == 1  # what children recorded stays with them; the run ends and main goes on
 
 
 class StopAt(Callback):

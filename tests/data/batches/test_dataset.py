@@ -1,5 +1,8 @@
 """Whole batches from the key that says all about them."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_finetune.data import Augment, ImageItems
+from lightning_finetune.data import Augment, ImageData, ImageItems
 from lightning_finetune.data.batches.dataset import BatchKey, ImageDataset
 from lightning_finetune.data.block.splits import Split
-from tests.data.images import fill
+from lightning_finetune.errors import DataError
+from tests import forking
+from tests.data.images import fill, picture
 
 FLIPS = {"max_rotate": 0.0, "max_zoom": 1.0, "max_lighting": 0.0, "max_warp": 0.0}
 
@@ -88,3 +93,149 @@ def test_images_without_augmentation_are_those_that_validation_would_see(items: 
     as_valid.augment = None
     for epoch in range(2):
         assert torch.equal(train[key(epoch, (30, 24))]["image"], as_valid[key(0, (30, 24))]["image"])
+
+
+kept_on_linux = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="of Linux")
+
+KINDS = ("jpeg", "turned by EXIF", "grey", "five channels", "masks", "masks of 16 bits")
+ALL = 2**30
+
+
+def folder_of(root: Path, kind: str) -> ImageItems:
+    """Wide, tall and square images of a kind in two splits."""
+    for split in ("train", "valid"):
+        for number, size in enumerate([(48, 64), (150, 90), (40, 40), (64, 64), (33, 90)]):
+            stem = root / split / "ab"[number % 2] / str(number)
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            image = picture(number, size)
+            if kind == "five channels":
+                pixels = np.asarray(image)
+                np.save(stem, np.concatenate([pixels, 255 - pixels[..., :2]], axis=-1))
+                continue
+            exif = Image.Exif()
+            exif[0x0112] = 6 if kind.startswith("turned") else 1
+            image.save(stem.with_suffix(".jpg"), exif=exif)
+            if kind.startswith("masks"):
+                (root / split / "masks").mkdir(exist_ok=True)
+                ids = np.asarray(image)[..., 1] // 26
+                mask = (
+                    Image.fromarray(ids.astype(np.uint16))
+                    if kind.endswith("bits")
+                    else Image.fromarray(ids).convert("P")
+                )
+                mask.save(root / split / "masks" / f"{number}.png")
+    items = ImageItems.from_folder(root, skip=["masks"]).split_by_folder()
+    return (
+        items.masks_from("masks", [str(k) for k in range(10)])
+        if kind.startswith("masks")
+        else items.label_from_folder()
+    )
+
+
+@contextmanager
+def no_files(root: Path) -> Iterator[None]:
+    """Within, the files are gone."""
+    away = root.with_name("away")
+    root.rename(away)
+    yield
+    away.rename(root)
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+@kept_on_linux
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("augment", "resize"), [("photo", "crop"), ("photo", "squish"), ("none", "crop")])
+def test_batches_of_what_is_kept_are_those_of_files(tmp_path: Path, kind: str, augment: str, resize: str):
+    channels = {"grey": 1, "five channels": 5}.get(kind, 3)
+    data = folder_of(tmp_path / "images", kind).datamodule(
+        augment=augment, resize=resize, channels=channels, num_workers=0
+    )
+    for split in (Split.TRAIN, Split.VALID):
+        read, kept = data.dataset(split), data.dataset(split)
+        kept.keep_decoded(ALL)
+        for size in [(32, 32), (40, 24), (32, 32)]:  # as progressive resizing would, and back
+            keys = [key(epoch, size, 5) for epoch in range(3)]
+            wanted = [read[one] for one in keys]
+            assert_same(kept[keys[0]], wanted[0])
+            if kind == "masks of 16 bits":
+                assert_same(kept[keys[1]], wanted[1])  # from the files: they are not kept
+                continue
+            with no_files(tmp_path / "images"):
+                for one, batch in zip(keys, wanted, strict=True):
+                    assert_same(batch, kept[one])
+
+
+@kept_on_linux
+def test_what_does_not_fit_is_read_each_time_and_the_rest_is_kept(tmp_path: Path):
+    dataset = folder_of(tmp_path / "images", "jpeg").datamodule(num_workers=0).dataset(Split.TRAIN)
+    read = folder_of(tmp_path / "others", "jpeg").datamodule(num_workers=0).dataset(Split.TRAIN)
+    dataset.keep_decoded(5 * 3 * 4096)  # 12 KB each: the first image has 9, the fourth 40
+    for epoch in range(3):
+        assert_same(dataset[key(epoch, (48, 48), 5)], read[key(epoch, (48, 48), 5)])
+    with no_files(tmp_path / "images"):
+        dataset[BatchKey(np.array([0]), 3, (48, 48))]
+        with pytest.raises(DataError, match="no such file"):
+            dataset[BatchKey(np.array([3]), 3, (48, 48))]
+
+
+@kept_on_linux
+@pytest.mark.parametrize(("free", "part"), [(None, 2**30), (2**40, 2**30), (2**20, 2**17)])
+def test_images_take_an_eighth_of_free_memory_and_give_it_back(insects: Path, monkeypatch, free: int | None, part: int):
+    monkeypatch.setattr("lightning_finetune.data.batches.data_module.free_bytes", lambda: free)
+    data = ImageData.from_folder(insects, size=32, num_workers=0)
+    loader = data.train_dataloader()
+    kept = loader.images._readers["image"].kept
+    assert kept.part == part // len(loader.images) // 4096 * 4096
+    data.teardown("fit")
+    assert loader.images._readers["image"].kept is None
+
+
+def test_images_of_a_dataset_are_asked_for_in_every_epoch():
+    """They may be other ones each time."""
+    pairs = [(Image.new("RGB", (32, 32)), k % 2) for k in range(4)]
+    dataset = ImageData.from_dataset(pairs, pairs, num_workers=0, augment="none").dataset(Split.TRAIN)
+    dataset.keep_decoded(ALL)
+    assert dataset[key(0, (32, 32), 4)]["image"].max() == 0
+    pairs[:] = [(Image.new("RGB", (32, 32), "white"), k) for _, k in pairs]
+    assert dataset[key(0, (32, 32), 4)]["image"].min() == 255
+
+
+SHARED = """
+import multiprocessing, sys
+from pathlib import Path
+import torch
+from lightning_finetune.data import ImageData
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[2])
+    root = Path(sys.argv[1])
+    data = ImageData.from_folder(root, size=32, batch_size=2, num_workers=2, augment="satellite")
+    loader = data.train_dataloader()
+    first = {int(index): True for batch in loader for index in batch["index"]}
+    root.rename(root.with_name("away"))
+    loader.sampler.set_epoch(1)  # another order: most images go to the other worker
+    again = {int(index): image for batch in loader for index, image in zip(batch["index"], batch["image"])}
+    loader.close()
+    plain = ImageData.from_folder(root.with_name("away"), size=32, batch_size=10, num_workers=0, augment="satellite")
+    sampler = plain.train_dataloader()
+    sampler.sampler.set_epoch(1)
+    wanted = next(iter(sampler))
+    assert all(torch.equal(again[int(k)], image) for k, image in zip(wanted["index"], wanted["image"]))
+    print(len(first), len(again))
+"""
+
+
+@kept_on_linux
+@pytest.mark.parametrize("start", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_share_what_one_of_them_has_decoded(tmp_path: Path, start: str):
+    root = tmp_path / "images"
+    for name in ("train/a", "train/b", "valid/a", "valid/b"):
+        fill(root / name, 5, start=ord(name[-1]))
+    (tmp_path / "main.py").write_text(SHARED)
+    done = forking.run(tmp_path / "main.py", root, start)
+    assert done.stdout.split() == ["10", "10"], done.stderr[-3000:]

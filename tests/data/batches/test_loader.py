@@ -143,27 +143,6 @@ def test_loading_takes_nothing_from_the_generator_that_the_model_draws_from(inse
     loader.close()
 
 
-def test_workers_can_be_ended_and_start_again(insects: Path):
-    loader = ImageData.from_folder(insects, size=16, batch_size=4, num_workers=1).train_dataloader()
-    first = indices(loader)
-    loader.close()
-    assert indices(loader) == first
-    loader.close()
-
-
-def test_crops_and_augmentation_change_with_the_epoch_only(loader: ImageLoader):
-    first, again = (torch.stack([batch["image"].float().mean() for batch in loader]) for _ in range(2))
-    assert torch.equal(first, again)
-    by_item = []
-    for epoch in range(2):
-        loader.sampler.set_epoch(epoch)
-        by_item.append(
-            {int(i): image for batch in loader for i, image in zip(batch["index"], batch["image"], strict=True)}
-        )
-    shared = set(by_item[0]) & set(by_item[1])
-    assert any(not torch.equal(by_item[0][item], by_item[1][item]) for item in shared)
-
-
 CODE = """
 import sys, torch
 from lightning_finetune import ImageData

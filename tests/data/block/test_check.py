@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_finetune.data.block.check import refuse
-from lightning_finetune.data.block.look import look
+from lightning_finetune.data.block.check import look, refuse
 from lightning_finetune.data.block.paths import FilePaths
 from lightning_finetune.errors import DataError
 from tests import forking
@@ -34,7 +33,7 @@ HELD = """
 import logging, sys
 from pathlib import Path
 import numpy as np
-from lightning_finetune.data.block.look import look
+from lightning_finetune.data.block.check import look
 from lightning_finetune.data.block.paths import FilePaths
 logging._lock.acquire()  # as torch's error of a killed worker leaves it to the main thread, if it comes amid a fork
 files, rows = FilePaths(sorted(Path(sys.argv[1]).iterdir())), np.arange(4)
@@ -82,14 +81,3 @@ def test_sizes_are_those_of_files_as_they_are_seen(tmp_path: Path):
     rows = np.arange(4)
     seen = look(images, None, 2, rows=rows, decoded=rows[:2], threads=2, shared=False)
     assert seen.sizes.tolist() == [[48, 64], [48, 64], [20, 30], [0, 0]]
-
-
-def test_more_are_counted_and_listed_in_order_in_a_file(tmp_path: Path):
-    paths = fill(tmp_path / "images", 12)
-    for path in paths:
-        path.write_bytes(b"x")
-    text = problems(paths[::-1], tmp_path / "run")
-    assert "12 cannot be used" in text
-    assert str(tmp_path / "run/bad_images.txt") in text
-    listed = [line.split(":")[0] for line in (tmp_path / "run/bad_images.txt").read_text().splitlines()]
-    assert listed == [str(path) for path in paths]

@@ -9,17 +9,8 @@ import pytest
 from lightning_finetune import ImageData
 from lightning_finetune.data.block.folder_images import check_class_folders, image_files
 from lightning_finetune.data.block.paths import FilePaths
-from lightning_finetune.data.pixels.image_files import is_image
 from lightning_finetune.errors import DataError
 from tests.data.images import fill
-
-
-@pytest.mark.parametrize(
-    ("name", "image"),
-    [("a.JPG", True), ("a.jpeg", True), ("a.webp", True), ("a.tif", True), ("a.pdf", False), ("a", False)],
-)
-def test_extensions_tell_whatever_their_case(name: str, image: bool):
-    assert is_image(Path(name)) == image
 
 
 def test_images_are_found_at_any_depth_in_order_without_hidden_and_skipped_folders(tmp_path: Path):

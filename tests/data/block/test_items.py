@@ -45,12 +45,6 @@ def test_images_outside_the_named_folders_are_left_out_and_told(insects: Path, c
     assert "11 images" in caplog.text
 
 
-def test_functions_may_give_several_labels(insects: Path):
-    items = ImageItems.from_folder(insects).split_by_folder()
-    data = items.label_from_func(lambda file: [file.parent.name, "insect"]).datamodule()
-    assert (data.kind, data.classes) == ("multi", ["ant", "bee", "insect", "wasp"])
-
-
 def test_patterns_see_the_path_or_the_name(insects: Path):
     items = ImageItems.from_folder(insects)
     assert items.label_from_re(r"/(\w+)/\d+\.jpg$").labels.values[0] == "ant"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_finetune.data import ImageData, ImageItems
+from lightning_finetune.data import ImageItems
 from lightning_finetune.data.block.folder_images import image_files
 from lightning_finetune.data.block.paths import FilePaths
 from tests.data.images import fill
@@ -39,11 +39,6 @@ def test_it_is_the_list_that_it_was_made_of(paths: list[Path], part: slice) -> N
     assert compact != FilePaths([*paths, "one more"])
 
 
-@given(PATHS, PATHS)
-def test_equal_lists_are_those_of_equal_paths(one: list[Path], other: list[Path]) -> None:
-    assert (FilePaths(one) == FilePaths(other)) == (one == other)
-
-
 def test_places_outside_are_errors_and_numbers_of_numpy_are_places() -> None:
     compact = FilePaths(["a.jpg", "b.jpg", "a.jpg"])
     for place in (3, -4):
@@ -53,16 +48,6 @@ def test_places_outside_are_errors_and_numbers_of_numpy_are_places() -> None:
     assert compact.take(np.array([2, 1, 2])) == [Path("a.jpg"), Path("b.jpg"), Path("a.jpg")]
     assert compact.index(Path("b.jpg")) == 1
     assert compact.count(Path("a.jpg")) == 2
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes any bytes as a name")
-def test_a_name_that_is_no_utf8_is_found_read_and_said(tmp_path: Path) -> None:
-    for path in [*fill(tmp_path / "ant", 5), *fill(tmp_path / "bee", 5)]:
-        path.rename(path.with_name(os.fsdecode(b"caf\xe9-" + os.fsencode(path.name))))
-    data = ImageData.from_folder(tmp_path, size=32, batch_size=4, num_workers=0)
-    assert all(path.is_file() for path in data.items.files)
-    data.setup("fit")
-    assert len(next(iter(data.val_dataloader()))["image"]) == 2
 
 
 def test_files_are_found_in_the_order_of_sorted_paths(tmp_path: Path) -> None:

@@ -115,6 +115,7 @@ def test_what_would_be_lost_of_a_table_is_told(tmp_path: Path, rows: str, words:
     [
         ("a/IMG_1.JPG", "a/img_1.jpg", "'a/IMG_1.JPG' for 'a/img_1.jpg'"),
         ("a/1.jpg", "a\\1.jpg", r"'a/1.jpg' for 'a\\\\1.jpg'"),
+        ("1.jpg", ".\\1.jpg", r"'1.jpg' for '\.\\\\1.jpg'"),
         ("ka\u0308fer.jpg", "k\xe4fer.jpg", r"'ka\\u0308fer.jpg' for 'k\\xe4fer.jpg'"),
     ],
 )
@@ -183,14 +184,6 @@ def test_numbers_with_a_comma_are_numbers(tmp_path: Path):
     lines = [f"{file.name};{place},5" for place, file in enumerate(files)]
     (tmp_path / "labels.csv").write_text("\n".join(["image;value", *lines]))
     with pytest.raises(DataError, match="write them with a point"):
-        ImageData.from_csv(tmp_path)
-
-
-def test_paths_of_windows_that_begin_here_are_found(tmp_path: Path):
-    files = fill(tmp_path, 4)
-    lines = [f".\\{file.name},{'ab'[place % 2]}" for place, file in enumerate(files)]
-    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *lines]))
-    with pytest.raises(DataError, match="written otherwise"):
         ImageData.from_csv(tmp_path)
 
 

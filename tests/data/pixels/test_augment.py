@@ -38,11 +38,6 @@ def test_every_symmetry_of_the_square_is_as_likely():
     assert len({turned(pixels, code).tobytes() for code in range(8)}) == 8
 
 
-def test_images_that_are_not_square_keep_their_shape():
-    codes = Augment(flip_vert=True).symmetries(0, 0, MANY, square=False)
-    assert set(codes.tolist()) == {0, 1, 2, 3}
-
-
 def test_rotation_is_uniform_in_degrees_and_as_likely_as_asked():
     plan = numbers(Augment(**{**STILL, "max_rotate": 10.0}))
     degrees = np.degrees(np.arctan2(plan[:, 1], plan[:, 0]))
@@ -127,13 +122,6 @@ def test_corners_that_look_outside_see_the_image_reflected():
     augment = Augment(**{**STILL, "max_rotate": 45.0, "p_affine": 1.0})
     image = torch.full((4, 3, 32, 32), 200, dtype=torch.uint8)
     assert torch.allclose(augment(image, None, augment.plan(0, 0, np.arange(4), (32, 32)))[0], torch.tensor(200 / 255))
-
-
-def test_the_plan_of_an_item_does_not_depend_on_its_batch():
-    augment = Augment()
-    together, alone = augment.plan(5, 2, np.array([7, 3]), (9, 9)), augment.plan(5, 2, np.array([3]), (9, 9))
-    assert torch.equal(together[1:], alone)
-    assert not torch.equal(alone, augment.plan(5, 3, np.array([3]), (9, 9)))
 
 
 def test_presets_are_what_the_lessons_use():

@@ -112,12 +112,6 @@ def test_mask_ids_stay_exact(tmp_path: Path):
     assert np.array_equal(mask_pixels(tmp_path / "palette.png", (90, 120), "crop"), ids)
 
 
-def test_a_colour_image_is_no_mask(tmp_path: Path):
-    picture(0).save(tmp_path / "mask.png")
-    with pytest.raises(DataError, match="one channel"):
-        mask_pixels(tmp_path / "mask.png", (8, 8), "crop")
-
-
 def test_unreadable_files_are_named_with_the_reason(tmp_path: Path):
     whole = tmp_path / "whole.jpg"
     picture(0, (200, 300)).save(whole)

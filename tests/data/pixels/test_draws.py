@@ -32,12 +32,6 @@ def test_neighbours_in_seed_and_item_are_independent():
     assert len(set(by_seed) | set(by_item)) >= len(by_seed) + len(by_item) - 1  # seed 0, item 0 is in both
 
 
-def test_a_draw_depends_on_its_item_alone():
-    batch = uniforms(1, 2, [9, 4, 7], 5)
-    assert np.array_equal(batch[1], uniforms(1, 2, [4], 5)[0])
-    assert np.array_equal(batch[:, :3], uniforms(1, 2, [9, 4, 7], 3))
-
-
 def test_draws_never_change_between_versions():
     expected = [
         [4173901078490612138, 17949747135416580104],

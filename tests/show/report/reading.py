@@ -1,7 +1,5 @@
 """Reading a page back as a browser would."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from html.parser import HTMLParser
 

@@ -1,7 +1,5 @@
 """A run without a trainer: what a report is made of."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -145,12 +145,3 @@ class Noise(nn.Module):
 class Two(nn.Module):
     def forward(self, images):
         return images, images
-
-
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_auxiliary_heads_are_left_out(name):
-    """They give a second and a third output in training, of which a task's loss knows nothing."""
-    backbone = build(f"torchvision/{name}")
-    images = torch.randn(2, 3, 96, 96)
-    assert backbone.module.train()(images).shape[1] == {"googlenet": 1024, "inception_v3": 2048}[name]
-    assert not [part for part in dict(backbone.module.named_modules()) if "aux" in part.lower()]

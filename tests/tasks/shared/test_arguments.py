@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lightning_finetune.errors import FinetuneError
-from lightning_finetune.tasks.shared.arguments import check_class_weights, check_count, choose, not_plain, plain
+from lightning_finetune.tasks.shared.arguments import check_class_weights, check_count, not_plain, plain
 
 
 def test_plain_keeps_what_weights_only_reads(tmp_path):
@@ -25,12 +25,6 @@ def test_plain_keeps_what_weights_only_reads(tmp_path):
     assert not_plain(arguments) == ["d", "e", "f", "g", "h"]
     torch.save(kept, tmp_path / "kept.pt")
     assert torch.load(tmp_path / "kept.pt", weights_only=True) == kept
-
-
-def test_choices_name_argument_and_nearest():
-    assert choose("head", "linear", ["linear", "concat_pool"]) == "linear"
-    with pytest.raises(FinetuneError, match=r"`head`.*'liner'.*Did you mean 'linear'"):
-        choose("head", "liner", ["linear", "concat_pool"])
 
 
 @pytest.mark.parametrize("count", [None, 0, -3])

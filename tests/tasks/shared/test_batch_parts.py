@@ -1,10 +1,8 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from lightning_finetune.errors import DataError
-from lightning_finetune.tasks.shared.batch_parts import check_data, images_of, target_of
+from lightning_finetune.tasks.shared.batch_parts import images_of, target_of
 
 IMAGES, LABELS = torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])
 
@@ -26,17 +24,3 @@ def test_errors_say_what_the_batch_holds():
         images_of((LABELS, LABELS))
     with pytest.raises(DataError, match="second"):
         target_of([IMAGES], "label")
-
-
-COUNTED = ("num_classes", "classes")
-
-
-def test_number_of_classes_against_the_data():
-    with pytest.raises(DataError, match=r"2 classes \(`num_classes`\), the data 5\. Give num_classes=5"):
-        check_data(SimpleNamespace(num_classes=5), 2, 3, COUNTED)
-    check_data(SimpleNamespace(), 2, 3, COUNTED)
-
-
-def test_number_of_channels_against_the_data():
-    with pytest.raises(DataError, match=r"3 channels \(`in_channels`\), the data gives 5"):
-        check_data(SimpleNamespace(channels=5), 2, 3, COUNTED)

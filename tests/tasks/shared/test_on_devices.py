@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_finetune.errors import UnsupportedError
-from lightning_finetune.tasks.shared.read_ahead import read_ahead
+from lightning_finetune.tasks.shared.sources import read_ahead
 from tests import forking
 from tests.tasks.shared.asked import ask, classifier
 
@@ -36,7 +36,7 @@ def test_processes_that_give_nothing_back_are_refused(photos: Path):
 
 
 def test_what_is_read_ahead_comes_in_order_and_no_more_than_was_asked_for(monkeypatch):
-    monkeypatch.setattr("lightning_finetune.tasks.shared.read_ahead.readers", lambda: 3)
+    monkeypatch.setattr("lightning_finetune.tasks.shared.sources.readers", lambda: 3)
     begun: list[int] = []
 
     def read(number: int) -> int:

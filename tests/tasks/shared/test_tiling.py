@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from lightning_finetune import UNetSegmenter
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.tasks.shared.full_size import largest
 from lightning_finetune.tasks.shared.room import MOST, Room, room_of
-from lightning_finetune.tasks.shared.tiling import TILE, Block, blocks_in_tiles, overlap_of, spans, thin
+from lightning_finetune.tasks.shared.tiling import TILE, Block, blocks_in_tiles, largest, overlap_of, spans, thin
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,7 +71,7 @@ def test_seams_are_blended_where_pieces_differ():
 @pytest.mark.parametrize("full", [(200, 300), (400, 601), (77, 90), (1, 1)])
 @pytest.mark.parametrize(("rows", "columns"), [(1, 170), (64, 33), (130, 1), (1000, 1000)])
 def test_blocks_come_to_full_size_as_the_whole_does(full, rows, columns, monkeypatch):
-    monkeypatch.setattr("lightning_finetune.tasks.shared.full_size.BAND", 4 * 4 * 200 * 5)
+    monkeypatch.setattr("lightning_finetune.tasks.shared.tiling.BAND", 4 * 4 * 200 * 5)
     values = noise(4, 130, 170)
     whole = nn.functional.interpolate(values[None], full, mode="bilinear")[0]
     blocks = [

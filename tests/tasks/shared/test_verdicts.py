@@ -5,8 +5,14 @@ import torch
 from torch import nn
 
 from lightning_finetune.errors import DataError
-from lightning_finetune.tasks.shared.foreign import foreign_verdicts
-from lightning_finetune.tasks.shared.verdicts import Verdict, of_classes, of_labels, of_masks, of_numbers
+from lightning_finetune.tasks.shared.verdicts import (
+    Verdict,
+    foreign_verdicts,
+    of_classes,
+    of_labels,
+    of_masks,
+    of_numbers,
+)
 
 
 def test_a_class_with_its_probability() -> None:
