@@ -12,8 +12,7 @@ import numpy as np
 
 from lightning_finetune.errors import DataError, first_ten
 
-_WRITTEN = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.S)
-"""A list, tuple or set as Python writes it."""
+_WRITTEN = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.S)  # a list, tuple or set as Python writes it
 
 
 def is_missing(value: Any) -> bool:
