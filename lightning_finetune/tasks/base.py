@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
+from typing_extensions import override
 
 from lightning_finetune.data.block.options import Stats
 from lightning_finetune.data.pixels.decode import ImageSource, Size, load_image
@@ -319,29 +320,29 @@ class BaseTask(LightningModule, ABC):
         """Add one batch to loss and metrics; its ``logits``, ``predictions`` and ``target``, for callbacks."""
         return self._measure(self.val_measures, batch)
 
+    @override
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Add one batch to loss and metrics."""
         self._measure(self.test_measures, batch)
 
+    @override
     def on_validation_epoch_start(self) -> None:
-        """Start loss and metrics anew."""
         self.val_measures.reset()
 
+    @override
     def on_test_epoch_start(self) -> None:
-        """Start loss and metrics anew."""
         self.test_measures.reset()
 
+    @override
     def on_validation_epoch_end(self) -> None:
-        """Log loss and metrics of the whole set."""
         self._knows_targets = not self.trainer.sanity_checking
         self._log_measures(self.val_measures)
 
+    @override
     def on_test_epoch_end(self) -> None:
-        """Log loss and metrics of the whole set."""
         self._log_measures(self.test_measures)
 
+    @override
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Predictions of one batch."""
         return self.predictions(self(images_of(batch)))
 
     def _measure(self, measures: Measures, batch: Any) -> dict[str, Tensor]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_finetune.data.block.label_values import is_several, plain
 from lightning_finetune.data.block.labels import Labels, Targets
@@ -24,8 +25,8 @@ class NumberLabels(Labels):
     """The numbers of all items; ``classes`` holds the names of the numbers."""
 
     @property
+    @override
     def nouns(self) -> tuple[str, str]:
-        """What ``classes`` names: one of them, and several."""
         return "number", "numbers"
 
     def names(self) -> None:
@@ -35,12 +36,12 @@ class NumberLabels(Labels):
         """The names, and float32 ``[N, K]``."""
         return self.classes or (), np.array(self.values, np.float32)
 
-    def shows(self, targets: Any) -> Iterator[Any] | None:
-        """No classes."""
+    @override
+    def shows(self, targets: Any) -> None:
         return None
 
+    @override
     def text(self, label: Tensor, classes: Sequence[str]) -> str:
-        """The numbers of one image."""
         if len(label) == 1:
             return f"{float(label):.4g}"
         return "\n".join(f"{name} {float(number):.4g}" for name, number in zip(classes, label, strict=True))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix, MultilabelConfusionMatrix
+from typing_extensions import override
 
 from lightning_finetune.errors import FinetuneError
 
@@ -96,13 +97,13 @@ class LabelConfusion(Confusion):
         return [(name, ("absent", "present"), each) for name, each in zip(self.classes, self.counts, strict=True)]
 
     @property
+    @override
     def columns(self) -> Sequence[str]:
-        """What is counted of each label."""
         return "true_negative", "false_positive", "false_negative", "true_positive"
 
     @property
+    @override
     def table(self) -> tuple[list[str], list[list[object]]]:
-        """Columns and rows of a file."""
         return ["label", "true absent", "false present", "missed", "true present"], self._rows()
 
     def pairs(self, least: int = 1) -> list[tuple[str, str, int]]:
@@ -113,8 +114,8 @@ class LabelConfusion(Confusion):
         """
         raise FinetuneError("Expected classes that exclude each other, got labels. Use report() instead.")
 
+    @override
     def rates(self) -> tuple[Ints, Ints, Ints]:
-        """How often each label was found, was found falsely and was missed, ``[L]`` each."""
         return self.counts[:, 1, 1], self.counts[:, 0, 1], self.counts[:, 1, 0]
 
 
