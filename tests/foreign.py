@@ -53,6 +53,18 @@ class Untrained(ForeignNet):
         pytest.fail("a batch was trained")
 
 
+class Scheduled(ForeignNet):
+    """Returns a scheduler, as torchgeo's tasks, the notebooks of segmentation-models-pytorch and many others do."""
+
+    def __init__(self, make, optimizer: str = "adamw") -> None:
+        super().__init__(optimizer)
+        self.make = make
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        return {"optimizer": optimizer, "lr_scheduler": self.make(optimizer)}
+
+
 class Worse(ForeignNet):
     """Logs what never gets better."""
 
@@ -116,6 +128,64 @@ def quiet_trainer(tmp_path, **kwargs) -> pl.Trainer:
     return pl.Trainer(**{**settings, **kwargs})
 
 
+def fitted(folder, *callbacks, module=None, data=None, ckpt_path=None, **options) -> pl.Trainer:
+    """A Trainer that has fitted a module to a loader, to those of training and validation, or to a data module."""
+    trainer = quiet_trainer(folder, callbacks=list(callbacks), **options)
+    loaders = data if isinstance(data, tuple) else (loader() if data is None else data,)
+    trainer.fit(ForeignNet() if module is None else module, *loaders, ckpt_path=ckpt_path)
+    return trainer
+
+
+def bits(module: nn.Module, *parts: str) -> dict[str, torch.Tensor]:
+    """A copy of its state, or of those of its ``parts``."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items() if name.startswith(parts or "")}
+
+
+def settings(module: nn.Module) -> tuple[dict[str, bool], dict[str, bool]]:
+    """What has a gradient, and what is in train mode."""
+    return (
+        {name: param.requires_grad for name, param in module.named_parameters()},
+        {name: part.training for name, part in module.named_modules()},
+    )
+
+
+class Moved(pl.Callback):
+    """The parameters and buffers that changed in each epoch, and the children that hold them."""
+
+    def __init__(self) -> None:
+        self.names: list[set[str]] = []
+        self.parts: list[set[str]] = []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.before = bits(pl_module)
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        moved = {name for name, value in bits(pl_module).items() if not torch.equal(value, self.before[name])}
+        self.names.append(moved)
+        self.parts.append({name.replace("_orig_mod.", "").split(".")[0] for name in moved})
+
+
+class StopAfter(pl.Callback):
+    """Ends the run after so many epochs, before the Trainer's last."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
+class Fails(pl.Callback):
+    """Raises before a step."""
+
+    def __init__(self, step: int, error: BaseException) -> None:
+        self.step, self.error = step, error
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise self.error
+
+
 class Probe(pl.Callback):
     """Records, for each optimizer step, the rates and momentum it was made with, and what trained."""
 
@@ -129,3 +199,10 @@ class Probe(pl.Callback):
         group = optimizer.param_groups[0]
         self.momentum.append(group["betas"][0] if "betas" in group else group["momentum"])
         self.trainable.append({name for name, param in pl_module.named_parameters() if param.requires_grad})
+
+
+def probed(folder, *callbacks, **options) -> Probe:
+    """What a run's steps were made with; see :func:`fitted`."""
+    probe = Probe()
+    fitted(folder, *callbacks, probe, **options)
+    return probe

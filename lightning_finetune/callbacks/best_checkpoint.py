@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
-from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.checkpoint_file import write_safely
 
 
@@ -23,8 +22,6 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, monitor: str = "val_loss", mode: Literal["min", "max"] = "min") -> None:
         check_types(BestCheckpoint.__init__, locals())
-        if mode not in ("min", "max"):
-            raise FinetuneError(f"Expected `mode` to be 'min' or 'max', got {mode!r}.")
         super().__init__(filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True)
 
     @override

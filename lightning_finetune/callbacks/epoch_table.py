@@ -49,11 +49,8 @@ class EpochTable(Callback):
     @property
     def best(self) -> int | None:
         """The place of the best row; None if no row has the metric."""
-        values = [(row[self.monitor], -place) for place, row in enumerate(self.rows) if self.monitor in row]
-        if not values:
-            return None
-        best = self.better(value for value, _ in values)
-        return next(-place for value, place in values if value == best)
+        places = [place for place, row in enumerate(self.rows) if self.monitor in row]
+        return self.better(places, key=lambda place: self.rows[place][self.monitor], default=None)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -63,16 +60,11 @@ class EpochTable(Callback):
             self._display = None
 
     @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin_row(pl_module)  # of a run that is resumed within an epoch no start of the epoch is told
-
-    @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin_row(pl_module)
-
-    def _begin_row(self, module: pl.LightningModule) -> None:
         self._begin = time.monotonic()
-        self._losses = torch.zeros(2, device=module.device)
+        self._losses = torch.zeros(2, device=pl_module.device)
+
+    on_train_start = on_train_epoch_start  # of a run that is resumed within an epoch no start of the epoch is told
 
     @override
     def on_train_batch_end(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -18,9 +19,8 @@ from lightning_finetune.engine.rates import DEFAULT_LR, Rates, ends
 from lightning_finetune.engine.recipes import RECIPES, RecipeName, Wishes, make_phases
 from lightning_finetune.engine.resize import MIN_SIZE, Size
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.run.artifacts import save_table
+from lightning_finetune.run.artifacts import keeps_files, save_table
 from lightning_finetune.run.find import find_lr
-from lightning_finetune.run.folder import keeps_files
 from lightning_finetune.run.head_start import new_head, solve_new_head
 from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.second_hands import Scheduler
@@ -110,8 +110,6 @@ class FineTune(PhasedCallback):
             warn_unused("FineTune", locals(), _SAID_BY_PHASES, "the phases say it themselves")
         if isinstance(phases, int) and epochs not in (None, phases):
             raise PhaseError(f"Expected one number of epochs, got {phases} and epochs={epochs}.")
-        if recipe not in RECIPES:
-            raise PhaseError(f"Expected `recipe` to be one of {list(RECIPES)}, got {recipe!r}.")
         self.recipe = RECIPES[recipe]
         train_norm = self.recipe.train_norm if train_norm is None else train_norm
         super().__init__(groups, train_norm, min_size, unfreeze_all, scheduler)
@@ -246,12 +244,12 @@ class FineTune(PhasedCallback):
         super()._let_go(trainer, module)
 
     def _solve_head(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        solved = solve_new_head(trainer, module)
-        self._solved = solved is not None
-        if solved is not None:
+        begin, count = time.monotonic(), solve_new_head(trainer, module)
+        self._solved = count is not None
+        if self._solved:
             rank_zero_info(
-                f"FineTune: the head starts where it fits the pretrained features of {solved.images} training images "
-                f"best ({solved.seconds:.1f} s)."
+                f"FineTune: the head starts where it fits the pretrained features of {count} training images best "
+                f"({time.monotonic() - begin:.1f} s)."
             )
 
     @override

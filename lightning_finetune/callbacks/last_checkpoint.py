@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import FinetuneError
+from lightning_finetune.run.artifacts import resume_command
 from lightning_finetune.run.checkpoint_file import write_safely
-from lightning_finetune.run.folder import resume_command
 from lightning_finetune.run.signals import REQUEUE, HeldSignals
 from lightning_finetune.run.trainer import validation_begins_anew
 

@@ -12,17 +12,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
+from lightning_finetune.engine.param_groups import ratios, scale_rates
 from lightning_finetune.engine.range_test import FULL_STEPS, Curve, Suggestion, fault, rates_between
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.find import END_LR, START_LR, default_steps, show_curve
-from lightning_finetune.run.module_rates import ratios, scale_rates
 from lightning_finetune.run.phased_callback import followed
 from lightning_finetune.run.range_test_loop import run_range_test
 from lightning_finetune.run.second_hands import refuse_without_rate
-from lightning_finetune.run.trainer import is_dev_run, max_epochs, refuse_unsupported, the_optimizer
+from lightning_finetune.run.trainer import is_dev_run, max_epochs, refuse_unsupported, schedulers, the_optimizer
 from lightning_finetune.show.report import RangeTest
-
-SUGGESTIONS: tuple[Suggestion, ...] = ("steep", "valley", "slide", "minimum", "elbow")
 
 
 class LRRangeTest(Callback):
@@ -60,8 +58,6 @@ class LRRangeTest(Callback):
         apply: bool = True,
     ) -> None:
         check_types(LRRangeTest.__init__, locals(), PhaseError)
-        if suggest not in SUGGESTIONS:
-            raise PhaseError(f"Expected `suggest` to be one of {list(SUGGESTIONS)}, got {suggest!r}.")
         if any(not isinstance(epoch, int) or epoch < 0 for epoch in at_epochs):
             raise PhaseError(f"Expected `at_epochs` to be whole numbers from 0, got {list(at_epochs)}.")
         rates_between(start_lr, end_lr, FULL_STEPS if num_steps is None else num_steps)  # refuses what makes no test
@@ -107,7 +103,7 @@ class LRRangeTest(Callback):
             rank_zero_warn(f"LRRangeTest: the rate stays as it is, because the curve {wrong}.")
             return
         lr = curve.suggestions[self.suggest]
-        scale_rates(trainer, lr)
+        scale_rates(trainer.optimizers[0], schedulers(trainer), lr)
         for callback in followed(trainer):
             callback.scale_peak(trainer, lr)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import lightning.pytorch as pl
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.rates import DEFAULT_LR
-from lightning_finetune.engine.schedules import Moms, Shape
+from lightning_finetune.engine.schedules import Moms, Schedule
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.second_hands import Scheduler
@@ -54,7 +52,7 @@ class OneCycle(PhasedCallback):
         pct_start: float | None = None,
         moms: Moms | None = (0.95, 0.85, 0.95),
         epochs: list[int] | None = None,
-        schedule: Literal["one_cycle", "flat_cos"] | Shape = "one_cycle",
+        schedule: Schedule = "one_cycle",
         groups: list[str] | None = None,
         scheduler: Scheduler = "refuse",
     ) -> None:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.run import report_facts
-from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.artifacts import run_dir, shown
 from lightning_finetune.run.galleries import Galleries
 from lightning_finetune.run.phase_ends import ends_phase
 from lightning_finetune.run.recording import RecordingCallback

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
@@ -45,21 +47,13 @@ class TrainingDiagnosis(RecordingCallback):
             epochs, limit = plan.phases[phase].epochs, plan.limits[phase]
             self._tell(phase + 1, f"phase {phase + 1}" + (f" ({epochs} of {limit} epochs)" if epochs != limit else ""))
 
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._conclude(trainer)
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._conclude(trainer)
-
     @property
     def curves(self) -> Curves:
         """What has been recorded."""
         self.history.flush()
         return Curves(self.history.steps, self.history.losses, self.history.measured)
 
-    def _conclude(self, trainer: pl.Trainer) -> None:
+    def _conclude(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if not self.history.steps or is_dev_run(trainer):
             return
         self.findings = diagnose_run(self.curves, plan_of(trainer), trainer.current_epoch)
@@ -71,6 +65,8 @@ class TrainingDiagnosis(RecordingCallback):
         ]
         if trainer.is_global_zero:
             save_table(trainer, "diagnosis", ("phase", "kind", "finding", "evidence", "try"), rows)
+
+    on_train_end = on_exception = _conclude
 
     def _tell(self, key: int, where: str) -> None:
         for finding in self.findings[key]:

@@ -36,7 +36,7 @@ from lightning_finetune.cli.say_data import SayData
 from lightning_finetune.cli.subcommands import CommandTrainer
 from lightning_finetune.engine.processes import leave_group
 from lightning_finetune.errors import CheckpointError, FinetuneError
-from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.artifacts import run_dir, shown
 from lightning_finetune.run.noise import without_noise
 from lightning_finetune.run.trainer import max_epochs, steps_per_epoch
 from lightning_finetune.tasks import BaseTask

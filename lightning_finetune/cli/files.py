@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from rich.progress import Progress
 
 from lightning_finetune.after.loading import load
-from lightning_finetune.cli.outputs import claim
+from lightning_finetune.cli.machine import claim
 from lightning_finetune.cli.prediction_files import MASKS, OVERLAYS, TABLE, Writer
 from lightning_finetune.data.pixels.decode import ImageSource
 from lightning_finetune.engine.processes import gathered, leave_group

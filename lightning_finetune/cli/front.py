@@ -122,7 +122,7 @@ def error_of(words: Sequence[str]) -> str | None:
     for name, word in named:
         if name.partition(".")[0] not in elsewhere and not _is_known(name, known):
             return f"{command.replace('_', '-')} has no option {word.split('=')[0]}.{_nearest(name, known)}"
-    return _two_folders(words) or (_missing_folder(words) if "data" not in elsewhere else None)
+    return _wrong_folder(words, is_known="data" not in elsewhere)
 
 
 def _other_classes(words: Sequence[str]) -> set[str]:
@@ -151,14 +151,10 @@ def _nearest(name: str, known: dict[str, str]) -> str:
     return f" Did you mean --{close}?" if close else ""
 
 
-def _two_folders(words: Sequence[str]) -> str | None:
-    roots = [word for word in words if word.split("=")[0] == "--data.root"]
-    return "expected one folder of images, got FOLDER and --data.root. Leave one out." if len(roots) > 1 else None
-
-
-def _missing_folder(words: Sequence[str]) -> str | None:
-    for word, after in zip(words, [*words[1:], ""], strict=True):
-        name, _, value = word.partition("=")
-        if name == "--data.root" and not Path(value or after).exists():
-            return str(no_folder(value or after))
-    return None
+def _wrong_folder(words: Sequence[str], is_known: bool) -> str | None:
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    roots = [word.partition("=")[2] or after for word, after in pairs if word.split("=")[0] == "--data.root"]
+    if len(roots) > 1:
+        return "expected one folder of images, got FOLDER and --data.root. Leave one out."
+    missing = is_known and roots and not Path(roots[0]).exists()
+    return str(no_folder(roots[0])) if missing else None

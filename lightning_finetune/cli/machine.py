@@ -1,4 +1,4 @@
-"""What the command meets on its machine: encodings, folders that are full or closed, what killed processes left."""
+"""What the command meets on its machine: encodings, folders full, closed or taken, what dead processes left."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
-from lightning_finetune.errors import gone_worker
+from lightning_finetune.errors import FinetuneError, gone_worker
 
 try:
     import fcntl
@@ -25,10 +26,25 @@ _PREFIX = "lf-"
 
 _LOCK = "lock"
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_FAILING = frozenset({errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT})
-_IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR})
+_OF_FILES = (
+    (
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        "{} cannot be written: {}. Make room; a run resumes from its last checkpoint.",
+    ),
+    (
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "{}: {}. Choose another folder by `--trainer.default_root_dir` or `--out`.",
+    ),
+    (
+        (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT),
+        "{} cannot be read or written: {}. A disk or network fails; a run can be resumed.",
+    ),
+    (
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+        "{}: {}. A file lies where a folder is to be, or the reverse; choose another name.",
+    ),
+)
+"""What is said of errors of files, by their kind."""
 
 
 def escape_what_cannot_be_shown() -> None:
@@ -56,16 +72,35 @@ def in_a_sentence(error: Exception) -> str | None:
 
 
 def _of_file(error: OSError) -> str | None:
-    name = "a file" if error.filename is None else str(error.filename2 or error.filename)
-    if error.errno in _FULL:
-        return f"{name} cannot be written: {error.strerror}. Make room; a run resumes from its last checkpoint."
-    if error.errno in _CLOSED:
-        return f"{name}: {error.strerror}. Choose another folder by `--trainer.default_root_dir` or `--out`."
-    if error.errno in _FAILING:
-        return f"{name} cannot be read or written: {error.strerror}. A disk or network fails; a run can be resumed."
-    if error.errno in _IN_THE_WAY and error.filename is not None:
-        return f"{name}: {error.strerror}. A file lies where a folder is to be, or the reverse; choose another name."
-    return None
+    name = error.filename2 or error.filename or "a file"
+    said = next((sentence for kinds, sentence in _OF_FILES if error.errno in kinds), None)
+    return None if said is None else said.format(name, error.strerror)
+
+
+def claim(folder: Path, names: Iterable[str], overwrite: bool) -> None:
+    """Make a folder, unless it holds the results of somebody else.
+
+    Args:
+        folder: To write to.
+        names: Of the files and folders in it that will be written.
+        overwrite: Write over what is there.
+
+    Raises:
+        FinetuneError: One of ``names`` is there, or a file in place of the folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FinetuneError(f"{folder}: expected a folder to write to, got a file. Give another name by --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    there = [name for name in names if (folder / name).exists()]
+    if there and not overwrite:
+        raise taken(folder / there[0])
+
+
+def taken(path: Path) -> FinetuneError:
+    """The error of results that are there already, maybe since a moment ago."""
+    return FinetuneError(
+        f"{path}: there are results already. Give another folder by --out, or --overwrite to replace them."
+    )
 
 
 def use_own_temporary_folder() -> None:

@@ -119,13 +119,6 @@ def _subclasses(kind: type) -> set[str]:
     return {kind.__name__}.union(*(_subclasses(child) for child in children))
 
 
-GONE = {("fine_tune", "feature_cache"): "frozen layers run in every epoch"}
-"""Options that no longer exist, by their group and name, and what holds instead."""
-
-IMPLIED = {("fine_tune", "feature_cache"): {"recipe": "lessons"}}
-"""What was the only way while an option existed."""
-
-
 def take_old_configurations() -> None:
     """Let this process's parsers read configurations of before; names of modules that moved need no help."""
     set_loader("yaml", _load, (yaml.YAMLError,))
@@ -138,15 +131,12 @@ def _load(text: str) -> Any:
     content = _LOAD(text)
     if isinstance(content, dict):
         for options in [content, *content.values()]:  # they lie under a subcommand's name, or under none
-            if isinstance(options, dict):
-                _leave_out(options)
+            fine_tune = options.get("fine_tune") if isinstance(options, dict) else None
+            if isinstance(fine_tune, dict) and "feature_cache" in fine_tune:
+                del fine_tune["feature_cache"]
+                options["fine_tune"] = {"recipe": "lessons", **fine_tune}  # the only one while there was a cache
+                rank_zero_warn(
+                    "`fine_tune.feature_cache` is left out, which an earlier version knew: frozen layers run in every "
+                    "epoch. Delete its line."
+                )
     return content
-
-
-def _leave_out(options: dict[str, Any]) -> None:
-    for (group, name), instead in GONE.items():
-        given = options.get(group)
-        if isinstance(given, dict) and name in given:
-            del given[name]
-            options[group] = {**IMPLIED[group, name], **given}
-            rank_zero_warn(f"`{group}.{name}` is left out, which an earlier version knew: {instead}. Delete its line.")

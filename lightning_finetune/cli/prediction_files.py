@@ -15,7 +15,7 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
-from lightning_finetune.cli.outputs import taken
+from lightning_finetune.cli.machine import taken
 from lightning_finetune.data.pixels.decode import load_image, visible
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.figures.predictions import overlay

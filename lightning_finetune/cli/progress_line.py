@@ -103,17 +103,12 @@ class ProgressLine(ProgressBar):
         self.has_dataloader_changed(dataloader_idx)
         self._show("prediction", batch_idx + 1, self.total_predict_batches_current_dataloader)
 
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._stop()
+    def _stop(self, *_: Any, **__: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._stop()
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._stop()
+    on_train_end = on_exception = teardown = _stop
 
     # -- the line --------------------------------------------------------------------------------------------------
 
@@ -138,11 +133,6 @@ class ProgressLine(ProgressBar):
         is_due = time.monotonic() - self._moved > _MOVES or done == total
         self._moved = time.monotonic() if is_due else self._moved
         self._live.update(self._live.task_ids[0], completed=done, total=total, loss=self._loss, refresh=is_due)
-
-    def _stop(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
 
 
 def _line() -> Progress:

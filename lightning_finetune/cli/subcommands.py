@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,20 +11,23 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
 
 from lightning_finetune.after.loading import load
 from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun, RunReport
-from lightning_finetune.cli.outputs import claim
-from lightning_finetune.cli.plan_only import PlanOnly
+from lightning_finetune.cli.machine import claim
 from lightning_finetune.data.batches.data_module import ImageDataModule
+from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import ChosenRate
 from lightning_finetune.engine.rates import UNFROZEN_LR
 from lightning_finetune.errors import CheckpointError, FinetuneError
-from lightning_finetune.run.find_only import FindOnly
-from lightning_finetune.run.folder import run_dir, shown
+from lightning_finetune.run.artifacts import run_dir, shown
+from lightning_finetune.run.find import FindOnly
+from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.trainer import callbacks
-from lightning_finetune.show.terminal import show_table
+from lightning_finetune.show import terminal
+from lightning_finetune.show.shown_plan import bands_of
 
 if TYPE_CHECKING:
     from lightning_finetune.after.interpretation import Interpretation  # it loads pandas and matplotlib
@@ -55,11 +59,11 @@ class CommandTrainer(Trainer):
         """
         if ckpt is not None:
             load_weights(model, ckpt)
-        plans = self._plans()
-        rule = next((plan.rule(phase) for plan in plans for phase in plan.given if phase.train != "head"), None)
-        find = FindOnly(unfrozen, _upper_rate(plans), rule)
-        if plans:
-            find.treat_module_like(plans[0])
+        fine_tune = self._fine_tune()
+        later = [phase for phase in fine_tune.given if phase.train != "head"]
+        high = next((phase.rates.high(unfrozen=True) for phase in later if phase.rates), UNFROZEN_LR)
+        find = FindOnly(unfrozen, high, fine_tune.rule(later[0]) if later else None)
+        find.treat_module_like(fine_tune)
         self._fit_only(find, 1, model, datamodule)
         if find.chosen is None:
             raise CheckpointError("The range test did not run: the data gave no training batch.")
@@ -75,7 +79,7 @@ class CommandTrainer(Trainer):
         Raises:
             PhaseError: The phases cannot be followed.
         """
-        fine_tune = self._plans()[0]
+        fine_tune = self._fine_tune()
         show = PlanOnly(fine_tune.phases_for(model))
         show.treat_module_like(fine_tune)
         self._fit_only(show, fine_tune.epochs, model, datamodule)
@@ -152,14 +156,14 @@ class CommandTrainer(Trainer):
         interpretation.save(folder)
         tables = interpretation.tables()
         if "report" in tables:
-            show_table("Worst classes", interpretation.worst(TOP))
+            terminal.show_table("Worst classes", interpretation.worst(TOP))
         if "most_confused" in tables:
-            show_table("Most confused", tables["most_confused"].head(TOP))
+            terminal.show_table("Most confused", tables["most_confused"].head(TOP))
         seen = " x ".join(map(str, interpretation.size))
         rank_zero_info(f"Evaluated at {seen} pixels. Tables and figures are in {shown(folder)}")
 
-    def _plans(self) -> list[FineTune]:
-        return [callback for callback in callbacks(self) if isinstance(callback, FineTune)]
+    def _fine_tune(self) -> FineTune:
+        return next(callback for callback in callbacks(self) if isinstance(callback, FineTune))
 
     def _fit_only(
         self, callback: Callback, epochs: int, model: LightningModule, datamodule: LightningDataModule | None
@@ -174,10 +178,36 @@ class CommandTrainer(Trainer):
         self.fit(model, datamodule=datamodule)
 
 
-def _upper_rate(plans: list[FineTune]) -> float:
-    """The rate that the configured phases give unfrozen layers."""
-    unfrozen = [phase.rates for plan in plans for phase in plan.given if phase.train != "head" and phase.rates]
-    return unfrozen[0].high(unfrozen=True) if unfrozen else UNFROZEN_LR
+class PlanOnly(PhasedCallback):
+    """Resolve the phases of a run with its model and data, show them, and end the run without a step.
+
+    Writes ``plan.png`` into the run's directory: rates and momentum of every step.
+
+    Args:
+        phases: The phases; where a rate is left to the range test, the lessons' rate is shown.
+    """
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        super().__init__()
+        self.given = list(phases)
+
+    @override
+    def phases(self, trainer: Trainer) -> list[Phase]:
+        return self.given
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        trainer.should_stop = True
+        if trainer.is_global_zero:
+            from lightning_finetune.show.figures.saving import save
+            from lightning_finetune.show.figures.whole_run import draw_plan  # only now, as it loads matplotlib
+
+            plan, names = self.plan_of_run, self.grouping.names
+            terminal.show_plan(plan, names)
+            path = run_dir(trainer) / "plan.png"
+            save(draw_plan(plan, names, bands_of(plan)), path, 110)
+            rank_zero_info(f"Its rates step by step are in {shown(path)}")
 
 
 def load_weights(model: LightningModule, path: str | Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from typing_extensions import Unpack
 
-from lightning_finetune.errors import FinetuneError
+from lightning_finetune.errors import FinetuneError, did_you_mean
 
 _WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -37,7 +37,7 @@ _LISTS = (list, Sequence, Iterable, tuple)
 
 
 def check_types(owner: Any, given: Mapping[str, Any], error: type[FinetuneError] = FinetuneError) -> None:
-    """Check arguments before they are used; which values of a kind are right, each class says itself.
+    """Check arguments before they are used; which numbers of a kind are right, each class says itself.
 
     Args:
         owner: The function that they are given to, or a dataclass.
@@ -53,7 +53,15 @@ def check_types(owner: Any, given: Mapping[str, Any], error: type[FinetuneError]
         elif name in given and not fits(given[name], kind):
             value = repr(given[name])
             shown = value if len(value) <= 80 else f"{value[:77]}..."
-            raise error(f"Expected the argument `{name}` to be {in_words(kind)}, got {shown}.")
+            hint = did_you_mean(value.strip("'"), _choices(kind))
+            raise error(f"Expected the argument `{name}` to be {in_words(kind)}, got {shown}.{hint}")
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words that are of a kind."""
+    if get_origin(kind) is Literal:
+        return list(map(str, get_args(kind)))
+    return [choice for part in get_args(kind) for choice in _choices(part)]
 
 
 def warn_unused(owner: str, given: Mapping[str, Any], unused: Mapping[str, tuple[Any, ...]], because: str) -> None:
@@ -97,7 +105,7 @@ def fits(value: Any, kind: Any) -> bool:
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
-        return any(type(value) is type(one) for one in inner)  # which of them, the class says itself
+        return any(type(value) is type(one) and value == one for one in inner)
     if kind in _SIMPLE:
         return _SIMPLE[kind](value)
     plain = origin or kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -39,8 +40,9 @@ class Epoch:
         return self.part + (1 - self.part) * Fraction(min(step - self.made, left), left) if left > 0 else Fraction(1)
 
 
-def expected(said: int | None, before: Epoch | None) -> Epoch:
-    """The next epoch, by what its data say and by what they said of the one before it, and whether that was true."""
+def expected(said: int | None, past: Sequence[Epoch]) -> Epoch:
+    """The next epoch, by what its data say and by what they said of the last one, and whether that was true."""
+    before = past[-1] if past else None
     if before is None or before.steps is None or before.made:  # of one with two lengths nothing follows
         return Epoch(said, said)
     if before.said == said != before.steps:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from lightning_finetune.engine.groups.known import is_detection, is_known, is_segmentation
+from lightning_finetune.engine.groups.said import is_detection, is_known, is_segmentation
 from lightning_finetune.engine.layer_groups import LayerGroup, num_head_groups
 from lightning_finetune.errors import first_ten
 
@@ -19,6 +20,56 @@ WAY_OUT = (
     "patterns, or by a method `layer_groups()` of the module."
 )
 COPIES = "A copy that only follows other layers needs no gradient: say so by `requires_grad_(False)`."
+
+
+def head_doubts(module: nn.Module, groups: Sequence[LayerGroup]) -> Generator[str | None]:
+    """What is improbable about the head: asked before the first step, before its backward pass, and after that.
+
+    Until the second time it watches in which order the layers are first called.
+
+    Args:
+        module: Holds all of ``groups``.
+        groups: From the input to the head.
+    """
+    seen: set[int] = set()
+    latest: dict[int, int] = {}  # by group, when the last of its layers was first called
+
+    def note(place: int, layer: nn.Module, inputs: Any) -> None:
+        if not torch.compiler.is_compiling() and id(layer) not in seen:  # traced, it would stay in the graph
+            seen.add(id(layer))
+            latest[place] = len(seen)
+
+    handles = [layer.register_forward_pre_hook(partial(note, place)) for layer, place in _placed(module, groups)]
+    try:
+        yield doubt_by_size(module, groups)
+    finally:
+        for handle in handles:
+            handle.remove()
+    yield _doubt_by_calls(groups, latest)
+    yield doubt_by_gradients(groups)
+
+
+def _placed(module: nn.Module, groups: Sequence[LayerGroup]) -> Iterator[tuple[nn.Module, int]]:
+    """The layers that hold parameters of one group alone, with its place; tied ones say nothing of it."""
+    uses = Counter(id(param) for _, param in module.named_parameters(remove_duplicate=False))
+    owner = {id(p): place for place, group in enumerate(groups) for p in group.params if uses[id(p)] == 1}
+    for layer in module.modules():
+        places = {owner.get(id(param)) for param in layer.parameters(recurse=False)}
+        if len(places) == 1 and (place := places.pop()) is not None:
+            yield layer, place
+
+
+def _doubt_by_calls(groups: Sequence[LayerGroup], latest: Mapping[int, int]) -> str | None:
+    """What is improbable about the head, if layers of the body were called after all of it; else None."""
+    first_new = len(groups) - num_head_groups(groups)
+    head = max((call for place, call in latest.items() if place >= first_new), default=math.inf)
+    late = [groups[place].name for place, call in latest.items() if place < first_new and call > head]
+    if not late:
+        return None
+    return (
+        f"{groups[-1].name!r} was taken for the head, but the network calls these layers after it:"
+        f"{first_ten(late)}\n{WAY_OUT}"
+    )
 
 
 def doubt_by_size(module: nn.Module, groups: Sequence[LayerGroup]) -> str | None:
@@ -55,49 +106,3 @@ def doubt_by_gradients(groups: Sequence[LayerGroup]) -> str | None:
     if not params or any(param.grad is not None for param in params):
         return None
     return f"{groups[-1].name!r} was taken for the head, but the loss does not depend on it. {COPIES} {WAY_OUT}"
-
-
-class CallOrder:
-    """Watches in which order the layers of a module are first called.
-
-    Args:
-        module: Holds all of ``groups``.
-        groups: From the input to the head.
-    """
-
-    def __init__(self, module: nn.Module, groups: Sequence[LayerGroup]) -> None:
-        self.groups = groups
-        uses = Counter(id(param) for _, param in module.named_parameters(remove_duplicate=False))
-        owner = {id(p): place for place, group in enumerate(groups) for p in group.params if uses[id(p)] == 1}
-        self._first: dict[int, int] = {}  # by group, when the latest of its layers was first called
-        self._seen: set[int] = set()
-        self._handles = []
-        for layer in module.modules():
-            places = {owner.get(id(param)) for param in layer.parameters(recurse=False)}
-            if len(places) == 1 and (place := places.pop()) is not None:
-                self._handles.append(layer.register_forward_pre_hook(partial(self._note, place)))
-
-    def _note(self, place: int, layer: nn.Module, inputs: Any) -> None:
-        if not torch.compiler.is_compiling() and id(layer) not in self._seen:  # traced, it would stay in the graph
-            self._seen.add(id(layer))
-            self._first[place] = len(self._seen)
-
-    def stop(self) -> None:
-        """Watch no longer."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def doubt(self) -> str | None:
-        """What is improbable about the head, if layers of the body were called after all of it; else None."""
-        first_new = len(self.groups) - num_head_groups(self.groups)
-        head = max((call for place, call in self._first.items() if place >= first_new), default=None)
-        if head is None:
-            return None
-        late = [self.groups[place].name for place, call in self._first.items() if place < first_new and call > head]
-        if not late:
-            return None
-        return (
-            f"{self.groups[-1].name!r} was taken for the head, but the network calls these layers after it:"
-            f"{first_ten(late)}\n{WAY_OUT}"
-        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ class Settings:
     trained: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class History:
     """Settings and losses by optimizer step, in memory that does not grow with the length of the run.
 
@@ -49,23 +51,26 @@ class History:
         trained: Share of the parameters that trained in each, 0 to 1, by the name of the layer group.
         epochs: First step of each epoch that has begun.
         measured: By name: steps and values of what was measured between steps, such as ``val_loss``.
+        stride: Of how many steps one is recorded.
     """
 
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.losses: list[float] = []
-        self.rates: dict[str, list[float]] = {}
-        self.momentum: list[float | None] = []
-        self.sizes: list[Size | None] = []
-        self.trained: dict[str, list[float]] = {}
-        self.epochs: list[int] = []
-        self.measured: dict[str, list[tuple[int, float]]] = {}
-        self._stride = 1
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    momentum: list[float | None] = field(default_factory=list)
+    sizes: list[Size | None] = field(default_factory=list)
+    trained: dict[str, list[float]] = field(default_factory=dict)
+    epochs: list[int] = field(default_factory=list)
+    measured: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        """Losses that are still on their device are no part of the state."""
         self._pending: list[Tensor] = []
 
     def wants(self, step: int) -> bool:
         """Whether ``step`` is one to record."""
-        return step % self._stride == 0 and (not self.steps or step > self.steps[-1])
+        return step % self.stride == 0 and (not self.steps or step > self.steps[-1])
 
     def add(self, step: int, settings: Settings, loss: Tensor) -> None:
         """Record a step; ``loss`` stays on its device until :meth:`flush`.
@@ -118,8 +123,8 @@ class History:
             self.rates = {name: [float(rate) for rate in column] for name, column in self.rates.items()}
             self._pending.clear()
         while len(self.steps) > LIMIT:
-            self._stride *= 2
-            kept = [place for place, step in enumerate(self.steps) if step % self._stride == 0]
+            self.stride *= 2
+            kept = [place for place, step in enumerate(self.steps) if step % self.stride == 0]
             columns: list[list[Any]] = [self.steps, self.losses, self.momentum, self.sizes]
             for column in (*columns, *self.rates.values(), *self.trained.values()):
                 column[:] = [column[place] for place in kept]
@@ -127,27 +132,16 @@ class History:
     def state_dict(self) -> dict[str, Any]:
         """Everything, in plain values."""
         self.flush()
-        return {
-            "steps": list(self.steps),
-            "losses": list(self.losses),
-            "rates": _copied(self.rates),
-            "momentum": list(self.momentum),
-            "sizes": list(self.sizes),
-            "trained": _copied(self.trained),
-            "epochs": list(self.epochs),
-            "measured": _copied(self.measured),
-            "stride": self._stride,
-        }
+        return {name: copy.deepcopy(getattr(self, name)) for name in _STATE}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` gave."""
-        self.steps, self.losses = list(state["steps"]), list(state["losses"])
-        self.rates, self.trained = _copied(state["rates"]), _copied(state["trained"])
-        self.momentum, self.sizes = list(state["momentum"]), list(state["sizes"])
-        self.epochs = list(state["epochs"])
-        self.measured = {name: [(step, value) for step, value in points] for name, points in state["measured"].items()}
-        self._stride = state["stride"]
+        for name in _STATE:
+            setattr(self, name, copy.deepcopy(state[name]))
         self._pending.clear()
+
+
+_STATE = [each.name for each in fields(History)]
 
 
 def planned(
@@ -173,7 +167,3 @@ def planned(
         rates = {} if lrs is None else dict(zip(names, lrs, strict=True))
         history._append(step, Settings(rates, momentum, (size, size) if isinstance(size, int) else size, shares))
     return history
-
-
-def _copied(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    return {name: list(column) for name, column in columns.items()}

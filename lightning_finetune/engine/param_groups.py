@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import LBFGS, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_finetune.engine.layer_groups import LayerGroup
 from lightning_finetune.errors import LayerGroupError, UnsupportedError, first_ten
@@ -142,6 +143,35 @@ def own_rates(optimizer: Optimizer) -> None:
             shared.add(id(group["lr"]))
 
 
+def ratios(optimizer: Optimizer) -> list[float]:
+    """Each parameter group's rate over the highest; all alike where the optimizer finds its own."""
+    lrs = [float(group["lr"] or 0.0) for group in optimizer.param_groups]
+    top = max(lrs)
+    return [lr / top for lr in lrs] if top > 0 else [1.0] * len(lrs)
+
+
+def scale_rates(optimizer: Optimizer, schedulers: Iterable[LRScheduler], lr: float) -> None:
+    """Set the highest rate to ``lr`` and keep the ratios.
+
+    Args:
+        optimizer: Any torch optimizer.
+        schedulers: The module's own, with those that they chain.
+        lr: For the peak of the schedule, or without one for the rate itself.
+    """
+    own_rates(optimizer)
+    peaks = ("initial_lr", "max_lr", "min_lr")
+    peak = max(float(group.get(key, 0.0)) for group in optimizer.param_groups for key in ("lr", *peaks))
+    factor = lr / peak if peak > 0 else 1.0
+    for group in optimizer.param_groups:
+        set_rate(group, group["lr"] * factor)
+        for key in peaks:
+            if key in group:
+                group[key] = group[key] * factor
+    for scheduler in schedulers:
+        if hasattr(scheduler, "base_lrs"):
+            scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
+
+
 def forget_curvature(optimizer: Optimizer) -> None:
     """Let LBFGS begin anew, as what it knows of the loss is of other parameters; other optimizers know nothing such."""
     if isinstance(optimizer, LBFGS):
@@ -169,24 +199,28 @@ def merge_state(
     """
     if layout.original is None:
         return dict(state)
-    if order is not None:
-        numbers = {id(param): place for place, param in enumerate(order)}
-        return {"state": dict(state["state"]), "param_groups": _placed(layout.original, numbers)}
-    ours = [id(param) for group in optimizer.param_groups for param in group["params"]]
-    theirs = {id(param): place for place, param in enumerate(p for g in layout.original for p in g["params"])}
-    place = {old: theirs[key] for old, key in enumerate(ours)}
-    slots = {place[old]: value for old, value in state["state"].items()}
-    return {"state": dict(sorted(slots.items())), "param_groups": _placed(layout.original, theirs)}
+    if order is None:
+        return _regrouped(state, optimizer.param_groups, layout.original)
+    return {"state": dict(state["state"]), "param_groups": _placed(layout.original, _places(order))}
 
 
 def split_state(state: Mapping[str, Any], optimizer: Optimizer, layout: Layout) -> dict[str, Any]:
     """The inverse of :func:`merge_state`: a checkpoint's state in the optimizer's groups of now."""
     if layout.original is None or len(state["param_groups"]) != len(layout.original):
         return dict(state)
-    theirs = [id(param) for group in layout.original for param in group["params"]]
-    ours = {id(p): place for place, p in enumerate(p for g in optimizer.param_groups for p in g["params"])}
-    slots = {ours[theirs[old]]: value for old, value in state["state"].items()}
-    return {"state": dict(sorted(slots.items())), "param_groups": _placed(optimizer.param_groups, ours)}
+    return _regrouped(state, layout.original, optimizer.param_groups)
+
+
+def _regrouped(state: Mapping[str, Any], before: Sequence[Group], now: Sequence[Group]) -> dict[str, Any]:
+    """A state whose parameters are numbered as in the groups ``before``, numbered as in those of ``now``."""
+    old, new = ([param for group in groups for param in group["params"]] for groups in (before, now))
+    places = _places(new)
+    slots = {places[id(old[number])]: slot for number, slot in state["state"].items()}
+    return {"state": dict(sorted(slots.items())), "param_groups": _placed(now, places)}
+
+
+def _places(params: Iterable[Parameter]) -> dict[int, int]:
+    return {id(param): place for place, param in enumerate(params)}
 
 
 def _placed(groups: Iterable[Group], places: Mapping[int, int]) -> list[Group]:

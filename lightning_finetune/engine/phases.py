@@ -66,28 +66,25 @@ class Phase:
         """Check what can be checked without a model."""
         spoken_of_below = ("epochs", "train", "lr", "size")
         check_types(Phase, {k: value for k, value in vars(self).items() if k not in spoken_of_below}, PhaseError)
-        _check(self.epochs is None or _is_count(self.epochs), "epochs", "a positive whole number", self.epochs)
+        self._check("epochs", self.epochs is None or _is_count(self.epochs), "a positive whole number")
         named = self.train is None or (isinstance(self.train, str) and self.train in ("head", "all"))
-        _check(
-            named or _is_count(self.train), "train", '"head", "all" or a positive number of layer groups', self.train
-        )
+        self._check("train", named or _is_count(self.train), '"head", "all" or a positive number of layer groups')
         sides = self.size if isinstance(self.size, (tuple, list)) else (self.size,)
-        _check(
-            self.size is None or all(map(_is_count, sides)), "size", "a positive number of pixels, or two", self.size
-        )
+        self._check("size", self.size is None or all(map(_is_count, sides)), "a positive number of pixels, or two")
         schedules.check(self.schedule)
-        pct = self.pct_start
-        _check(pct is None or 0 <= pct <= 1, "pct_start", "a share between 0 and 1", pct)
-        _check(self.div >= 1, "div", "at least 1", self.div)
-        _check(self.div_final >= 1, "div_final", "at least 1", self.div_final)
-        moms = self.moms
-        fit = moms is None or (len(moms) == 3 and all(0 <= value < 1 for value in moms))
-        _check(fit, "moms", "three numbers in [0, 1)", moms)
-        decay = self.weight_decay
-        _check(decay is None or decay >= 0, "weight_decay", "a number of at least 0", decay)
+        self._check("pct_start", 0 <= (self.pct_start or 0) <= 1, "a share between 0 and 1")
+        self._check("div", self.div >= 1, "at least 1")
+        self._check("div_final", self.div_final >= 1, "at least 1")
+        moms = self.moms or (0.0, 0.0, 0.0)
+        self._check("moms", len(moms) == 3 and all(0 <= value < 1 for value in moms), "three numbers in [0, 1)")
+        self._check("weight_decay", (self.weight_decay or 0) >= 0, "a number of at least 0")
         self._check_end()
         self.rates  # noqa: B018  # refuses what is none
         self._warn_unused()
+
+    def _check(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise PhaseError(f"Expected `{name}` of a phase to be {expected}, got {getattr(self, name)!r}.")
 
     def __repr__(self) -> str:
         """The call that makes it, without what is left at its default."""
@@ -97,19 +94,19 @@ class Phase:
         return f"Phase({', '.join([repr(self.epochs), repr(self.train), *words])})"
 
     def _check_end(self) -> None:
-        _check(_is_count(self.patience), "patience", "a positive number of validations", self.patience)
-        _check(self.min_delta >= 0, "min_delta", "a number of at least 0", self.min_delta)
-        _check(self.mode in ("min", "max"), "mode", '"min" or "max"', self.mode)
+        self._check("patience", _is_count(self.patience), "a positive number of validations")
+        self._check("min_delta", self.min_delta >= 0, "a number of at least 0")
         ends = self.until is None or self.epochs is not None
-        _check(ends, "epochs", "a number where `until` is given, which ends it at the latest", self.epochs)
+        self._check("epochs", ends, "a number where `until` is given, which ends it at the latest")
         for name, nothing in (("patience", 3), ("min_delta", 0.0), ("mode", "min"), ("restore_best", False)):
-            value = getattr(self, name)
-            _check(self.until is not None or value == nothing, name, f"{nothing!r} without `until`", value)
-        fits = self.cooldown is None or (_is_count(self.cooldown) and self.cooldown <= (self.epochs or 0))
-        falls = self.cooldown is None or self.schedule == "flat_cos"
-        _check(fits, "cooldown", "a positive number of epochs, at most those of the phase", self.cooldown)
-        _check(self.cooldown is None or self.pct_start is None, "cooldown", "None with `pct_start`", self.cooldown)
-        _check(falls, "cooldown", f'None, as schedule={self.schedule!r} does not fall like "flat_cos"', self.cooldown)
+            unused = self.until is None and getattr(self, name) != nothing
+            self._check(name, not unused, f"{nothing!r} without `until`")
+        if self.cooldown is not None:
+            fits = _is_count(self.cooldown) and self.cooldown <= (self.epochs or 0)
+            self._check("cooldown", fits, "a positive number of epochs, at most those of the phase")
+            self._check("cooldown", self.pct_start is None, "None with `pct_start`")
+            falls = self.schedule == "flat_cos"
+            self._check("cooldown", falls, f'None, as schedule={self.schedule!r} does not fall like "flat_cos"')
 
     def _warn_unused(self) -> None:
         """Warn of what the shape of the schedule leaves no use for."""
@@ -157,11 +154,6 @@ class Phase:
         values = (Rates((DEFAULT_LR,)) if self.rates is None else self.rates.known).values
         known = [value for value in values if value != "find"]
         return known if len(known) > 1 or known[0] is None else known[0]
-
-
-def _check(holds: bool, name: str, expected: str, got: object) -> None:
-    if not holds:
-        raise PhaseError(f"Expected `{name}` of a phase to be {expected}, got {got!r}.")
 
 
 def _is_count(value: object) -> bool:

@@ -269,7 +269,7 @@ def make_plan(
     said = [None if steps_per_epoch is None else _of_epoch(steps_per_epoch, number) for number in range(total)]
     epochs = list(past[:total])
     for number in range(len(epochs), total):
-        epochs.append(expected(said[number], epochs[-1] if epochs else None))
+        epochs.append(expected(said[number], epochs))
     weights = tuple(1 if steps is None else steps for steps in said)
     plan = Plan(tuple(phases), limits, tuple(epochs), weights, max_steps, num_groups, num_head, train_norm)
     _check_ends(plan)

@@ -14,9 +14,8 @@ from lightning_finetune.callbacks.fine_tune import FineTune
 from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import DataError, FinetuneError
-from lightning_finetune.notebook.results import RangeTestResult, Run
-from lightning_finetune.notebook.seen import Seen
-from lightning_finetune.run.find_only import FindOnly
+from lightning_finetune.notebook.results import RangeTestResult, Run, Seen
+from lightning_finetune.run.find import FindOnly
 from lightning_finetune.run.noise import without_noise
 from lightning_finetune.run.validation_images import LookingCallback
 from lightning_finetune.show.figures.content import Shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,8 +19,8 @@ from lightning_finetune.engine.freezing import (
     release,
     set_trainable,
 )
-from lightning_finetune.engine.groups.known import says_itself
-from lightning_finetune.engine.head_doubts import COPIES, WAY_OUT, CallOrder, doubt_by_gradients, doubt_by_size
+from lightning_finetune.engine.groups.said import says_itself
+from lightning_finetune.engine.head_doubts import COPIES, WAY_OUT, head_doubts
 from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State
@@ -78,12 +78,8 @@ class Grouping:
         self.layout = param_groups.split(optimizer, self.groups) if splits else param_groups.Layout(())
         self._before = [(param, param.requires_grad) for param in ours]
         self._freed = {id(param) for param in ours if param.requires_grad}
-        self._touched = False
         self.held = learned_norms(module, self.theirs) if held is None else held
-
         self._said = patterns is not None or says_itself(module)
-        self._calls: CallOrder | None = None
-        self._awaits_gradients = False
         self._rates: list[float | None] = []
         self._decays = [group.get("weight_decay") for group in optimizer.param_groups]
 
@@ -144,29 +140,10 @@ class Grouping:
             raise PhaseError(what)
         return what
 
-    def doubt_of_head(self) -> str | None:
-        """What is improbable about the size of the head, if something is and nobody said the groups."""
-        return None if self._said or self._calls is None else doubt_by_size(self.module, self.groups)
-
-    def watch_calls(self) -> None:
-        """From now to the first step, note in which order layers are called."""
-        self._calls = None if self._said else CallOrder(self.module, self.groups)
-
-    def doubt_of_calls(self) -> str | None:
-        """What is improbable about the place of the head, asked once, before the first backward pass."""
-        if self._calls is None:
-            return None
-        doubt = self._calls.doubt()
-        self._calls.stop()
-        self._calls, self._awaits_gradients = None, True
-        return doubt
-
-    def doubt_of_gradients(self) -> str | None:
-        """Whether the loss depends on the head, asked once, after the first backward pass."""
-        if not self._awaits_gradients:
-            return None
-        self._awaits_gradients = False
-        return doubt_by_gradients(self.groups)
+    def doubts(self) -> Generator[str | None]:
+        """What is improbable about the head, asked three times (:func:`head_doubts`); nothing, if it was said."""
+        if not self._said:
+            yield from head_doubts(self.module, self.groups)
 
     def refuse_loss(self, trained: int) -> None:
         """Refuse a loss that has no gradient while the last ``trained`` groups train, if others are frozen.
@@ -186,7 +163,6 @@ class Grouping:
         statistics that were learnt before stay as they are in every group.
         """
         self._leave_what_was_frozen_since()
-        self._touched = True
         always = norm_params(self.module) if train_norm else []
         if set_trainable(self.layers, trained, always):
             register_trainable(trainer, self.module)
@@ -206,12 +182,7 @@ class Grouping:
 
     def let_go(self) -> None:
         """Leave gradients and modes of the module as they were when the run began."""
-        if self._calls is not None:
-            self._calls.stop()
         release(self.module)
-        if not self._touched:
-            return
-        self._touched = False
         self._leave_what_was_frozen_since()
         ours = {id(param) for params in self.layers for param in params}
         for param, needs_grad in self._before:

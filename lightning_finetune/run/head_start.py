@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -21,60 +19,28 @@ MOST = 20_000
 """Images that a head is solved on; more change it little and would take memory, 5 KB each with 1,280 features."""
 
 
-class HasLinearHead(Protocol):
-    """A LightningModule whose head is one linear layer over features; any module may follow it."""
+def new_head(module: Any) -> nn.Linear | None:
+    """The head of ``module`` that can be solved; None where it has none, or none that is new.
 
-    criterion: nn.Module
-
-    @property
-    def new_head(self) -> nn.Linear | None:
-        """The linear layer, as long as its weights are those it was made with; else None."""
-
-    def head_inputs(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """What the linear layer is given for a batch ``[B, C]``, and the targets."""
-
-
-@dataclass(frozen=True)
-class Solved:
-    """How a head was solved.
-
-    Attributes:
-        images: On how many training images.
-        seconds: How long it took.
+    Any module may say it, by ``criterion``, ``head_inputs``, which gives what the linear layer gets for a batch
+    ``[B, C]`` with the targets, and ``new_head``, which is that layer as long as it has the weights it was made with.
     """
-
-    images: int
-    seconds: float
-
-
-def with_linear_head(module: object) -> HasLinearHead | None:
-    """``module`` if it has all of it, else None.
-
-    ``isinstance`` would look at the class alone from Python 3.12 on, where a module has no ``criterion``.
-    """
-    has_all = all(hasattr(module, name) for name in ("criterion", "new_head", "head_inputs"))
-    return cast(HasLinearHead, module) if has_all else None
+    head: nn.Linear | None = getattr(module, "new_head", None)
+    return head if hasattr(module, "criterion") and hasattr(module, "head_inputs") else None
 
 
-def new_head(module: pl.LightningModule) -> nn.Linear | None:
-    """The head of ``module`` that can be solved; None where it has none, or none that is new."""
-    owner = with_linear_head(module)
-    return None if owner is None else owner.new_head
-
-
-def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | None:
+def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> int | None:
     """Give a new linear head the weights that minimise the module's own loss over its features.
 
     One pass over the training images, augmented as in the first epoch, with all layers as in evaluation. Each process
     takes its share, and the first one's solution holds for all.
 
     Returns:
-        None if the module has no such head, or its data cannot be read without disturbing the run.
+        On how many images; None if the module has no such head, or its data cannot be read without disturbing the run.
     """
-    owner, head = with_linear_head(module), new_head(module)
-    if owner is None or head is None or not lends_batches(trainer):
+    head, owner = new_head(module), cast(Any, module)
+    if head is None or not lends_batches(trainer):
         return None
-    begin = time.monotonic()
     with undisturbed(trainer, module, trainer.optimizers[0]), closing(_features(trainer, module)) as parts:
         pairs = list(parts)
     features, targets = (gather(trainer, torch.cat(part)) for part in zip(*pairs, strict=True))
@@ -85,7 +51,7 @@ def solve_new_head(trainer: pl.Trainer, module: pl.LightningModule) -> Solved | 
         head.weight.copy_(weight)
         if head.bias is not None:
             head.bias.copy_(bias)
-    return Solved(len(features), time.monotonic() - begin)
+    return len(features)
 
 
 def _features(trainer: pl.Trainer, module: Any) -> Generator[tuple[Tensor, Tensor]]:

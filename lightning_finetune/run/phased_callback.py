@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from lightning_finetune.engine.param_groups import forget_curvature
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.plan import Plan, State, make_plan
 from lightning_finetune.engine.rates import LR
-from lightning_finetune.engine.resize import MIN_SIZE, Size
+from lightning_finetune.engine.resize import MIN_SIZE
 from lightning_finetune.errors import PhaseError, UnsupportedError, explain
 from lightning_finetune.run.checkpoint_file import write_safely
 from lightning_finetune.run.grouping import Grouping
@@ -27,7 +27,6 @@ from lightning_finetune.run.range_test_loop import lends_batches
 from lightning_finetune.run.second_hands import (
     Scheduler,
     be_the_only_hand,
-    check_scheduler,
     refuse_finetuning,
     warn_of_early_end,
     warn_of_early_stopping,
@@ -72,7 +71,7 @@ class PhasedCallback(Callback):
         self.train_norm = train_norm
         self.min_size = min_size
         self.unfreeze_all = unfreeze_all
-        self.scheduler = check_scheduler(scheduler)
+        self.scheduler = scheduler
         self._start_afresh()
 
     def _start_afresh(self) -> None:
@@ -88,9 +87,9 @@ class PhasedCallback(Callback):
         self.current_plan: Plan | None = None
         self.current_grouping: Grouping | None = None
         self.resizer: Resizer | None = None
-        self._untried: set[int | Size] = set()
         self._order = LoaderOrder()
         self._warned = False
+        self._doubts: Generator[str | None] = (None for _ in ())
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 
@@ -216,23 +215,22 @@ class PhasedCallback(Callback):
             return
         for sentence in self.grouping.left_alone():
             rank_zero_info(f"{type(self).__name__}: {sentence}")
+        if warning := self.grouping.check(self.plan_of_run):
+            rank_zero_warn(warning)
         if trained != {self.plan_of_run.num_groups}:
-            self.grouping.watch_calls()
-        for warning in (self.grouping.check(self.plan_of_run), self.grouping.doubt_of_head()):
-            if warning:
-                rank_zero_warn(warning)
+            self._doubts = self.grouping.doubts()
+            self._say_doubt()
+
+    def _say_doubt(self) -> None:
+        if doubt := next(self._doubts, None):
+            rank_zero_warn(doubt)
 
     def _prepare_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._untried = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
-        if self._untried:
-            self.resizer = Resizer(trainer, module, self.min_size)
+        sizes = {phase.size for phase in self.plan_of_run.phases if phase.size is not None}
+        if sizes:
+            self.resizer = Resizer(trainer, module, self.min_size, sizes)
             if lends_batches(trainer):
-                self._try_sizes(trainer)
-
-    def _try_sizes(self, trainer: pl.Trainer, batch: Any = None) -> None:
-        sizes, self._untried = self._untried, set()
-        if self.resizer is not None:
-            self.resizer.dry_run(trainer, self.grouping.layers, sizes, batch)
+                self.resizer.dry_run(trainer, self.grouping.layers)
 
     def _make_plan(self, trainer: pl.Trainer) -> Plan:
         phases = self.phases(trainer)
@@ -314,22 +312,20 @@ class PhasedCallback(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._untried:  # no batch could be had before the first
-            self._try_sizes(trainer, batch)
+        if self.resizer is not None and self.resizer.untried:  # no batch could be had before the first
+            self.resizer.dry_run(trainer, self.grouping.layers, batch)
             self._enter(trainer)
         self._reseed(trainer, batch_idx)
 
     @override
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
-        if doubt := self.grouping.doubt_of_calls():
-            rank_zero_warn(doubt)
+        self._say_doubt()
         if not loss.requires_grad and (trained := self._state(trainer).trained) is not None:
             self.grouping.refuse_loss(trained)
 
     @override
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if doubt := self.grouping.doubt_of_gradients():
-            rank_zero_warn(doubt)
+        self._say_doubt()
 
     @override
     def on_train_batch_end(
@@ -414,6 +410,7 @@ class PhasedCallback(Callback):
         """What comes after the run finds the module as it was, and may train it at any size."""
         if self._ends.ended:
             trainer.fit_loop.max_epochs = self._limit
+        self._doubts.close()
         if self.current_grouping is not None:
             self.current_grouping.let_go()
         if self.resizer is not None:

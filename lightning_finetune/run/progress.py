@@ -55,7 +55,7 @@ class Progress:
         if place is None:
             self._make_up(trainer)  # the last epoch may have ended after the checkpoint was saved
         made = trainer.global_step - self._made()
-        self.epochs.append(loaded[epoch] if len(loaded) > epoch else expected(said, self._last()))
+        self.epochs.append(loaded[epoch] if len(loaded) > epoch else expected(said, self.epochs))
         if place == "after":
             self.end_epoch(trainer)
         elif made and said is not None and (batches, self.epochs[-1].said) != (self._batches, said):
@@ -64,9 +64,6 @@ class Progress:
 
     def _made(self) -> int:
         return sum(epoch.count for epoch in self.epochs)
-
-    def _last(self) -> Epoch | None:
-        return self.epochs[-1] if self.epochs else None
 
     def _make_up(self, trainer: pl.Trainer) -> None:
         """Let the epochs together have the steps that were made."""
@@ -97,7 +94,7 @@ class Progress:
     def begin_epoch(self, trainer: pl.Trainer) -> None:
         """An epoch begins, unless it is the one that the run began or went on with."""
         if len(self.epochs) <= trainer.current_epoch:
-            self.epochs.append(expected(steps_of_epoch(trainer, trainer.current_epoch), self._last()))
+            self.epochs.append(expected(steps_of_epoch(trainer, trainer.current_epoch), self.epochs))
         self._batches = _batches(trainer)
 
     def end_epoch(self, trainer: pl.Trainer) -> bool:

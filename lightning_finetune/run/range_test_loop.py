@@ -26,12 +26,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_finetune.data.batches.loader import LendingLoader
 from lightning_finetune.engine.nested import leaves, map_nested
-from lightning_finetune.engine.param_groups import own_rates, set_rate
+from lightning_finetune.engine.param_groups import own_rates, ratios, set_rate
 from lightning_finetune.engine.range_test import Curve, record_curve, suggest
 from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.run.either_lightning import is_a
-from lightning_finetune.run.module_rates import ratios
 from lightning_finetune.run.trainer import loss_in, reseed, steps_of_epoch, to_device
 
 

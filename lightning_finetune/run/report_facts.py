@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -18,8 +18,8 @@ from lightning_finetune.engine.diagnosis import Curves, Finding
 from lightning_finetune.engine.freezing import norm_params
 from lightning_finetune.engine.history import LIMIT, History, planned
 from lightning_finetune.engine.phase_diagnosis import OF_THE_RUN, diagnose_run
+from lightning_finetune.run.artifacts import resume_command, run_dir, shown
 from lightning_finetune.run.either_lightning import is_a
-from lightning_finetune.run.folder import resume_command, run_dir, shown
 from lightning_finetune.run.phase_ends import layers_of, plan_of, plans_of, seed_of
 from lightning_finetune.run.trainer import callbacks, max_epochs, max_steps
 from lightning_finetune.show.report import Outcome, RangeTest, Report
@@ -137,17 +137,9 @@ def planned_history(trainer: pl.Trainer, module: pl.LightningModule, history: Hi
     return planned(plans, list(layers), [*history.steps, *range(after, total, -(-total // LIMIT))], shares)
 
 
-@runtime_checkable
-class MakesRangeTests(Protocol):
-    """A callback that makes range tests."""
-
-    def range_tests(self) -> Iterable[tuple[int, RangeTest]]:
-        """Those of this run, each with the epoch that it came before."""
-
-
 def range_tests(trainer: pl.Trainer) -> list[RangeTest]:
     """Those of all callbacks, in order."""
-    makers = [callback for callback in callbacks(trainer) if isinstance(callback, MakesRangeTests)]
+    makers: list[Any] = [callback for callback in callbacks(trainer) if hasattr(callback, "range_tests")]
     tests = sorted((pair for maker in makers for pair in maker.range_tests()), key=lambda pair: pair[0])
     return [test for _, test in tests]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Literal, cast, get_args
+from typing import Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, LearningRateFinder, StochasticWeightAveraging
@@ -20,17 +20,6 @@ from lightning_finetune.run.trainer import callbacks, is_dev_run
 
 Scheduler = Literal["refuse", "replace"]
 """What a callback that sets the rates does with a scheduler that the module returns."""
-
-
-def check_scheduler(scheduler: str) -> Scheduler:
-    """``scheduler``, if it is one of the two words.
-
-    Raises:
-        PhaseError: It is not.
-    """
-    if scheduler not in get_args(Scheduler):
-        raise PhaseError(f'Expected `scheduler` to be "refuse" or "replace", got {scheduler!r}.')
-    return cast(Scheduler, scheduler)
 
 
 def refuse_finetuning(trainer: pl.Trainer, name: str) -> None:
@@ -123,10 +112,10 @@ def warn_of_early_stopping(trainer: pl.Trainer, phases: Sequence[Phase]) -> None
 
 
 def warn_of_early_end(trainer: pl.Trainer, plan: Plan) -> None:
-    """Warn that the run, which has ended, was stopped before its last phase, or before a cycle came to its end."""
+    """Warn that the run, which has made steps, was stopped before its last phase, or before a cycle came to its end."""
     phase = plan.phase_of(max(trainer.current_epoch - 1, 0))
     is_cut = phase < len(plan.phases) - 1 or plan.phases[phase].schedule != "constant"
-    if trainer.should_stop and is_cut and trainer.global_step < len(plan):
+    if trainer.should_stop and is_cut and 0 < trainer.global_step < len(plan):
         rank_zero_warn(
             f"The run was stopped after epoch {trainer.current_epoch}, in phase {phase + 1} of "
             f"{len(plan.phases)}: {len(plan) - trainer.global_step} of {len(plan)} planned steps were not made."

@@ -31,13 +31,20 @@ class Resizer:
         trainer: Of a fit that has begun.
         module: Its module.
         min_size: Smallest side that is not an error.
+        sizes: All of the run.
+
+    Attributes:
+        untried: Those at which no step was made yet.
     """
 
-    def __init__(self, trainer: pl.Trainer, module: pl.LightningModule, min_size: int) -> None:
+    def __init__(
+        self, trainer: pl.Trainer, module: pl.LightningModule, min_size: int, sizes: Iterable[int | Size]
+    ) -> None:
         data = getattr(trainer, "datamodule", None)
         self.data = data if isinstance(data, PixelModule) else None
         self.module = module
         self.min_size = min_size
+        self.untried = set(sizes)
         self.size: Size | None = None
         if self.data is None:
             self._wrap()
@@ -59,20 +66,18 @@ class Resizer:
         if self.data is not None:
             self.data.train_size = self.size
 
-    def dry_run(
-        self, trainer: pl.Trainer, layers: Sequence[Sequence[Parameter]], sizes: Iterable[int | Size], batch: Any
-    ) -> None:
-        """One training step at each size, the largest first, with everything put back.
+    def dry_run(self, trainer: pl.Trainer, layers: Sequence[Sequence[Parameter]], batch: Any = None) -> None:
+        """One training step at each size that is untried, the largest first, with everything put back.
 
         Args:
             trainer: Of the fit.
             layers: All that may train; all of it does, as memory is needed then.
-            sizes: To be tried.
             batch: Of the run, where its loaders lend none.
 
         Raises:
             PhaseError: The model fails at a size; names it and the model's own message.
         """
+        sizes, self.untried = self.untried, set()
         with all_trainable(layers) as changed:
             if changed:
                 register_trainable(trainer, self.module)

@@ -12,7 +12,7 @@ import hashlib
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -241,11 +241,12 @@ def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> An
     return trainer.strategy.batch_to_device(batch)
 
 
-def chained(scheduler: LRScheduler) -> Iterator[LRScheduler]:
-    """The scheduler and those that it chains."""
-    yield scheduler
-    for inner in getattr(scheduler, "_schedulers", ()):
-        yield from chained(inner)
+def schedulers(trainer: pl.Trainer) -> list[LRScheduler]:
+    """Those of the module, each followed by those that it chains."""
+    found = [config.scheduler for config in trainer.lr_scheduler_configs]
+    for scheduler in found:
+        found += getattr(scheduler, "_schedulers", ())
+    return found
 
 
 def run_seed(trainer: pl.Trainer) -> int:

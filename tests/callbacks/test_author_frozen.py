@@ -9,13 +9,12 @@ import timm
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import nn
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
-from tests.foreign import ForeignNet, images, loader, quiet_trainer
+from tests.foreign import ForeignNet, StopAfter, bits, fitted, loader, quiet_trainer, settings
 
 UNFREEZINGS = {
     "gradual": lambda **options: [GradualUnfreezing({0: "head", 1: "all"}, **options)],
@@ -88,19 +87,8 @@ class Look(pl.Callback):
         self.grads.append({name for name, param in pl_module.named_parameters() if param.requires_grad})
 
 
-def bits(module: nn.Module, *parts: str) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items() if name.startswith(parts)}
-
-
 def same(before, after) -> bool:
     return all(torch.equal(value, after[name]) for name, value in before.items())
-
-
-def settings(module: nn.Module) -> tuple[dict[str, bool], dict[str, bool]]:
-    return (
-        {name: param.requires_grad for name, param in module.named_parameters()},
-        {name: part.training for name, part in module.named_modules()},
-    )
 
 
 def fit(tmp_path, module, callbacks, **options) -> Look:
@@ -124,16 +112,6 @@ def test_what_the_author_froze_is_not_trained_and_keeps_its_mode(tmp_path, make,
     assert settings(module) == as_it_was
     assert look.grads[0] == {"head.weight", "head.bias"}, "what is declared last is not the head"
     assert look.grads[-1] == {name for name, needs in as_it_was[0].items() if needs}
-
-
-def test_a_teacher_learns_what_it_learned_without_us(tmp_path):
-    plain, ours = WithTeacher(), WithTeacher()
-    ours.load_state_dict(plain.state_dict())
-    fit(tmp_path, plain, [])
-    fit(tmp_path, ours, [GradualUnfreezing({0: "all"}, lr_ratio=None)])
-    statistics = [name for name in plain.state_dict() if "teacher" in name and "running" in name]
-    assert statistics
-    assert not torch.equal(ours.teacher["stem"][1].running_mean, torch.zeros(8))
 
 
 @pytest.mark.parametrize("train_norm", [False, True])
@@ -275,13 +253,8 @@ def test_a_resumed_run_leaves_the_same_alone(tmp_path, make):
         module, look = make(), Look()
         phases = [Phase(2, "head", 1e-2), Phase(2, "all", (1e-3, 1e-2))]
 
-        class Stop(pl.Callback):
-            def on_train_epoch_end(self, trainer, pl_module):
-                trainer.should_stop = trainer.current_epoch + 1 == epochs
-
-        callbacks = [FineTune(phases), look, *([Stop()] if epochs < 4 else [])]
-        trainer = quiet_trainer(tmp_path, callbacks=callbacks)
-        trainer.fit(module, loader(), ckpt_path=resume)
+        callbacks = [FineTune(phases), look, *([StopAfter(epochs)] if epochs < 4 else [])]
+        trainer = fitted(tmp_path, *callbacks, module=module, ckpt_path=resume)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return module, look
 
@@ -292,27 +265,3 @@ def test_a_resumed_run_leaves_the_same_alone(tmp_path, make):
     assert same(bits(whole), bits(resumed))
     assert len(look.grads) == 6
     assert settings(resumed) == settings(whole) == settings(make())
-
-
-def test_gradients_of_what_is_left_alone_are_left_too():
-    """A norm layer of a frozen network without parameters of its own keeps its mode with its neighbours."""
-    from lightning_finetune.engine.freezing import frozen_norms
-
-    net = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False)),
-        nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, affine=False)),
-        nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
-    )
-    theirs = list(net[0].parameters())
-    layers = [list(net[1].parameters()), list(net[2].parameters())]
-    assert frozen_norms(net, layers, 1, theirs=theirs) == [net[1][1]]
-    assert frozen_norms(net, layers, 1, never=theirs) == [net[0][1], net[1][1]]
-
-
-def test_evaluation_of_the_data_is_the_same_as_before(tmp_path):
-    """The loss network's statistics are those that its author gave it."""
-    module = WithLossNetwork()
-    x = images(4).tensors[0]
-    before = F.relu(module.perceptual(x))
-    fit(tmp_path, module, UNFREEZINGS["fine_tune"]())
-    assert torch.equal(before, F.relu(module.perceptual(x)))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lightning_finetune.callbacks import FineTune, LRRangeTest, PlotRun, TrainingDiagnosis
 from lightning_finetune.engine.phases import Phase
-from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, fitted, loader, quiet_trainer
 from tests.resuming import assert_same_bits
 
 
@@ -30,9 +30,15 @@ class OfTwo(ForeignNet):
 def fit_two(tmp_path, mode, *callbacks):
     pl.seed_everything(3, verbose=False)
     module, probe = OfTwo(), Probe()
-    trainer = quiet_trainer(tmp_path, callbacks=[*callbacks, FineTune(phases()), TrainingDiagnosis(), PlotRun(), probe])
-    trainer.fit(
-        module, CombinedLoader({"a": loader(32), "b": loader(16, seed=2)}, mode), [loader(8), loader(8, seed=4)]
+    trainer = fitted(
+        tmp_path,
+        *callbacks,
+        FineTune(phases()),
+        TrainingDiagnosis(),
+        PlotRun(),
+        probe,
+        module=module,
+        data=(CombinedLoader({"a": loader(32), "b": loader(16, seed=2)}, mode), [loader(8), loader(8, seed=4)]),
     )
     return module, trainer, probe
 
@@ -59,8 +65,7 @@ def test_the_plan_has_the_steps_of_the_batch_size_that_was_found(tmp_path):
     pl.seed_everything(3, verbose=False)
     module, data, probe = ForeignNet(), Data(), Probe()
     finder = BatchSizeFinder(mode="power", steps_per_trial=1, max_trials=2)
-    trainer = quiet_trainer(tmp_path, callbacks=[finder, FineTune(phases()), probe], enable_checkpointing=True)
-    trainer.fit(module, data)
+    trainer = fitted(tmp_path, finder, FineTune(phases()), probe, module=module, data=data, enable_checkpointing=True)
     assert data.batch_size == 4
     assert trainer.global_step == 24
     usual = Probe()

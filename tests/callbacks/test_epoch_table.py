@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_finetune.callbacks import EpochTable
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.foreign import ForeignNet, fitted, loader, quiet_trainer
 
 
 class Losses(pl.Callback):
@@ -25,8 +25,7 @@ def test_of_an_epoch_that_is_resumed_within_loss_and_time_since_then_are_told(tm
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
     quiet_trainer(tmp_path, callbacks=[saver], enable_checkpointing=True, max_epochs=1).fit(ForeignNet(), loader(16, 4))
     table, losses, start = EpochTable(), Losses(), time.monotonic()
-    trainer = quiet_trainer(tmp_path, callbacks=[table, losses], max_epochs=1)
-    trainer.fit(ForeignNet(), loader(16, 4), ckpt_path=tmp_path / "step=2.ckpt")
+    fitted(tmp_path, table, losses, data=loader(16, 4), ckpt_path=tmp_path / "step=2.ckpt", max_epochs=1)
     (row,) = table.rows
     assert 0 < row["seconds"] <= time.monotonic() - start
     assert row["train_loss"] == pytest.approx(statistics.fmean(losses.seen))
@@ -40,8 +39,7 @@ def test_a_resumed_run_goes_on_with_the_rows_that_it_had(tmp_path, capsys):
     quiet_trainer(tmp_path, **options).fit(ForeignNet(), loader(16, 4), loader(8))
     for step, known in ((6, 1), (10, 2)):  # within the second epoch, and within the third
         table = EpochTable("val_loss", mode="max")
-        trainer = quiet_trainer(tmp_path, callbacks=[table], max_epochs=3)
-        trainer.fit(ForeignNet(), loader(16, 4), loader(8), ckpt_path=tmp_path / f"step={step}.ckpt")
+        fitted(tmp_path, table, data=(loader(16, 4), loader(8)), ckpt_path=tmp_path / f"step={step}.ckpt", max_epochs=3)
         assert [row["epoch"] for row in table.rows] == [1, 2, 3]
         assert table.rows[:known] == whole.rows[:known]
         assert table.best == 0

@@ -13,15 +13,14 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.engine.range_test import MOST_HEAD, allowed
 from lightning_finetune.errors import FinetuneError, PhaseError
 from lightning_finetune.tasks import ImageClassifier
-from tests.foreign import ForeignNet, Probe, Untrained, Worse, loader, quiet_trainer
+from tests.foreign import Probe, Untrained, Worse, fitted, loader
 
 PHASES = [Phase(1, "head", 1e-2), Phase(2, 2, (None, 1e-2)), Phase(1, "all", (1e-5, 1e-2))]
 
 
 def fit(tmp_path, *callbacks, module=None, **options):
     probe = Probe()
-    trainer = quiet_trainer(tmp_path, callbacks=[*callbacks, probe], **options)
-    trainer.fit(module or ForeignNet(), loader(), loader(16, seed=1))
+    trainer = fitted(tmp_path, *callbacks, probe, module=module, data=(loader(), loader(16, seed=1)), **options)
     return trainer, probe
 
 
@@ -113,8 +112,7 @@ def test_results_survive_a_resume(tmp_path):
     first, second = FineTune(PHASES), FineTune(PHASES)
     trainer, _ = fit(tmp_path, first)
     trainer.save_checkpoint(tmp_path / "end.ckpt")
-    again = quiet_trainer(tmp_path, callbacks=[second])
-    again.fit(ForeignNet(), loader(), ckpt_path=tmp_path / "end.ckpt")
+    fitted(tmp_path, second, ckpt_path=tmp_path / "end.ckpt")
     assert second.results == first.results
 
 
@@ -232,6 +230,10 @@ def test_a_loss_that_is_not_finite_names_phase_rate_and_batch(tmp_path):
 
     batches = [(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]))] * 3
     task = Bad("test_resnet", num_classes=2, weights=False)
-    trainer = quiet_trainer(tmp_path, callbacks=[FineTune([Phase(1, "head", 1e-3), Phase(2, "all", (1e-4, 1e-3))])])
     with pytest.raises(FinetuneError, match=r"batch 1 of epoch 3 \(phase 2 of 2, layer groups .* at learning rate"):
-        trainer.fit(task, DataLoader(batches, batch_size=None))
+        fitted(
+            tmp_path,
+            FineTune([Phase(1, "head", 1e-3), Phase(2, "all", (1e-4, 1e-3))]),
+            module=task,
+            data=DataLoader(batches, batch_size=None),
+        )

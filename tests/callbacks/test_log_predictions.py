@@ -10,7 +10,7 @@ from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.describe import describe, to_pixels
 from lightning_finetune.run.validation_images import Sample
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.foreign import ForeignNet, fitted, loader, quiet_trainer
 
 
 def numbered(count: int, batch_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -60,8 +60,14 @@ class Recorder(LogPredictions):
 def test_the_same_images_at_the_end_of_each_phase(tmp_path) -> None:
     recorder = Recorder()
     phases = FineTune([Phase(2, "head", 1e-2), Phase(1, "all", 1e-3)])
-    trainer = quiet_trainer(tmp_path, callbacks=[phases, recorder], max_epochs=3, num_sanity_val_steps=1)
-    trainer.fit(ForeignNet(), loader(), loader(40, batch_size=8, seed=1))
+    fitted(
+        tmp_path,
+        phases,
+        recorder,
+        data=(loader(), loader(40, batch_size=8, seed=1)),
+        max_epochs=3,
+        num_sanity_val_steps=1,
+    )
     assert [epoch for epoch, _ in recorder.shown] == [1, 2]
     assert (recorder.shown[0][1] == recorder.shown[1][1]).all()
     assert len(recorder.shown[0][1]) == 6, "the sanity check saw 8 images only; the sample must be of all"
@@ -73,8 +79,7 @@ def test_changes_nothing_of_the_training(tmp_path) -> None:
     def weights(*callbacks: pl.Callback) -> dict[str, torch.Tensor]:
         pl.seed_everything(3, verbose=False)
         module = ForeignNet()
-        trainer = quiet_trainer(tmp_path, callbacks=list(callbacks), max_epochs=2)
-        trainer.fit(module, loader(), loader(16, seed=1))
+        fitted(tmp_path, *callbacks, module=module, data=(loader(), loader(16, seed=1)), max_epochs=2)
         return module.state_dict()
 
     with_it, without = weights(LogPredictions()), weights()
@@ -91,9 +96,8 @@ def test_says_once_that_a_module_without_images_has_nothing_to_show(tmp_path) ->
             return self.layer(x)
 
     rows = DataLoader(TensorDataset(torch.randn(8, 5), torch.randint(0, 4, (8,))), 4)
-    trainer = quiet_trainer(tmp_path, callbacks=[LogPredictions()], max_epochs=2)
     with pytest.warns(UserWarning, match="LogPredictions shows nothing: Expected a batch with images") as caught:
-        trainer.fit(Tabular(), rows, rows)
+        fitted(tmp_path, LogPredictions(), module=Tabular(), data=(rows, rows), max_epochs=2)
     assert sum("shows nothing" in str(warning.message) for warning in caught) == 1
     assert not (tmp_path / "predictions.png").exists()
 
@@ -107,9 +111,8 @@ def test_says_that_a_module_without_forward_has_nothing_to_show(tmp_path) -> Non
 
         def validation_step(self, batch, batch_idx): ...
 
-    trainer = quiet_trainer(tmp_path, callbacks=[LogPredictions()], max_epochs=1)
     with pytest.warns(UserWarning, match="LogPredictions shows nothing: expected a `forward` that takes images alone"):
-        trainer.fit(Inner(), loader(), loader(16, seed=1))
+        trainer = fitted(tmp_path, LogPredictions(), module=Inner(), data=(loader(), loader(16, seed=1)), max_epochs=1)
     assert trainer.global_step > 0
 
 
@@ -140,42 +143,32 @@ def test_several_labels(tmp_path) -> None:
     assert (tmp_path / "predictions.png").is_file()
 
 
-class OneLogit(ForeignNet):
-    """Of two classes, bright or dark, as a single number."""
-
-    def forward(self, x):
-        return 10 * x.mean((1, 2, 3))[:, None]
+def saying(forward) -> ForeignNet:
+    """A module that gives what ``forward`` makes of images."""
+    module = ForeignNet().eval()
+    module.forward = forward
+    return module
 
 
 def test_one_logit_decides_between_two_classes(tmp_path) -> None:
+    bright = saying(lambda x: 10 * x.mean((1, 2, 3))[:, None])
     images = torch.tensor([1.0, -1.0, 0.2])[:, None, None, None].expand(-1, 3, 4, 4)
-    shown, names = describe(quiet_trainer(tmp_path), OneLogit().eval(), images, torch.tensor([1, 0, 0]))
+    shown, names = describe(quiet_trainer(tmp_path), bright, images, torch.tensor([1, 0, 0]))
     assert names == ["0", "1"]
     assert [item.prediction for item in shown] == ["1 100%", "0 100%", "1 88%"]
     assert [item.wrong for item in shown] == [False, False, True]
 
 
 def test_labels_count_from_the_thresholds_of_the_task_on(tmp_path) -> None:
-    class Tagger(ForeignNet):
-        thresholds = (0.2, 0.9, 0.2, 0.9)
-
-        def forward(self, x):
-            return torch.logit(torch.tensor([[0.3, 0.8, 0.1, 0.95]]))
-
-        def probabilities(self, logits):
-            return logits.sigmoid()
-
+    tagger = saying(lambda x: torch.logit(torch.tensor([[0.3, 0.8, 0.1, 0.95]])))
+    tagger.thresholds, tagger.probabilities = (0.2, 0.9, 0.2, 0.9), torch.sigmoid
     images, targets = torch.randn(1, 3, 8, 8), torch.tensor([[1.0, 0.0, 0.0, 1.0]])
-    [shown], names = describe(quiet_trainer(tmp_path), Tagger(), images, targets)
+    [shown], names = describe(quiet_trainer(tmp_path), tagger, images, targets)
     assert (shown.truth, shown.prediction, shown.wrong, names) == ("0, 3", "0, 3", False, ["0", "1", "2", "3"])
 
 
 def test_pixels_that_count_for_nothing_are_left_bare(tmp_path) -> None:
-    class Segmenter(ForeignNet):
-        def forward(self, x):
-            return torch.stack([torch.zeros(1, 2, 4), torch.ones(1, 2, 4)], 1)
-
-    module, images = Segmenter(), torch.randn(1, 3, 2, 4)
+    module, images = saying(lambda x: torch.stack([x[:, 0] * 0, x[:, 0] * 0 + 1], 1)), torch.randn(1, 3, 2, 4)
     masks = torch.tensor([[[1, 1, 1, 0], [255, 255, 255, 255]]])
     module.save_hyperparameters({"ignore_index": 255})
     [shown], _ = describe(quiet_trainer(tmp_path), module, images, masks)
@@ -218,22 +211,16 @@ def test_batches_of_torchgeo_and_transformers_are_known_by_their_keys(tmp_path, 
 
 
 def test_a_mask_of_one_logit_is_of_two_classes(tmp_path) -> None:
-    class Segmenter(ForeignNet):
-        def forward(self, x):
-            return {"out": x[:, :1]}
-
+    segmenter = saying(lambda x: {"out": x[:, :1]})
     images = torch.tensor([[[1.0, -1.0], [2.0, -2.0]]]).expand(1, 3, 2, 2)
     for masks in (torch.tensor([[[1, 0], [1, 1]]]), torch.tensor([[[[1.0, 0], [1, 1]]]])):
-        [shown], names = describe(quiet_trainer(tmp_path), Segmenter(), images, masks)
+        [shown], names = describe(quiet_trainer(tmp_path), segmenter, images, masks)
         assert shown.prediction == "truth | prediction, 75% equal"
         assert shown.masks[1].tolist() == [[1, 0], [1, 0]]
         assert names == ["0", "1"]
 
 
 def test_labels_of_whole_numbers_are_judged_each_for_itself(tmp_path) -> None:
-    class Tagger(ForeignNet):
-        def forward(self, x):
-            return torch.tensor([[2.0, 1.5, -1.0, -2.0]])
-
-    [shown], _ = describe(quiet_trainer(tmp_path), Tagger(), torch.randn(1, 3, 8, 8), torch.tensor([[1, 1, 0, 0]]))
+    tagger = saying(lambda x: torch.tensor([[2.0, 1.5, -1.0, -2.0]]))
+    [shown], _ = describe(quiet_trainer(tmp_path), tagger, torch.randn(1, 3, 8, 8), torch.tensor([[1, 1, 0, 0]]))
     assert (shown.truth, shown.prediction, shown.wrong) == ("0, 1", "0, 1", False)

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_finetune.callbacks import GradualUnfreezing, OneCycle
 from lightning_finetune.callbacks.lr_range_test import LRRangeTest
 from lightning_finetune.errors import PhaseError
-from tests.foreign import ForeignNet, Probe, Resumable, images, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, Resumable, Scheduled, fitted, images, loader, quiet_trainer
 from tests.resuming import assert_same_bits, run
 
 
@@ -65,10 +65,16 @@ def train(tmp_path, range_test, optimizer="adamw", workers=0, epochs=3, extra=()
     module = StatefulNet(optimizer=optimizer)
     logger = CSVLogger(tmp_path)
     callbacks = [*([range_test] if range_test else []), *extra]
-    trainer = quiet_trainer(
-        tmp_path, max_epochs=epochs, callbacks=callbacks, logger=logger, log_every_n_steps=1, **kwargs
+    trainer = fitted(
+        tmp_path,
+        *callbacks,
+        module=module,
+        data=(data, loader(16, seed=1)),
+        max_epochs=epochs,
+        logger=logger,
+        log_every_n_steps=1,
+        **kwargs,
     )
-    trainer.fit(module, data, loader(16, seed=1))
     return {
         "state": {name: value.clone() for name, value in module.state_dict().items()},
         "optimizer": trainer.optimizers[0].state_dict(),
@@ -220,8 +226,7 @@ def test_nothing_that_module_optimizer_and_data_hold_shows_that_there_was_a_test
     def fit(*callbacks):
         pl.seed_everything(3, verbose=False)
         module = Either()
-        trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=list(callbacks))
-        trainer.fit(module, LOADERS[name]())
+        trainer = fitted(tmp_path, *callbacks, module=module, data=LOADERS[name](), max_epochs=2)
         averages = module.ema[0].shadow, module.ema[0].updates
         rest = [module.seen, list(module.recent), next(module.numbers), trainer.optimizers[0].made, averages]
         return [dict(module.state_dict()), rest]
@@ -273,10 +278,15 @@ def test_it_counts_optimizer_steps_and_begins_a_small_loader_again(tmp_path):
             raise AssertionError("the range test validated")
 
     range_test = LRRangeTest(num_steps=30, apply=False)
-    trainer = quiet_trainer(
-        tmp_path, max_epochs=1, accumulate_grad_batches=3, callbacks=[range_test], limit_val_batches=0
+    fitted(
+        tmp_path,
+        range_test,
+        module=Counting(),
+        data=(loader(count=16), loader(8)),
+        max_epochs=1,
+        accumulate_grad_batches=3,
+        limit_val_batches=0,
     )
-    trainer.fit(Counting(), loader(count=16), loader(8))
     assert len(range_test.results[0].losses) == 30
     assert Counting.batches == 30 * 3 + 2
 
@@ -313,22 +323,11 @@ def test_groups_keep_their_ratio_during_the_test_and_after_it(tmp_path):
             seen.append([group["lr"] for group in optimizer.param_groups])
 
     range_test = LRRangeTest(num_steps=40, suggest="valley")
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[range_test])
-    trainer.fit(Watching(), loader())
+    fitted(tmp_path, range_test, module=Watching(), max_epochs=1)
     test, run = seen[: len(range_test.results[0].lrs)], seen[len(range_test.results[0].lrs) :]
     assert all(low / high == pytest.approx(0.1) for low, high in seen)
     assert [high for _, high in test] == pytest.approx(range_test.results[0].lrs)
     assert run[0][1] == pytest.approx(range_test.results[0].suggestions["valley"])
-
-
-def with_scheduler(make):
-    class Scheduled(ForeignNet):
-        def configure_optimizers(self):
-            optimizer = super().configure_optimizers()
-            scheduler = make(optimizer)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    return Scheduled()
 
 
 @pytest.mark.parametrize(
@@ -343,7 +342,8 @@ def with_scheduler(make):
 def test_the_peak_of_the_modules_own_scheduler_becomes_the_suggestion(tmp_path, make):
     """Trap 19: Lightning's finder sets the optimizer's rate, and the scheduler overwrites it."""
     probe, range_test = Probe(), LRRangeTest(num_steps=40, suggest="valley")
-    quiet_trainer(tmp_path, max_epochs=2, callbacks=[range_test, probe]).fit(with_scheduler(make), loader())
+    module = Scheduled(lambda optimizer: {"scheduler": make(optimizer), "interval": "step"})
+    fitted(tmp_path, range_test, probe, module=module, max_epochs=2)
     assert max(lrs[0] for lrs in probe.lrs) == pytest.approx(range_test.results[0].suggestions["valley"], rel=0.01)
 
 
@@ -365,10 +365,16 @@ def test_a_resumed_run_does_not_repeat_it_and_ends_with_the_same_bits(tmp_path):
         pl.seed_everything(3, verbose=False)
         module, saver = ForeignNet(), ModelCheckpoint(out, filename="{epoch}", save_top_k=-1)
         range_test = range_test or LRRangeTest(num_steps=40, at_epochs=(1,), suggest="valley")
-        trainer = quiet_trainer(
-            out, max_epochs=4, callbacks=[OneCycle(1e-2), range_test, saver], enable_checkpointing=True
+        fitted(
+            out,
+            OneCycle(1e-2),
+            range_test,
+            saver,
+            module=module,
+            ckpt_path=resume,
+            max_epochs=4,
+            enable_checkpointing=True,
         )
-        trainer.fit(module, loader(), ckpt_path=resume)
         return dict(module.state_dict()), range_test
 
     whole, first = fit(tmp_path / "whole")
@@ -394,14 +400,9 @@ def test_two_processes_see_the_mean_loss_and_end_with_the_same_rate(tmp_path):
 def test_its_steps_are_not_logged_and_no_checkpoint_is_written(tmp_path):
     monitor = LearningRateMonitor("step")
     logger = CSVLogger(tmp_path)
-    trainer = quiet_trainer(
-        tmp_path,
-        max_epochs=1,
-        callbacks=[LRRangeTest(num_steps=30, apply=False), monitor],
-        logger=logger,
-        log_every_n_steps=1,
+    trainer = fitted(
+        tmp_path, LRRangeTest(num_steps=30, apply=False), monitor, max_epochs=1, logger=logger, log_every_n_steps=1
     )
-    trainer.fit(ForeignNet(), loader())
     logged = [row for row in logger.experiment.metrics if "train_loss" in row]
     assert len(logged) <= 6
     assert trainer.global_step == 6
@@ -423,8 +424,7 @@ def test_the_curve_goes_to_wandb_as_a_picture_and_as_a_table(tmp_path, monkeypat
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbLogger(project="p", save_dir=tmp_path, offline=True)
     range_test = LRRangeTest(num_steps=20, apply=False)
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[range_test], logger=logger)
-    trainer.fit(ForeignNet(), loader())
+    fitted(tmp_path, range_test, max_epochs=1, logger=logger)
     files = Path(logger.experiment.dir)
     wandb.finish()
     assert Image.open(next(files.rglob("lr_range_epoch_0_*.png"))).size[0] > 500

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_finetune.callbacks import OneCycle
 from lightning_finetune.errors import PhaseError, UnsupportedError
-from tests.foreign import ForeignNet, Probe, images, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, Scheduled, Untrained, fitted, images, loader, probed, quiet_trainer
 
 DIV, DIV_FINAL, SHARE = 25, 1e5, 0.25
 
@@ -25,17 +25,13 @@ def rates(total: int, peak: float, share: float = SHARE) -> np.ndarray:
     return cycle(total, peak / DIV, peak, peak / DIV_FINAL, share)
 
 
-def fit(tmp_path, callback=None, module=None, data=None, **options) -> Probe:
-    probe = Probe()
-    callbacks = [callback or OneCycle(1e-2), *options.pop("callbacks", []), probe]
-    trainer = quiet_trainer(tmp_path, callbacks=callbacks, **options)
-    trainer.fit(module or ForeignNet(), loader() if data is None else data)
-    return probe
+def fit(tmp_path, *callbacks, **options) -> Probe:
+    return probed(tmp_path, *(callbacks or [OneCycle(1e-2)]), **options)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_each_step_has_fastais_rates_and_momentum(tmp_path, optimizer):
-    probe = fit(tmp_path, OneCycle((1e-5, 1e-2)), ForeignNet(optimizer), max_epochs=3)
+    probe = fit(tmp_path, OneCycle((1e-5, 1e-2)), module=ForeignNet(optimizer), max_epochs=3)
     assert len(probe.lrs) == 18
     for group, peak in enumerate([1e-5, 1e-4, 1e-3, 1e-2]):
         np.testing.assert_allclose([lrs[group] for lrs in probe.lrs], rates(18, peak), rtol=1e-6)
@@ -83,7 +79,7 @@ def test_the_cycle_ends_with_the_run(tmp_path, options, steps):
 def test_the_cycle_ends_with_a_run_whose_accumulation_changes(tmp_path):
     """Epochs of 6, 3 and 2 steps; Lightning's own estimate is of 18."""
     accumulation = GradientAccumulationScheduler({0: 1, 1: 2, 2: 4})
-    probe = fit(tmp_path, max_epochs=3, callbacks=[accumulation])
+    probe = fit(tmp_path, OneCycle(1e-2), accumulation, max_epochs=3)
     np.testing.assert_allclose([lrs[-1] for lrs in probe.lrs], rates(11, 1e-2), rtol=1e-6)
 
 
@@ -129,10 +125,8 @@ def test_each_group_peaks_at_its_rate(tmp_path, max_lr, peaks):
 
 
 def test_a_list_of_rates_that_fits_no_groups_is_refused_before_the_first_batch(tmp_path):
-    module = ForeignNet()
-    module.training_step = lambda *_: pytest.fail("a batch was trained")
     with pytest.raises(PhaseError, match="4 numbers"):
-        fit(tmp_path, OneCycle([1e-3] * 3), module, max_epochs=1)
+        fit(tmp_path, OneCycle([1e-3] * 3), module=Untrained(), max_epochs=1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
@@ -147,34 +141,26 @@ def test_the_shortest_runs_and_any_share_train(tmp_path, share):
 
 def test_a_longer_run_resumes_on_the_longer_cycle(tmp_path):
     """``OneCycleLR`` keeps the old total and fails: "Tried to step 17 times"."""
-    first = quiet_trainer(tmp_path, callbacks=[OneCycle(1e-2)], max_epochs=2)
-    first.fit(ForeignNet(), loader())
+    first = fitted(tmp_path, OneCycle(1e-2), max_epochs=2)
     first.save_checkpoint(tmp_path / "two.ckpt")
-    probe = Probe()
-    second = quiet_trainer(tmp_path, callbacks=[OneCycle(1e-2), probe], max_epochs=4)
-    second.fit(ForeignNet(), loader(), ckpt_path=tmp_path / "two.ckpt")
+    probe = probed(tmp_path, OneCycle(1e-2), ckpt_path=tmp_path / "two.ckpt", max_epochs=4)
     np.testing.assert_allclose([lrs[-1] for lrs in probe.lrs], rates(24, 1e-2)[12:], rtol=1e-6)
 
 
 # -- what it refuses ---------------------------------------------------------------------------------------------------
 
 
-class WithScheduler(ForeignNet):
-    def configure_optimizers(self):
-        optimizer = super().configure_optimizers()
-        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+def with_scheduler() -> Scheduled:
+    return Scheduled(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1))
 
 
-class TwoOptimizers(ForeignNet):
+class TwoOptimizers(Untrained):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.stem.parameters(), lr=0.1), torch.optim.SGD(self.head.parameters(), lr=0.1)
-
-    def training_step(self, batch, batch_idx):
-        pytest.fail("a batch was trained")
 
 
 class Automatic(TwoOptimizers):
@@ -183,18 +169,15 @@ class Automatic(TwoOptimizers):
         self.automatic_optimization = True
 
 
-class NoOptimizer(ForeignNet):
+class NoOptimizer(Untrained):
     def configure_optimizers(self):
         return None
-
-    def training_step(self, batch, batch_idx):
-        pytest.fail("a batch was trained")
 
 
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (WithScheduler, "OneCycle sets the learning rates.*WithScheduler also returns StepLR"),
+        (with_scheduler, "OneCycle sets the learning rates.*Scheduled also returns StepLR"),
         (TwoOptimizers, "OneCycle needs automatic optimization.*TwoOptimizers"),
         (Automatic, "multiple optimizers"),  # Lightning's own word
         (NoOptimizer, "OneCycle needs exactly one optimizer.*got 0"),
@@ -209,7 +192,7 @@ def test_modules_it_cannot_serve_are_refused_before_the_first_batch(tmp_path, mo
 def test_it_has_no_part_in_evaluation(tmp_path, stage):
     callback = OneCycle(1e-2)
     trainer = quiet_trainer(tmp_path, callbacks=[callback])
-    module = TwoOptimizers() if stage != "predict" else WithScheduler()
+    module = TwoOptimizers() if stage != "predict" else with_scheduler()
     getattr(trainer, stage)(module, loader(8), verbose=False) if stage != "predict" else trainer.predict(
         module, loader(8)
     )
@@ -230,6 +213,5 @@ def test_a_tensor_as_rate_has_one_value_for_each_layer_group(tmp_path):
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
             highest[:] = map(max, highest, [float(group["lr"]) for group in optimizer.param_groups])
 
-    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[OneCycle((1e-4, 1e-1)), Highest()])
-    trainer.fit(module, loader())
+    fitted(tmp_path, OneCycle((1e-4, 1e-1)), Highest(), module=module, max_epochs=2)
     assert highest == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])

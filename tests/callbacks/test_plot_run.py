@@ -5,7 +5,7 @@ from PIL import Image
 
 from lightning_finetune.callbacks import FineTune, PlotRun
 from lightning_finetune.engine.phases import Phase
-from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.foreign import Fails, ForeignNet, Probe, fitted, loader, quiet_trainer
 
 PHASES = [Phase(1, "head", 1e-2), Phase(2, "all", (1e-3, 1e-2))]
 
@@ -20,10 +20,17 @@ class Losses(Callback):
 
 def fit(tmp_path, plot: PlotRun, *extra: Callback, resume=None, **kwargs) -> None:
     torch.manual_seed(0)
-    trainer = quiet_trainer(
-        tmp_path, callbacks=[FineTune(PHASES), plot, *extra], enable_checkpointing=bool(extra), max_epochs=3, **kwargs
+    fitted(
+        tmp_path,
+        FineTune(PHASES),
+        plot,
+        *extra,
+        data=(loader(), loader(16, seed=1)),
+        ckpt_path=resume,
+        enable_checkpointing=bool(extra),
+        max_epochs=3,
+        **kwargs,
     )
-    trainer.fit(ForeignNet(), loader(), loader(16, seed=1), ckpt_path=resume)
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +47,14 @@ def run(tmp_path_factory):
     return folder, plot, probe, losses
 
 
-def test_rates_are_those_each_step_was_made_with(run) -> None:
-    _, plot, probe, _ = run
+def test_the_history_is_that_of_the_run(run) -> None:
+    _, plot, probe, losses = run
     assert plot.history.steps == list(range(18))
     recorded = list(zip(*plot.history.rates.values(), strict=True))
-    assert recorded == [tuple(lrs) for lrs in probe.lrs]
+    assert recorded == [tuple(lrs) for lrs in probe.lrs], "the rates that each step was made with"
     assert list(plot.history.rates)[-1] == "head"
-
-
-def test_losses_are_those_of_the_module(run) -> None:
-    _, plot, _, losses = run
-    assert plot.history.losses == pytest.approx(losses.seen)
-
-
-def test_validation_lies_after_the_steps_it_followed(run) -> None:
-    _, plot, _, _ = run
-    assert [step for step, _ in plot.history.measured["val_loss"]] == [6, 12, 18]
+    assert plot.history.losses == pytest.approx(losses.seen), "those of the module"
+    assert [step for step, _ in plot.history.measured["val_loss"]] == [6, 12, 18], "after the steps that it followed"
 
 
 def test_leaves_a_picture(run) -> None:
@@ -81,13 +80,8 @@ def test_accumulated_batches_are_one_step_at_the_scale_of_a_batch(tmp_path) -> N
 
 
 def test_a_run_that_fails_leaves_its_picture(tmp_path) -> None:
-    class Fails(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if trainer.global_step == 3:
-                raise RuntimeError("broken")
-
     with pytest.raises(RuntimeError, match="broken"):
-        fit(tmp_path, PlotRun(), Fails())
+        fit(tmp_path, PlotRun(), Fails(3, RuntimeError("broken")))
     assert (tmp_path / "run.png").is_file()
 
 

@@ -15,8 +15,9 @@ from lightning_finetune.data import ImageData
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
+from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.tasks import ImageClassifier
-from tests.foreign import ForeignNet, Resumable, images, quiet_trainer
+from tests.foreign import ForeignNet, Resumable, fitted, images, quiet_trainer
 from tests.resuming import assert_same_bits
 
 
@@ -41,8 +42,7 @@ class Sized(ForeignNet):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_workers_of_the_packages_data_follow_the_epochs(tmp_path, folder, workers):
     module, data = Sized(), ImageData.from_folder(folder, size=128, batch_size=8, num_workers=workers)
-    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[ProgressiveResizing({0: 64, 1: 96, 2: 128})])
-    trainer.fit(module, data)
+    fitted(tmp_path, ProgressiveResizing({0: 64, 1: 96, 2: 128}), module=module, data=data, max_epochs=3)
     steps = len(module.train_sizes) // 3
     assert module.train_sizes == [(64, 64)] * steps + [(96, 96)] * steps + [(128, 128)] * steps
     assert module.valid_sizes == {(128, 128)}
@@ -58,25 +58,22 @@ def test_batches_of_anybodys_loader_are_resized_on_the_device(tmp_path):
     module = Sized()
     train = DataLoader(images(16, size=96), 8, collate_fn=tuples)
     valid = DataLoader(images(8, size=96), 8)
-    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[ProgressiveResizing({0: 64, 1: 96})])
-    trainer.fit(module, train, valid)
+    fitted(tmp_path, ProgressiveResizing({0: 64, 1: 96}), module=module, data=(train, valid), max_epochs=2)
     assert module.train_sizes == [(64, 64)] * 2 + [(96, 96)] * 2
     assert module.valid_sizes == {(96, 96)}
     assert "training_step" not in vars(module)
 
 
-def test_trying_the_sizes_leaves_no_trace(tmp_path):
-    def fit(*callbacks):
+def test_trying_the_sizes_leaves_no_trace(tmp_path, monkeypatch):
+    def fit():
         pl.seed_everything(0, verbose=False)
-        module = ForeignNet()
-        trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=list(callbacks))
-        trainer.fit(module, DataLoader(images(16, size=64), 8))
+        module, data = ForeignNet(), DataLoader(images(16, size=64), 8)
+        trainer = fitted(tmp_path, ProgressiveResizing({0: 64}), module=module, data=data, max_epochs=1)
         return dict(module.state_dict()), trainer.optimizers[0].state_dict()["state"]
 
-    class SeedOnly(ProgressiveResizing):
-        def _try_sizes(self, trainer, batch=None): ...
-
-    assert_same_bits(fit(SeedOnly({0: 64})), fit(ProgressiveResizing({0: 64})))
+    tried = fit()
+    monkeypatch.setattr(Resizer, "dry_run", lambda resizer, *_: resizer.untried.clear())
+    assert_same_bits(fit(), tried)
 
 
 class Numbers(IterableDataset):
@@ -131,8 +128,7 @@ def test_a_loader_or_a_stream_that_cannot_be_lent_is_not_begun_to_try_the_sizes(
             return super().training_step(batch, batch_idx)
 
     module, data = InPlace(), make()
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
-    trainer.fit(module, data)
+    trainer = fitted(tmp_path, ProgressiveResizing({0: 64}), module=module, data=data, max_epochs=1)
     assert len(sizes) == 3  # one was tried
     assert trainer.global_step == 2
     if isinstance(data, Resumable):
@@ -144,8 +140,7 @@ def test_a_resumed_loader_goes_on_where_it_was(tmp_path):
     def fit(data, resume=None):
         saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
         callbacks = [ProgressiveResizing({0: 64, 1: 96}), saver]
-        trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=callbacks, enable_checkpointing=True)
-        trainer.fit(ForeignNet(), data, ckpt_path=resume)
+        fitted(tmp_path, *callbacks, data=data, ckpt_path=resume, max_epochs=2, enable_checkpointing=True)
 
     whole, rest = Resumable(32, size=64), Resumable(32, size=64)
     fit(whole)
@@ -178,8 +173,7 @@ def test_the_largest_size_is_tried_first_with_every_layer_training(tmp_path):
             seen.append((self.train_sizes[-1][0], all(p.grad is not None for p in self.parameters())))
 
     phases = [Phase(1, "head", 1e-3, size=64), Phase(1, "all", 1e-3, size=96)]
-    trainer = quiet_trainer(tmp_path, callbacks=[FineTune(phases)])
-    trainer.fit(Watching(), DataLoader(images(8, size=96), 8))
+    fitted(tmp_path, FineTune(phases), module=Watching(), data=DataLoader(images(8, size=96), 8))
     assert seen[:2] == [(96, True), (64, True)]
     assert seen[2:] == [(64, False), (96, True)]
 
@@ -195,9 +189,8 @@ class Unreadable(torch.utils.data.Dataset):
 
 
 def test_a_worker_that_dies_while_sizes_are_tried_is_not_blamed_on_the_size(tmp_path):
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
     with pytest.raises(RuntimeError, match="DataLoader worker") as error:
-        trainer.fit(ForeignNet(), DataLoader(Unreadable(), 4, num_workers=1))
+        fitted(tmp_path, ProgressiveResizing({0: 64}), data=DataLoader(Unreadable(), 4, num_workers=1), max_epochs=1)
     assert not isinstance(error.value, PhaseError)
     (note,) = error.value.__notes__
     assert "A process that loads data is gone" in note
@@ -212,9 +205,8 @@ class Raises(Unreadable):
 
 
 def test_an_error_that_a_worker_raised_is_not_taken_for_a_killed_one(tmp_path):
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
     with pytest.raises(RuntimeError, match="my mistake") as error:
-        trainer.fit(ForeignNet(), DataLoader(Raises(), 4, num_workers=1))
+        fitted(tmp_path, ProgressiveResizing({0: 64}), data=DataLoader(Raises(), 4, num_workers=1), max_epochs=1)
     assert not hasattr(error.value, "__notes__")
 
 
@@ -223,8 +215,7 @@ def test_a_last_batch_of_one_image_never_reaches_a_batch_norm(tmp_path, folder):
     batch_size = next(size for size in range(2, len(count)) if len(count) % size == 1)
     data = ImageData.from_folder(folder, size=96, batch_size=batch_size, num_workers=0)
     module = ImageClassifier("test_resnet", num_classes=data.num_classes, weights=False)
-    trainer = quiet_trainer(tmp_path, max_epochs=2, callbacks=[ProgressiveResizing({0: 64, 1: 96})])
-    trainer.fit(module, data)
+    trainer = fitted(tmp_path, ProgressiveResizing({0: 64, 1: 96}), module=module, data=data, max_epochs=2)
     assert trainer.global_step == 2 * (len(count) // batch_size)
 
 
@@ -258,8 +249,7 @@ def test_masks_of_anybodys_data_keep_their_ids(tmp_path):
         for _ in range(4)
     ]
     module = MaskNet()
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
-    trainer.fit(module, DataLoader(items, 2))
+    fitted(tmp_path, ProgressiveResizing({0: 64}), module=module, data=DataLoader(items, 2), max_epochs=1)
     assert module.ids == {0, 5, 11, 255}
 
 
@@ -298,13 +288,17 @@ class WrongLabels(Sized):
     ],
 )
 def test_the_cause_is_named_be_it_the_size_or_not(tmp_path, make, size, batch_size, cause):
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 64})])
     with pytest.raises(PhaseError, match=rf"cannot train at 64 x 64 pixels: .*({cause})"):
-        trainer.fit(make(), DataLoader(images(16, size=size), batch_size))
+        fitted(
+            tmp_path,
+            ProgressiveResizing({0: 64}),
+            module=make(),
+            data=DataLoader(images(16, size=size), batch_size),
+            max_epochs=1,
+        )
 
 
 def test_a_size_of_the_data_that_no_decoder_takes_is_named_with_the_nearest(tmp_path, folder):
     data = ImageData.from_folder(folder, size=100, batch_size=8, num_workers=0)
-    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[ProgressiveResizing({0: 100})])
     with pytest.raises(PhaseError, match=r"(?s)at 100 x 100 pixels: .*divisible by 32.*data's own.*such as 96 x 96"):
-        trainer.fit(Strided(), data)
+        fitted(tmp_path, ProgressiveResizing({0: 100}), module=Strided(), data=data, max_epochs=1)

@@ -1,8 +1,6 @@
 """The page of real runs, read back and compared with what the runs were."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,10 +16,10 @@ from lightning_finetune import ImageData, interpret
 from lightning_finetune.callbacks import FineTune, LRRangeTest, OneCycle, RunReport
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.foreign import Fails, ForeignNet, loader, quiet_trainer
+from tests.resuming import process
 from tests.show.report.reading import Page
 
-ROOT = Path(__file__).parents[2]
 PHASES = [Phase(1, "head", 1e-2), Phase(2, "all", ("find", 1e-2))]
 HARMFUL = "<script>alert(1)</script>"
 
@@ -38,15 +36,6 @@ def fit(folder, *callbacks: Callback, module=None, data=None, resume=None, **opt
 
 def page(folder: Path) -> Page:
     return Page((folder / "report.html").read_text())
-
-
-class Fails(Callback):
-    def __init__(self, step: int, error: BaseException) -> None:
-        self.step, self.error = step, error
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise self.error
 
 
 @pytest.fixture(scope="module")
@@ -340,9 +329,7 @@ def test_a_loss_that_takes_no_single_image_is_told(tmp_path, photos):
 @pytest.mark.slow
 def test_two_processes_write_one_page_of_all_images(tmp_path, photos):
     words = ["--which", "report", "--images", photos, "--strategy", "ddp", "--devices", "2", "--batch-size", "4"]
-    command = [sys.executable, "-m", "tests.runs", tmp_path, *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    process("tests.runs", tmp_path, *words)
     assert list(tmp_path.rglob("*.html")) == [tmp_path / "rank0/report.html"]
     task = ImageClassifier("test_efficientnet", num_classes=2, weights=False)
     task.load_state_dict(torch.load(tmp_path / "rank0.pt")["params"])

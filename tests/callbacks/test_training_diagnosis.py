@@ -1,5 +1,3 @@
-import csv
-
 import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -8,14 +6,20 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_finetune.callbacks import FineTune, TrainingDiagnosis
 from lightning_finetune.engine.diagnosis import diagnose, read_csv
 from lightning_finetune.engine.phases import Phase
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.cli.launching import rows
+from tests.foreign import ForeignNet, fitted, loader
 
 
 def fit(tmp_path, callbacks, module=None, resume=None, **options):
     pl.seed_everything(2, verbose=False)
-    trainer = quiet_trainer(tmp_path, callbacks=callbacks, **options)
-    trainer.fit(module or ForeignNet(), loader(96, shuffle=True), loader(32, seed=1), ckpt_path=resume)
-    return trainer
+    return fitted(
+        tmp_path,
+        *callbacks,
+        module=module,
+        data=(loader(96, shuffle=True), loader(32, seed=1)),
+        ckpt_path=resume,
+        **options,
+    )
 
 
 def names(diagnosis: TrainingDiagnosis) -> set[str]:
@@ -32,8 +36,7 @@ def test_a_foreign_module_is_told_of_its_rate(tmp_path, caplog):
     assert names(high) <= {"learning rate too high", "non-finite loss"}
     assert names(high)
     assert "Diagnosis of the run: learning rate too high" in caplog.text or "non-finite" in caplog.text
-    with (tmp_path / "low/diagnosis.csv").open() as file:
-        assert [row["finding"] for row in csv.DictReader(file)] == list(names(low))
+    assert [row["finding"] for row in rows(tmp_path / "low/diagnosis.csv")] == list(names(low))
 
 
 def test_a_phase_is_judged_by_its_own_curves(tmp_path):

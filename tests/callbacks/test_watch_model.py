@@ -1,7 +1,7 @@
 import pytest
 
 from lightning_finetune.callbacks import GradualUnfreezing, WatchModel
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.foreign import ForeignNet, fitted, loader, quiet_trainer
 from tests.wandb_files import read_history
 
 wandb = pytest.importorskip("wandb")
@@ -13,8 +13,7 @@ def test_gradients_of_what_is_unfrozen_later_are_seen_too(tmp_path, monkeypatch)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     callbacks = [GradualUnfreezing({0: "head", 1: "all"}), WatchModel(log_freq=1)]
     logger = WandbLogger(project="tests", save_dir=tmp_path, offline=True)
-    trainer = quiet_trainer(tmp_path, callbacks=callbacks, logger=logger, max_epochs=2, log_every_n_steps=1)
-    trainer.fit(ForeignNet(), loader())
+    fitted(tmp_path, *callbacks, logger=logger, max_epochs=2, log_every_n_steps=1)
     wandb.finish()
     history = read_history(next(tmp_path.glob("wandb/offline-run-*/*.wandb")))
     head = [name for name in history if name.startswith("gradients/head.weight")]

@@ -1,6 +1,5 @@
 """The command as a user types it: in processes of its own where that matters, else in this one."""
 
-import csv
 import os
 import shutil
 import signal
@@ -21,20 +20,19 @@ from lightning_finetune.cli.loggers import RunLogger
 from lightning_finetune.engine.diagnosis import read_csv
 from lightning_finetune.errors import FinetuneError
 from tests import forking
-from tests.cli.launching import QUIET, SHORT, SMALL
+from tests.cli.launching import PROGRAM, QUIET, SHORT, SMALL, rows
 from tests.show.report.reading import Page
 
 
 def command(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The installed command in a process of its own."""
-    program = Path(sys.executable).with_name("lightning-finetune")
     env = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([program, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([PROGRAM, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
 def forked(*args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The same, without the seconds that imports take."""
-    return forking.run(Path(sys.executable).with_name("lightning-finetune"), *args, cwd=cwd)
+    return forking.run(PROGRAM, *args, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +50,7 @@ def test_a_run_leaves_checkpoints_pictures_measures_and_its_configuration(done: 
         with Image.open(run / name) as picture:
             picture.load()
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    with (run / "metrics.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file) if row["val_loss"]] == ["0", "1"]
+    assert [row["epoch"] for row in rows(run / "metrics.csv") if row["val_loss"]] == ["0", "1"]
     assert len(read_csv(run / "metrics.csv").losses) >= 2, "a run of a few steps can be diagnosed"
     assert yaml.safe_load((run / "config.yaml").read_text())["fine_tune"]["head_epochs"] == 1
     assert [path.name for path in run.parents[1].iterdir()] == ["lightning_logs"], "nothing lies about"
@@ -78,8 +75,7 @@ def test_a_run_leaves_a_report_with_its_command_and_its_configuration(done: tupl
     assert "The report of this run is lightning_logs/version_0/report.html" in said
     assert page.says(f"lightning-finetune fit \\ --data.root {photos} \\ --data.size 32", "command")
     assert (run / "config.yaml").read_text().strip() in page.texts["command"]
-    with (run / "metrics.csv").open() as file:
-        losses = [float(row["val_loss"]) for row in csv.DictReader(file) if row["val_loss"]]
+    losses = [float(row["val_loss"]) for row in rows(run / "metrics.csv") if row["val_loss"]]
     assert page.rows("losses")["val_loss"][:2] == [f"{losses[-1]:.4g}", f"{min(losses):.4g}"]
     assert page.says("3 classes: blue, green, red", "")
     assert len(page.images["predictions"]) == 12
@@ -266,8 +262,7 @@ class PressCtrlC(Callback):
 
 def test_a_trained_model_is_measured_again(done: tuple[Path, str], photos: Path, here: Path) -> None:
     run, _ = done
-    with (run / "metrics.csv").open() as file:
-        losses = [float(row["val_loss"]) for row in csv.DictReader(file) if row["val_loss"]]
+    losses = [float(row["val_loss"]) for row in rows(run / "metrics.csv") if row["val_loss"]]
     checkpoint = str(run / "checkpoints/best.ckpt")
     made = command_line.run(["validate", "--data.root", str(photos), *SMALL, *QUIET, "--ckpt_path", checkpoint])
     assert float(made.trainer.callback_metrics["val_loss"]) == pytest.approx(min(losses), rel=1e-4)
@@ -279,8 +274,7 @@ def test_a_trained_model_is_interpreted_with_the_saved_configuration(done: tuple
     result = forked("interpret", "--config", "config.yaml", "--ckpt_path", best, "--out", "why", cwd=version)
     assert result.returncode == 0, result.stderr
     assert "Worst classes" in result.stdout
-    with (version / "why" / "report.csv").open() as file:
-        assert {row["class"] for row in csv.DictReader(file)} == {"red", "green", "blue"}
+    assert {row["class"] for row in rows(version / "why/report.csv")} == {"red", "green", "blue"}
 
 
 def test_a_log_is_diagnosed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lightning_finetune.cli.prediction_files import Writer
 from lightning_finetune.errors import DataError, FinetuneError
 from lightning_finetune.tasks import ImageClassifier, MultiLabelClassifier, UNetSegmenter
 from tests import forking
-from tests.cli.launching import QUIET, TWO
+from tests.cli.launching import QUIET, TWO, rows
 from tests.tasks.photos import photo
 from tests.tasks.subjects import SMALL, ready
 
@@ -50,9 +50,9 @@ def images(tmp_path: Path) -> Path:
 def test_a_table_of_probabilities_without_what_is_broken(checkpoint, images, tmp_path, cls, capsys):
     path = checkpoint(cls("test_resnet", **SMALL))
     predict_files(str(path), str(images), str(tmp_path / "out"), batch_size=2)
-    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
-    assert [row["file"] for row in rows] == ["a.jpg", "a.png", "deep/a.png", "deep/b.jpg"]
-    for row in rows:
+    said = rows(tmp_path / "out/predictions.csv")
+    assert [row["file"] for row in said] == ["a.jpg", "a.png", "deep/a.png", "deep/b.jpg"]
+    for row in said:
         found = load(path).predict(images / row["file"])
         assert row["prediction"] == (found.label if cls is ImageClassifier else ";".join(found.labels))
         given = [float(row[f"p({name})"]) for name in ("ant", "bee", "wasp")]
@@ -107,10 +107,10 @@ def test_two_processes_of_the_command_write_what_one_writes(checkpoint, images, 
         assert len(same) == 2 * 73
         assert min(same) > 0.999  # a pixel between two classes may fall to either
     else:
-        rows, theirs = ([*csv.reader((out / "predictions.csv").open())] for out in (one, two))
-        assert [row[:2] for row in theirs] == [row[:2] for row in rows]
-        assert len(rows) == 74
-        for row, other in zip(rows[1:], theirs[1:], strict=True):
+        ours, theirs = ([*csv.reader((out / "predictions.csv").open())] for out in (one, two))
+        assert [row[:2] for row in theirs] == [row[:2] for row in ours]
+        assert len(ours) == 74
+        for row, other in zip(ours[1:], theirs[1:], strict=True):
             assert [*map(float, other[2:])] == pytest.approx([*map(float, row[2:])], abs=2e-6)  # six digits are written
 
 

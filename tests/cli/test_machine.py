@@ -126,22 +126,18 @@ def test_errors_of_wandb_are_one_sentence():
     assert in_a_sentence(error_of(lambda: wandb.Settings(mode="bogus"))).startswith("Weights & Biases: mode: ")
 
 
-@pytest.mark.parametrize(("given", "mode"), [("", "offline"), ("disabled", "disabled"), (None, "offline")])
-def test_an_empty_mode_is_none(monkeypatch, tmp_path, given, mode):
+@pytest.mark.parametrize(
+    ("key", "given", "mode"),
+    [("", "", "offline"), ("", "disabled", "disabled"), ("", None, "offline"), ("0" * 40, "", None)],
+)
+def test_an_empty_mode_is_none_and_without_a_key_it_is_offline(monkeypatch, tmp_path, key, given, mode):
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     if given is not None:
         monkeypatch.setenv("WANDB_MODE", given)
     stay_offline_without_key()
-    assert os.environ["WANDB_MODE"] == mode
-
-
-def test_a_mode_is_left_to_wandb_where_a_key_is_known(monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_MODE", "")
-    stay_offline_without_key()
-    assert "WANDB_MODE" not in os.environ
+    assert os.environ.get("WANDB_MODE") == mode
 
 
 def test_a_name_that_the_terminal_cannot_show_is_escaped():

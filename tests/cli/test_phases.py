@@ -1,15 +1,13 @@
 """What a phase can say, said by the command: a schedule from outside the package, and an end by itself."""
 
-import csv
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from lightning_finetune.cli import sweep
 from tests import forking
-from tests.cli.launching import QUIET, SMALL
+from tests.cli.launching import PROGRAM, QUIET, SMALL, rows
 
 PHASES = """[
   {epochs: 2, train: head, lr: 0.01, schedule: my_schedules.falling, weight_decay: 0.1},
@@ -18,16 +16,10 @@ PHASES = """[
 ]"""
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_schedule_by_dotted_name_and_a_phase_that_ends_by_itself(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "my_schedules.py").write_text("def falling(progress):\n    return 1 - progress\n")
     words = ["--fine_tune.phases", PHASES, "--trainer.log_every_n_steps", "1"]
-    program = str(Path(sys.executable).with_name("lightning-finetune"))
-    done = forking.run(program, "fit", "--data.root", photos, *SMALL, *QUIET, *words, cwd=tmp_path)
+    done = forking.run(PROGRAM, "fit", "--data.root", photos, *SMALL, *QUIET, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "lightning_logs/version_0"
     assert [row["schedule"] for row in rows(run / "plan.csv")] == ["falling", "constant"]
@@ -43,9 +35,8 @@ def test_a_schedule_by_dotted_name_and_a_phase_that_ends_by_itself(photos: Path,
 def test_a_sweep_gives_whole_lists_of_phases(photos: Path, tmp_path: Path) -> None:
     phases = [{"epochs": 20, "train": "all", "schedule": "flat_cos", "until": "val_loss", "cooldown": 2}]
     (word, *_) = sweep.command({"command": ["${args}"]}, {"fine_tune.phases": phases}, tmp_path)
-    program = str(Path(sys.executable).with_name("lightning-finetune"))
     wide = {**os.environ, "COLUMNS": "200"}
-    done = forking.run(program, "plan", "--data.root", photos, *SMALL, *QUIET, word, cwd=tmp_path, env=wide)
+    done = forking.run(PROGRAM, "plan", "--data.root", photos, *SMALL, *QUIET, word, cwd=tmp_path, env=wide)
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert "Phase 1 may end before its 20 epochs: when val_loss has not improved for 3 validations" in said

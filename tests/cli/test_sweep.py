@@ -1,6 +1,5 @@
 """Sweeps without a server, of real trials."""
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import yaml
 from lightning_finetune.cli.sweep import command, draw, measured, sweep
 from lightning_finetune.cli.sweep_file import read_sweep
 from lightning_finetune.errors import FinetuneError
-from tests.cli.launching import QUIET, SMALL
+from tests.cli.launching import QUIET, SMALL, rows
 
 optuna = pytest.importorskip("optuna")
 
@@ -26,11 +25,6 @@ def write(path: Path, photos: Path, **changes) -> str:
     }
     path.write_text(yaml.safe_dump(space))
     return str(path)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow

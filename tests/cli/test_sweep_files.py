@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from lightning_finetune.cli import command_line
-from tests.cli.launching import QUIET
+from tests.cli.launching import QUIET, said_by
 from tests.wandb_files import read_history, read_records
 
 SWEEPS = sorted((Path(__file__).parents[2] / "examples/sweeps").glob("*.yaml"))
@@ -126,9 +126,8 @@ def record_of(here: Path, name: str) -> tuple[dict[str, Any], int | None]:
 @pytest.mark.slow
 def test_trials_of_every_sweep_at_once_leave_their_metric(here: Path) -> None:
     trials = {path.stem: start(here, path.name, path.stem) for path in TRIALS}
-    said = {name: process.communicate(timeout=300)[0] for name, process in trials.items()}
     for path in TRIALS:
-        assert trials[path.stem].returncode == 0, said[path.stem]
+        said_by(trials[path.stem])
         metric = yaml.safe_load(path.read_text())["metric"]["name"]
         summary, ended = record_of(here, path.stem)
         assert summary[metric] >= 0
@@ -144,9 +143,7 @@ def history_of(here: Path, name: str) -> dict[str, list[tuple[int, Any]]]:
 
 @pytest.mark.slow
 def test_two_processes_are_one_trial(here: Path) -> None:
-    trial = start(here, "bayes.yaml", "ddp", "--trainer.devices=2", "--trainer.strategy=ddp")
-    said, _ = trial.communicate(timeout=300)
-    assert trial.returncode == 0, said
+    said_by(start(here, "bayes.yaml", "ddp", "--trainer.devices=2", "--trainer.strategy=ddp"))
     summary, ended = record_of(here, "ddp")  # there is one file
     assert ended == 0
     assert summary["val_loss"] > 0

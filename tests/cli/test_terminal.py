@@ -19,7 +19,7 @@ from rich.console import Console
 
 from lightning_finetune.cli import progress_line
 from lightning_finetune.cli.messages import beside_a_progress_bar, fitted
-from tests.cli.launching import SHORT, SMALL
+from tests.cli.launching import PROGRAM, SHORT, SMALL
 from tests.foreign import ForeignNet, loader
 
 ERASE = re.compile(r"\x1b\[2K")
@@ -49,8 +49,7 @@ def on_a_terminal(words: list[str], folder: Path) -> str:
 
 
 def test_progress_moves_in_one_line_and_nothing_that_is_said_is_erased(photos: Path, tmp_path: Path) -> None:
-    program = str(Path(sys.executable).with_name("lightning-finetune"))
-    said = on_a_terminal([program, "fit", str(photos), *SMALL, *SHORT], tmp_path)
+    said = on_a_terminal([PROGRAM, "fit", str(photos), *SMALL, *SHORT], tmp_path)
     assert "epoch 2 of 2" in said
     assert "Epoch 0" not in said
     *moving, end = ERASE.split(said)

@@ -25,7 +25,7 @@ PAIR = tuple[int, int]
         (np.float32(0.5), float),
         (1, bool),
         (Path("x"), str | Path),
-        ("anything", Literal["a", "b"]),  # which of them, the class itself says
+        ("a", Literal["a", "b"]),
         ([1, 2], PAIR),
         (np.array([1, 2]), Sequence[int]),
         ([1, 2], tuple[int, ...]),
@@ -52,6 +52,8 @@ def test_right(value, kind):
         (2, bool),
         (b"x", str),
         (1, Literal["a", "b"]),
+        ("c", int | Literal["a", "b"]),
+        (True, Literal[1]),
         ([1, 2, 3], PAIR),
         (np.array([1, 2]), PAIR),  # whose truth is neither of an empty nor of a full one
         ([1, "2"], list[int]),
@@ -70,13 +72,15 @@ def test_wrong(value, kind):
 
 
 def test_an_error_names_the_argument_and_what_it_takes():
-    def make(size: int | PAIR | None = None, *, rate: float = 1.0) -> None: ...
+    def make(size: int | PAIR | None = None, *, rate: float = 1.0, way: Literal["crop", "squish"] = "crop"): ...
 
     check_types(make, {"size": (3, 4), "rate": 2, "unknown": object()})
     with pytest.raises(PhaseError, match=r"`size` to be a whole number, 2 values \(a whole.*\) or None, got '64'\."):
         check_types(make, {"size": "64"}, PhaseError)
     with pytest.raises(FinetuneError, match=r"`rate` to be a number, got \[0, 1.*\.\.\.\.$"):
         check_types(make, {"rate": list(range(999))})
+    with pytest.raises(FinetuneError, match=r"`way` to be one of .*, got 'squash'\. Did you mean 'squish'\?"):
+        check_types(make, {"way": "squash"})
 
 
 def test_words():

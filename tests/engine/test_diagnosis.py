@@ -30,12 +30,32 @@ def faults(of: Curves) -> list[str]:
 FALLING = [2.0 * math.exp(-step / 20) + 0.1 for step in range(120)]
 
 
-def test_a_loss_that_falls_and_levels_off_is_healthy():
-    assert diagnose(curves(FALLING, [0.3, 0.21, 0.2], [0.3, 0.2, 0.1])) == []
-
-
-def test_a_training_loss_below_the_validation_loss_is_no_fault():
-    assert faults(curves(FALLING, [0.9, 0.8, 0.8], [0.3, 0.25, 0.25])) == []
+@pytest.mark.parametrize(
+    ("losses", "valid", "errors", "expected"),
+    [
+        pytest.param(FALLING, [0.3, 0.21, 0.2], [0.3, 0.2, 0.1], [], id="falls and levels off"),
+        pytest.param(FALLING, [0.9, 0.8, 0.8], [0.3, 0.25, 0.25], [], id="below the validation loss"),
+        pytest.param(
+            [0.7, 5.0, 9.0, 12.0, 12.2, 12.2],
+            [1.1e9],
+            [0.766],
+            ["learning rate too high"],
+            id="explodes, as in lesson 2",
+        ),
+        pytest.param([2.3 - k * 0.001 for k in range(100)], [2.25, 2.2], [], ["learning rate too low"], id="creeps"),
+        pytest.param([2.3 - k * 0.03 for k in range(60)], [1.0], [0.3], ["too few epochs"], id="still falls"),
+        pytest.param(
+            [2.3, 2.3, 2.3, 2.25, 2.2, 2.1, 2.0, 1.9, 1.8],
+            [1.9],
+            [0.9],
+            ["too few epochs"],
+            id="still falls, few steps",
+        ),
+        pytest.param([0.693] * 50, [0.693, 0.693], [0.5, 0.5], ["dead head"], id="learns nothing"),
+    ],
+)
+def test_a_loss_is_judged_by_its_course(losses, valid, errors, expected):
+    assert faults(curves(losses, valid, errors)) == expected
 
 
 def test_a_loss_that_explodes_and_stays_at_chance_is_a_rate_too_high():
@@ -46,22 +66,9 @@ def test_a_loss_that_explodes_and_stays_at_chance_is_a_rate_too_high():
     assert "Divide" in found.advice
 
 
-def test_the_lessons_explosion_of_the_validation_loss():
-    """Lesson 2: train 12.2, valid 1.1e9 at a rate of 0.5."""
-    assert faults(curves([0.7, 5.0, 9.0, 12.0, 12.2, 12.2], [1.1e9], [0.766])) == ["learning rate too high"]
-
-
 def test_where_only_the_validation_loss_rose_only_that_is_said_to_have_risen():
     (found,) = [finding for finding in diagnose(curves(FALLING, [9.0])) if finding.fault]
     assert found.evidence == "The training loss began at 2.1, and the validation loss rose to 9."
-
-
-def test_a_loss_that_creeps_is_a_rate_too_low():
-    assert faults(curves([2.3 - step * 0.001 for step in range(100)], [2.25, 2.2])) == ["learning rate too low"]
-
-
-def test_a_loss_that_has_not_finished_falling_is_too_few_epochs():
-    assert faults(curves([2.3 - step * 0.03 for step in range(60)], [1.0], [0.3])) == ["too few epochs"]
 
 
 def test_worse_loss_and_worse_metric_are_too_many_epochs_and_one_alone_is_not():
@@ -122,14 +129,6 @@ def test_so_few_steps_do_not_say_that_the_rate_is_too_low(steps):
     (found,) = diagnose(curves([2.3 - step * 0.001 for step in range(steps)], [2.29], [0.9]))
     assert (found.name, found.fault) == ("too few steps to judge", False)
     assert f"In {steps} step" in found.evidence
-
-
-def test_few_steps_that_still_gain_are_too_few_epochs():
-    assert faults(curves([2.3, 2.3, 2.3, 2.25, 2.2, 2.1, 2.0, 1.9, 1.8], [1.9], [0.9])) == ["too few epochs"]
-
-
-def test_nothing_learned_at_all_is_a_dead_head():
-    assert faults(curves([0.693] * 50, [0.693, 0.693], [0.5, 0.5])) == ["dead head"]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -3,7 +3,7 @@ import timm
 import torch
 from torch import nn
 
-from lightning_finetune.engine.head_doubts import CallOrder, doubt_by_gradients, doubt_by_size
+from lightning_finetune.engine.head_doubts import doubt_by_gradients, doubt_by_size, head_doubts
 from lightning_finetune.engine.layer_groups import layer_groups
 
 
@@ -27,10 +27,10 @@ class Declared(nn.Module):
 
 
 def doubt(net: nn.Module, x=None) -> str | None:
-    order = CallOrder(net, layer_groups(net))
+    doubts = head_doubts(net, layer_groups(net))
+    assert next(doubts) is None
     net(torch.randn(2, 4) if x is None else x)
-    order.stop()
-    return order.doubt()
+    return next(doubts)
 
 
 def test_a_last_layer_that_is_declared_first_is_seen_when_it_is_called():
@@ -56,10 +56,10 @@ def test_what_is_called_in_the_order_of_its_groups_is_not_doubted():
 def test_watching_leaves_no_hook_and_no_trace_in_a_compiled_graph():
     net = Declared(["body", "fc"], body=blocks(), fc=nn.Linear(4, 2))
     compiled = torch.compile(net, backend="eager")
-    order = CallOrder(net, layer_groups(net))
+    doubts = head_doubts(net, layer_groups(net))
+    assert next(doubts) is None
     compiled(torch.randn(2, 4))
-    assert order.doubt() is None
-    order.stop()
+    assert next(doubts) is None
     assert not any(layer._forward_pre_hooks for layer in net.modules())
 
 

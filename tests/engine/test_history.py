@@ -11,14 +11,19 @@ def record(history: History, steps: range) -> None:
         history.add(step, Settings({"stem": 0.0, "head": step / 10}), torch.tensor(float(step)))
 
 
-def test_steps_losses_and_rates_stay_together_when_it_is_thinned() -> None:
+def test_everything_of_a_step_stays_together_when_it_is_thinned() -> None:
     history = History()
-    record(history, range(5 * LIMIT))
+    for step in range(5 * LIMIT):
+        settings = Settings({"head": step / 10}, step / 1e5, (step, step), {"head": step % 7 / 7})
+        history.add(step, settings, torch.tensor(float(step)))
     history.flush()
     assert LIMIT / 4 < len(history.steps) <= LIMIT
     assert history.steps == sorted(set(history.steps))
     assert history.losses == [float(step) for step in history.steps]
     assert history.rates["head"] == [step / 10 for step in history.steps]
+    assert history.momentum == [step / 1e5 for step in history.steps]
+    assert history.sizes == [(step, step) for step in history.steps]
+    assert history.trained["head"] == [step % 7 / 7 for step in history.steps]
     assert history.steps[-1] > 4.9 * LIMIT, "the end of the run must not be what is thinned away"
 
 
@@ -79,17 +84,6 @@ def test_continues_from_its_state(done: int) -> None:
     second.load_state_dict(first.state_dict())
     record(second, range(done, done + 50))
     assert second.state_dict() == whole.state_dict()
-
-
-def test_everything_of_a_step_stays_together_when_it_is_thinned() -> None:
-    history = History()
-    for step in range(3 * LIMIT):
-        settings = Settings({"head": 1.0}, step / 1e5, (step, step), {"head": step % 7 / 7})
-        history.add(step, settings, torch.tensor(0.0))
-    history.flush()
-    assert history.momentum == [step / 1e5 for step in history.steps]
-    assert history.sizes == [(step, step) for step in history.steps]
-    assert history.trained["head"] == [step % 7 / 7 for step in history.steps]
 
 
 def test_steps_belong_to_epochs() -> None:

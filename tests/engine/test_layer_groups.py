@@ -5,9 +5,10 @@ import torch
 import torchvision
 from torch import nn
 
-from lightning_finetune.engine.layer_groups import layer_groups, num_head_groups
+from lightning_finetune.engine.layer_groups import layer_groups
 from lightning_finetune.engine.norms import is_norm
 from lightning_finetune.errors import LayerGroupError
+from tests.engine.groups.grouping import head_of, names
 from tests.foreign import ForeignNet
 
 TIMM = [
@@ -22,25 +23,6 @@ TIMM = [
     "regnetx_002",
     "deit_tiny_distilled_patch16_224",
 ]
-
-
-def names(module: nn.Module, patterns=None) -> list[str]:
-    """The groups' names, after checking that they hold every parameter once, each group in the module's order."""
-    groups = layer_groups(module, patterns)
-    ids = [id(param) for group in groups for param in group.params]
-    assert sorted(ids) == sorted(id(param) for param in module.parameters())
-    place = {id(param): place for place, param in enumerate(module.parameters())}
-    for group in groups:
-        assert [place[id(param)] for param in group.params] == sorted(place[id(param)] for param in group.params)
-    found = [group.name for group in groups]
-    assert len(set(found)) == len(found)
-    return found
-
-
-def head_of(module: nn.Module) -> set[str]:
-    by_id = {id(param): name for name, param in module.named_parameters()}
-    groups = layer_groups(module)
-    return {by_id[id(param)] for group in groups[-num_head_groups(groups) :] for param in group.params}
 
 
 class Wrapped(nn.Module):
@@ -77,15 +59,6 @@ def test_timm_groups_run_from_the_input_to_the_head(name):
 
 def test_a_timm_body_without_classifier_still_has_three():
     assert len(names(timm.create_model("resnet18", num_classes=0))) >= 3
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_b0", "vit_b_16", "swin_t", "convnext_tiny"])
-def test_torchvision_models_have_three_groups_with_the_classifier_last(name):
-    with torch.device("meta"):
-        model = torchvision.models.get_model(name)
-    found = names(model)
-    assert len(found) >= 3
-    assert found[-1] in ("fc", "classifier", "heads", "head")
 
 
 def test_torchvision_resnet_is_its_stages():

@@ -81,13 +81,6 @@ def test_an_optimizer_that_is_grouped_by_layers_is_left_as_it_is():
     assert again == layout
 
 
-def test_equal_values_are_no_reason_to_drop_a_parameter():
-    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    split(optimizer, layer_groups(net))
-    assert sorted(owned(optimizer)) == sorted(map(id, net.parameters()))
-
-
 def test_a_split_optimizer_steps_as_one_that_is_not():
     torch.manual_seed(0)
     one = ForeignNet(dropout=0.0)
@@ -186,36 +179,6 @@ def regrouped(net: ForeignNet):
     return torch.optim.AdamW(groups, lr=1e-2)
 
 
-def test_a_saved_state_loads_into_the_modules_own_optimizer():
-    torch.manual_seed(0)
-    net = ForeignNet()
-    ours = regrouped(net)
-    layout = split(ours, layer_groups(net))
-    step(net, ours)
-    plain = regrouped(net)
-    plain.load_state_dict(merge_state(ours.state_dict(), ours, layout))
-    assert len(plain.param_groups) == 2
-    assert plain.param_groups[0]["weight_decay"] == 0.2
-    assert "name" not in plain.param_groups[0]
-    for param in net.parameters():
-        assert torch.equal(plain.state[param]["exp_avg"], ours.state[param]["exp_avg"])
-
-
-def test_a_plain_state_loads_into_ours_and_there_and_back_is_the_same():
-    torch.manual_seed(0)
-    net = ForeignNet()
-    plain = regrouped(net)
-    step(net, plain)
-    ours = regrouped(net)
-    layout = split(ours, layer_groups(net))
-    ours.load_state_dict(split_state(plain.state_dict(), ours, layout))
-    assert ours.param_groups[0]["name"] == "stem/pg0"
-    for param in net.parameters():
-        assert torch.equal(plain.state[param]["exp_avg"], ours.state[param]["exp_avg"])
-    back = merge_state(ours.state_dict(), ours, layout)
-    assert back["param_groups"] == plain.state_dict()["param_groups"]
-
-
 def test_layers_that_never_trained_have_no_state_and_need_none():
     torch.manual_seed(0)
     net = ForeignNet()
@@ -235,16 +198,6 @@ def test_a_state_that_needs_no_merging_is_returned_as_it_is():
     layout = split(optimizer, layer_groups(net))
     state = optimizer.state_dict()
     assert merge_state(state, optimizer, layout) == state == split_state(state, optimizer, layout)
-
-
-def test_names_are_what_lightnings_monitor_needs():
-    """It refuses two groups of one name, or some with a name and some without."""
-    net = ForeignNet()
-    optimizer = regrouped(net)
-    split(optimizer, layer_groups(net))
-    found = [group.get("name") for group in optimizer.param_groups]
-    assert None not in found
-    assert len(set(found)) == len(found)
 
 
 def test_an_optimizer_with_one_group_for_all_is_refused_by_name():

@@ -235,28 +235,24 @@ def test_a_solved_head_keeps_the_recipes_rates_unless_the_loss_is_not_finite_the
     assert "not finite" in found.reason
 
 
-def test_a_curve_that_says_nothing_leaves_the_recipes_rates():
-    found = choose(("find", 5e-4), curve_of([1.0] * 100), unfrozen=True, rule=(1e-4, 5e-4))
-    assert found.lr == (1e-4, 5e-4)
-    assert "nowhere shoots up" in found.reason
+FLAT, BEND = [1.0] * 100, {bend: hockey_stick(bend, noise=0.02) for bend in (1e-4, 1e-1)}
 
 
-def test_unfrozen_layers_take_the_elbow_and_the_given_rate():
-    found = choose(("find", 3e-4), curve_of(hockey_stick(1e-4, noise=0.02)), unfrozen=True)
-    assert found.lr[0] == pytest.approx(1e-5, rel=1)
-    assert found.lr[1] == 3e-4
-    assert "elbow" in found.reason
-
-
-def test_an_elbow_above_the_given_rate_still_spreads():
-    assert choose(("find", 3e-4), curve_of(hockey_stick(1e-1)), unfrozen=True).lr == pytest.approx((3e-5, 3e-4))
-
-
-def test_what_cannot_be_trusted_falls_back_to_the_lessons_default_and_says_so():
-    flat = curve_of([1.0] * 100)
-    assert choose("find", flat, unfrozen=False).lr == 3e-3
-    assert choose("find", flat, unfrozen=True).lr == pytest.approx((3e-6, 3e-4))
-    assert "default" in choose(("find", 3e-4), flat, unfrozen=True).reason
+@pytest.mark.parametrize(
+    ("lr", "losses", "options", "expected", "words"),
+    [
+        (("find", 5e-4), FLAT, {"unfrozen": True, "rule": (1e-4, 5e-4)}, (1e-4, 5e-4), "nowhere shoots up"),
+        ("find", FLAT, {"unfrozen": False}, 3e-3, "default"),
+        ("find", FLAT, {"unfrozen": True}, pytest.approx((3e-6, 3e-4)), "default"),
+        (("find", 3e-4), FLAT, {"unfrozen": True}, pytest.approx((3e-6, 3e-4)), "default"),
+        (("find", 3e-4), BEND[1e-4], {"unfrozen": True}, (pytest.approx(1e-5, rel=1), 3e-4), "elbow"),
+        (("find", 3e-4), BEND[1e-1], {"unfrozen": True}, pytest.approx((3e-5, 3e-4)), "elbow"),
+    ],
+)
+def test_below_an_upper_rate_is_the_elbow_or_the_lessons_default(lr, losses, options, expected, words):
+    found = choose(lr, curve_of(losses), **options)
+    assert found.lr == expected
+    assert words in found.reason
 
 
 def test_tests_that_cannot_be_are_refused():

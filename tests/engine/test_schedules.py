@@ -26,15 +26,6 @@ def combined(share: float, start: float, middle: float, end: float, position: np
 
 
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("peak", [3e-3, 1.0])
-def test_one_cycle_is_fastais_at_every_step(share, peak):
-    for total in TOTALS:
-        position = np.arange(total) / total
-        ours = [schedules.rate("one_cycle", peak, p, div=25, div_final=1e5, pct_start=share) for p in position]
-        np.testing.assert_allclose(ours, combined(share, peak / 25, peak, peak / 1e5, position), rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("share", SHARES)
 def test_a_plan_follows_fastai_for_each_group_and_momentum(share):
     for total in TOTALS:
         phase = Phase(1, "all", (1e-5, 1e-3), pct_start=share, div=5, div_final=1e4, moms=(0.9, 0.8, 0.95))

@@ -10,7 +10,7 @@ from lightning_finetune.callbacks import FineTune, LogPredictions, PlotRun
 from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.engine.phases import Phase
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.foreign import fitted, loader
 from tests.wandb_files import read_history, read_records
 
 PHASES = [Phase(1, "head", 1e-2), Phase(1, "all", (1e-4, 1e-3))]
@@ -20,8 +20,7 @@ NAMES |= {"best/val_loss"}
 
 def fit(tmp_path: Path, logger: Logger) -> None:
     callbacks = [FineTune(PHASES), PlotRun(), LogPredictions(4)]
-    trainer = quiet_trainer(tmp_path, callbacks=callbacks, logger=logger, log_every_n_steps=2, max_epochs=2)
-    trainer.fit(ForeignNet(), loader(), loader(16, seed=1))
+    fitted(tmp_path, *callbacks, data=(loader(), loader(16, seed=1)), logger=logger, log_every_n_steps=2, max_epochs=2)
 
 
 def test_tensorboard_holds_rates_phases_and_pictures(tmp_path: Path) -> None:
@@ -74,8 +73,7 @@ def test_checkpoints_are_artifacts_of_which_one_is_the_best(tmp_path: Path, monk
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = WandbLogger(project="tests", save_dir=tmp_path, log_model="all")
     callbacks = [FineTune(PHASES), BestCheckpoint(), LastCheckpoint()]
-    trainer = quiet_trainer(tmp_path, callbacks=callbacks, logger=logger, enable_checkpointing=True)
-    trainer.fit(ForeignNet(), loader(), loader(16, seed=1))
+    fitted(tmp_path, *callbacks, data=(loader(), loader(16, seed=1)), logger=logger, enable_checkpointing=True)
     wandb.finish()
     found = {
         tuple(sorted(record.artifact.aliases))

@@ -20,7 +20,7 @@ from lightning_finetune.callbacks.best_checkpoint import BestCheckpoint
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from lightning_finetune.errors import CheckpointError
 from lightning_finetune.run.checkpoint_file import SafeCheckpointIO
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from tests.foreign import ForeignNet, fitted, loader, quiet_trainer
 
 MB = 1 << 20
 
@@ -115,8 +115,9 @@ class Own(TorchCheckpointIO):
 @pytest.mark.parametrize("given", [None, Own])
 def test_callbacks_write_safely_unless_the_user_chose_how(tmp_path, callback, given):
     plugins = [given()] if given else []
-    trainer = quiet_trainer(tmp_path, callbacks=[callback()], plugins=plugins, enable_checkpointing=True, max_epochs=1)
-    trainer.fit(ForeignNet(), loader(8), loader(8))
+    trainer = fitted(
+        tmp_path, callback(), data=(loader(8), loader(8)), plugins=plugins, enable_checkpointing=True, max_epochs=1
+    )
     assert type(trainer.strategy.checkpoint_io) is (given or SafeCheckpointIO)
 
 

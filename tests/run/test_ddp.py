@@ -5,15 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import forking
+from tests.resuming import assert_same_bits, process
 
 FLOAT = 4  # bytes
 
 
 def run(out: Path, *options: object) -> tuple[list[dict], str]:
     """What each rank wrote, and what was shown; the run itself fails where replicas differ by a bit."""
-    done = forking.run("-m", "tests.runs", out, *options)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = process("tests.runs", out, *options)
     return [torch.load(file) for file in sorted(out.glob("rank*.pt"))], done.stdout
 
 
@@ -30,8 +29,7 @@ def one(tmp_path_factory):
 
 def test_replicas_are_bitwise_equal(two):
     (first, second), _ = two
-    for name, value in first["params"].items():
-        assert torch.equal(value, second["params"][name]), name
+    assert_same_bits(first["params"], second["params"])
 
 
 def test_two_processes_are_one_with_the_doubled_batch(two, one):

@@ -8,8 +8,9 @@ from PIL import Image
 
 from lightning_finetune import FineTune, ImageClassifier, Phase
 from lightning_finetune.engine.freezing import learned_norms
-from tests import forking
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from lightning_finetune.engine.snapshot import evaluating
+from tests.foreign import ForeignNet, fitted, loader, quiet_trainer
+from tests.resuming import process
 
 
 class Tiny(torch.nn.Module):
@@ -30,20 +31,15 @@ class AtStart(pl.Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch:
             return
-        modes = [(module, module.training) for module in pl_module.modules()]
-        pl_module.eval()
-        with torch.no_grad():
+        with evaluating(pl_module):
             hits = [(pl_module(x).argmax(1) == y).float() for x, y in trainer.train_dataloader]
-        for module, mode in modes:
-            module.training = mode
         self.accuracy = float(torch.cat(hits).mean())
 
 
 def fit(tmp_path, module, fine_tune, **options):
     pl.seed_everything(1, verbose=False)
     start = AtStart()
-    trainer = quiet_trainer(tmp_path, callbacks=[fine_tune, start], **options)
-    trainer.fit(module, loader(), loader(16, seed=1))
+    trainer = fitted(tmp_path, fine_tune, start, module=module, data=(loader(), loader(16, seed=1)), **options)
     return trainer, start
 
 
@@ -91,8 +87,9 @@ def test_gradients_are_clipped_where_the_user_says_nothing(tmp_path):
 
     for given, expected in ((None, 1.0), (0.25, 0.25)):
         norms = Norms()
-        trainer = quiet_trainer(tmp_path, callbacks=[FineTune(1), norms], gradient_clip_val=given)
-        trainer.fit(task(), loader(), loader(16, seed=1))
+        trainer = fitted(
+            tmp_path, FineTune(1), norms, module=task(), data=(loader(), loader(16, seed=1)), gradient_clip_val=given
+        )
         assert norms.clip == expected
         assert trainer.gradient_clip_val == given
 
@@ -106,9 +103,8 @@ def test_two_processes_solve_the_head_of_all_images_together(tmp_path):
             for number in range(count):
                 pixels = noise.integers(0, 255, (70, 70, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / label / f"{number}.jpg")
-    options = ["--which", "recipe", "--images", tmp_path, "--batch-size", 2, "--strategy", "ddp", "--devices", 2]
-    done = forking.run("-m", "tests.runs", tmp_path / "out", *options)
-    assert done.returncode == 0, done.stderr[-3000:]
+    words = ["--which", "recipe", "--images", tmp_path, "--batch-size", 2, "--strategy", "ddp", "--devices", 2]
+    done = process("tests.runs", tmp_path / "out", *words)
     assert (done.stdout + done.stderr).count("features of 24 training images") == 1
 
 
@@ -144,8 +140,9 @@ def test_a_resumed_run_holds_what_the_run_held(tmp_path):
     pl.seed_everything(5, verbose=False)
     state = {name: value.clone() for name, value in whole.state_dict().items()}
     saver = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
-    trainer = quiet_trainer(tmp_path, callbacks=[FineTune(phases), saver], enable_checkpointing=True)
-    trainer.fit(whole, loader(), loader(16, seed=1))
+    fitted(
+        tmp_path, FineTune(phases), saver, module=whole, data=(loader(), loader(16, seed=1)), enable_checkpointing=True
+    )
     pl.seed_everything(5, verbose=False)
     resumed = ForeignNet()
     resumed.load_state_dict(state)

@@ -11,18 +11,15 @@ from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle
 from lightning_finetune.data import ImageData
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
-from tests.foreign import ForeignNet, Probe, images, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, fitted, images, loader
 
 
-def fit(folder, callback, data, ckpt=None, every=None, **options) -> tuple[list[float], pl.Trainer]:
+def fit(folder, callback, data, ckpt=None, every=None, extra=(), **options) -> tuple[list[float], pl.Trainer]:
     """The head's rate at each step."""
     probe, at_end = Probe(), None if every else True
     saver = ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=every, save_on_train_epoch_end=at_end)
-    callbacks = [callback, *options.pop("callbacks", []), probe, saver]
-    module = options.pop("module", None) or ForeignNet()
-    options = {"max_epochs": 4, "callbacks": callbacks, "enable_checkpointing": True, **options}
-    trainer = quiet_trainer(folder, **options)
-    trainer.fit(module, data, ckpt_path=ckpt)
+    options = {"max_epochs": 4, "enable_checkpointing": True, **options}
+    trainer = fitted(folder, callback, *extra, probe, saver, data=data, ckpt_path=ckpt, **options)
     return [lrs[-1] for lrs in probe.lrs], trainer
 
 
@@ -92,7 +89,7 @@ def test_a_run_that_is_stopped_twice_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.parametrize("step", [3, 8, 10, 11])
 def test_unchanged_settings_give_the_same_rates_to_the_bit(tmp_path, step):
-    accumulation = {"callbacks": [GradientAccumulationScheduler({0: 1, 2: 2})]} if step == 8 else {}
+    accumulation = {"extra": [GradientAccumulationScheduler({0: 1, 2: 2})]} if step == 8 else {}
     every = None if step == 8 else 1
     whole, _ = changed(tmp_path, {}, every=every, **accumulation)
     rest, _ = changed(tmp_path, {}, ckpt=tmp_path / f"step={step}.ckpt", **accumulation)
@@ -134,7 +131,7 @@ def test_our_data_goes_on_with_the_images_that_the_epoch_has_not_seen(insects, t
     def run(batch_size, ckpt=None):
         seen = Seen()
         data = ImageData.from_folder(insects, size=16, batch_size=batch_size, num_workers=0)
-        options = {"module": Net(), "callbacks": [seen], "max_epochs": 1, "limit_val_batches": 0}
+        options = {"module": Net(), "extra": [seen], "max_epochs": 1, "limit_val_batches": 0}
         fit(tmp_path, OneCycle(1e-2), data, ckpt, every=1, **options)
         return [image for batch in seen.images for image in batch]
 

@@ -6,7 +6,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle, PlotRun, TrainingDiagnosis
 from lightning_finetune.engine.phases import Phase
-from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.foreign import ForeignNet, Probe, fitted, loader, quiet_trainer
 
 PHASES = [Phase(1, "head", 1e-2, size=32), Phase(1, "all", (1e-3, 1e-2), size=64)]
 
@@ -26,10 +26,14 @@ class Sees(ForeignNet):
 
 def fit(tmp_path, *callbacks: Callback, module=None, resume=None, **options):
     torch.manual_seed(0)
-    module = module or ForeignNet()
-    trainer = quiet_trainer(tmp_path, callbacks=list(callbacks), **{"max_epochs": 2, **options})
-    trainer.fit(module, loader(), loader(16, seed=1), ckpt_path=resume)
-    return module
+    fitted(
+        tmp_path,
+        *callbacks,
+        module=module,
+        data=(loader(), loader(16, seed=1)),
+        ckpt_path=resume,
+        **{"max_epochs": 2, **options},
+    )
 
 
 def test_momentum_sizes_and_what_trains_are_those_of_each_step(tmp_path) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import forking
-from tests.resuming import assert_same_bits, run
+from tests.resuming import assert_same_end, process, run
 
 
 @pytest.fixture(scope="module", params=["fine_tune", "apart"])
@@ -25,8 +24,7 @@ def test_a_run_killed_between_epochs_resumes_to_the_same_bits(whole, tmp_path, e
     options = ["--which", which, "--optimizer", "adamw", "--shuffle"]
     run(tmp_path, *options, "--stop", epoch * 6, expect=17)
     resumed = run(tmp_path, *options, "--resume", tmp_path / f"step={epoch * 6}.ckpt")
-    assert_same_bits(expected["params"], resumed["params"])
-    assert_same_bits(expected["optimizer"], resumed["optimizer"])
+    assert_same_end(expected, resumed)
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +63,13 @@ def test_a_run_killed_within_an_epoch_continues_with_the_next_unseen_batch(folde
     options, expected = options_of(folder, which), unstopped(which)
     run(tmp_path, *options, "--stop", step, expect=17)
     resumed = run(tmp_path, *options, "--resume", tmp_path / f"step={step}.ckpt")
-    assert_same_bits(expected["params"], resumed["params"])
-    assert_same_bits(expected["optimizer"], resumed["optimizer"])
+    assert_same_end(expected, resumed)
 
 
 def test_a_worker_that_is_killed_ends_the_run_in_a_sentence_and_the_rest_has_the_same_bits(folder, unstopped, tmp_path):
     options, expected = options_of(folder, "fine_tune"), unstopped("fine_tune")
-    done = forking.run("-m", "tests.runs", tmp_path, *options, "--stop", 8, "--how", "worker")
-    assert done.returncode == 1
+    done = process("tests.runs", tmp_path, *options, "--stop", 8, "--how", "worker", expect=1)
     assert re.search(r"DataLoader worker \(pid.*\) is killed by signal: Killed", done.stderr)
     last = max(tmp_path.glob("step=*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
     resumed = run(tmp_path, *options, "--resume", last)
-    assert_same_bits(expected["params"], resumed["params"])
-    assert_same_bits(expected["optimizer"], resumed["optimizer"])
+    assert_same_end(expected, resumed)

@@ -14,9 +14,8 @@ from lightning_finetune.callbacks import FineTune, ProgressiveResizing, RunRepor
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
 from lightning_finetune.run.self_ending import Patience, length_after
-from tests import forking
-from tests.foreign import ForeignNet, loader, quiet_trainer
-from tests.resuming import assert_same_bits
+from tests.foreign import ForeignNet, fitted, loader
+from tests.resuming import assert_same_bits, assert_same_end, process
 from tests.run.plateaus import SCRIPT, moments, phases, train
 from tests.wandb_files import read_history
 
@@ -55,8 +54,7 @@ def test_a_run_that_ends_its_phases_equals_the_run_with_those_lengths_by_hand(tm
     assert found["lengths"] == expected["lengths"] == lengths
     assert found["epochs"] == sum(lengths)
     assert found["rates"] == expected["rates"]
-    assert_same_bits(expected["params"], found["params"])
-    assert_same_bits(expected["optimizer"], found["optimizer"])
+    assert_same_end(expected, found)
 
 
 def test_one_cycle_is_laid_over_its_limit_and_cut(tmp_path, capsys):
@@ -97,30 +95,24 @@ def test_the_next_phase_begins_with_the_best_validation(tmp_path, averages):
     assert_same_bits(snapshots.validated[4][0]["state_dict"], run["params"])  # and the run ends with its best
 
 
-def process(out, *options: object, expect: int = 0) -> None:
-    done = forking.run("-m", "tests.run.plateaus", out, *options)
-    assert done.returncode == expect, done.stdout[-2000:] + done.stderr[-3000:]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Runs that nothing stopped, in processes like those of the killed ones: the number of threads is in the bits."""
     ends = {}
     for restore, options in ((False, []), (True, ["--restore"])):
         out = tmp_path_factory.mktemp("whole")
-        process(out, *options)
+        process("tests.run.plateaus", out, *options)
         ends[restore] = torch.load(out / "rank0.pt")
     return ends
 
 
 def killed(whole, tmp_path, moment, saves, restore):
     options = ["--saves", saves, *(["--restore"] if restore else [])]
-    process(tmp_path, *options, "--kill", *moment, expect=17)
-    process(tmp_path, *options, "--resume")
+    process("tests.run.plateaus", tmp_path, *options, "--kill", *moment, expect=17)
+    process("tests.run.plateaus", tmp_path, *options, "--resume")
     resumed = torch.load(tmp_path / "rank0.pt")
     assert resumed["lengths"] == [4, 3]
-    assert_same_bits(whole[restore]["params"], resumed["params"])
-    assert_same_bits(whole[restore]["optimizer"], resumed["optimizer"])
+    assert_same_end(whole[restore], resumed)
 
 
 @pytest.mark.parametrize(
@@ -150,23 +142,31 @@ def test_killed_at_random_it_ends_in_the_same_bits(whole, tmp_path, moment, save
 
 def test_two_ranks_agree(tmp_path):
     """The second rank, asked alone, would go on: both take the mean."""
-    process(tmp_path, "--ranks", 2, "--restore")
+    process("tests.run.plateaus", tmp_path, "--ranks", 2, "--restore")
     ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
     assert [rank["lengths"] for rank in ranks] == [[4, 3]] * 2
-    assert_same_bits(ranks[0]["params"], ranks[1]["params"])
-    assert_same_bits(ranks[0]["optimizer"], ranks[1]["optimizer"])
+    assert_same_end(ranks[0], ranks[1])
 
 
 @pytest.mark.slow
 def test_two_ranks_killed_at_the_end_of_a_phase_end_in_the_same_bits(tmp_path):
-    process(tmp_path / "whole", "--ranks", 2, "--restore")
-    process(tmp_path / "killed", "--ranks", 2, "--restore", "--kill", "on_validation_end", 4, expect=17)
-    process(tmp_path / "killed", "--ranks", 2, "--restore", "--resume")
+    process("tests.run.plateaus", tmp_path / "whole", "--ranks", 2, "--restore")
+    process(
+        "tests.run.plateaus",
+        tmp_path / "killed",
+        "--ranks",
+        2,
+        "--restore",
+        "--kill",
+        "on_validation_end",
+        4,
+        expect=17,
+    )
+    process("tests.run.plateaus", tmp_path / "killed", "--ranks", 2, "--restore", "--resume")
     for rank in range(2):
         whole, resumed = (torch.load(tmp_path / run / f"rank{rank}.pt") for run in ("whole", "killed"))
         assert resumed["lengths"] == [4, 3]
-        assert_same_bits(whole["params"], resumed["params"])
-        assert_same_bits(whole["optimizer"], resumed["optimizer"])
+        assert_same_end(whole, resumed)
 
 
 @pytest.mark.parametrize("step", [14, 16])
@@ -229,9 +229,8 @@ def test_what_cannot_be_is_refused(options, message):
 def test_a_metric_that_is_not_logged_is_named_with_those_that_are(tmp_path):
     with pytest.raises(PhaseError, match=r"log 'val_acc'.*it logs \['train_loss', 'val_loss'\]"):
         train(tmp_path, [Phase(3, until="val_acc")])
-    trainer = quiet_trainer(tmp_path, callbacks=[FineTune([Phase(3, until="val_loss")])])
     with pytest.raises(PhaseError, match="no validation"):
-        trainer.fit(ForeignNet(), loader())
+        fitted(tmp_path, FineTune([Phase(3, until="val_loss")]))
 
 
 def test_the_limit_of_the_trainer_is_the_sum_of_the_limits_and_stays(tmp_path):
@@ -258,6 +257,5 @@ def test_each_phase_has_its_weight_decay(tmp_path):
 
     decays = Decays()
     given = [Phase(1, "head", weight_decay=0.2), Phase(1, "all"), Phase(1, "all", weight_decay=0.0)]
-    trainer = quiet_trainer(tmp_path, callbacks=[FineTune(given), decays])
-    trainer.fit(Two(), loader(8))
+    fitted(tmp_path, FineTune(given), decays, module=Two(), data=loader(8))
     assert [sorted(set(seen)) for seen in decays.seen] == [[0.0, 0.2], [0.0, 0.05], [0.0]]

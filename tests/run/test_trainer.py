@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_finetune.callbacks import FineTune, GradualUnfreezing, OneCycle
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError, UnsupportedError
-from tests.foreign import ForeignNet, Probe, loader, quiet_trainer
+from tests.foreign import ForeignNet, Moved, Probe, Untrained, bits, fitted, loader, quiet_trainer
+from tests.resuming import assert_same_bits
 
 PHASES = [Phase(1, "head", 1e-2), Phase(1, 2, (None, 1e-2)), Phase(1, "all", (1e-3, 1e-2))]
 KINDS = {
@@ -32,20 +33,8 @@ def callbacks(request):
 
 def fit(tmp_path, callbacks, module=None, ckpt_path=None, seed=5, **options):
     pl.seed_everything(seed, verbose=False)
-    trainer = quiet_trainer(tmp_path, callbacks=callbacks, **{"max_epochs": 3, **options})
     module = module or ForeignNet()
-    trainer.fit(module, loader(), ckpt_path=ckpt_path)
-    return trainer, module
-
-
-def bits(module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def assert_equal(one, other) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
+    return fitted(tmp_path, *callbacks, module=module, ckpt_path=ckpt_path, **{"max_epochs": 3, **options}), module
 
 
 # -- parameter groups --------------------------------------------------------------------------------------------------
@@ -130,7 +119,7 @@ def test_a_checkpoint_loads_without_the_callbacks(tmp_path, saved):
 
     class Look(pl.Callback):
         def on_train_start(self, trainer, pl_module):
-            assert_equal(bits(pl_module), bits(module))
+            assert_same_bits(bits(pl_module), bits(module))
             ours, theirs = optimizer.state, trainer.optimizers[0].state
             for a, b in zip(module.parameters(), pl_module.parameters(), strict=True):
                 assert torch.equal(ours[a]["exp_avg"], theirs[b]["exp_avg"])
@@ -141,7 +130,7 @@ def test_a_checkpoint_loads_without_the_callbacks(tmp_path, saved):
     assert all(param.requires_grad for param in plain.parameters())
     fresh = TwoGroups()
     quiet_trainer(tmp_path).test(fresh, loader(8), ckpt_path=path, verbose=False)
-    assert_equal(bits(fresh), bits(module))
+    assert_same_bits(bits(fresh), bits(module))
 
 
 def test_a_checkpoint_of_a_plain_run_loads_with_the_callbacks(tmp_path, callbacks):
@@ -150,7 +139,7 @@ def test_a_checkpoint_of_a_plain_run_loads_with_the_callbacks(tmp_path, callback
 
     class Look(pl.Callback):
         def on_train_start(self, trainer_, pl_module):
-            assert_equal(bits(pl_module), bits(module))
+            assert_same_bits(bits(pl_module), bits(module))
             ours, theirs = trainer.optimizers[0].state, trainer_.optimizers[0].state
             for a, b in zip(module.parameters(), pl_module.parameters(), strict=True):
                 assert torch.equal(ours[a]["exp_avg"], theirs[b]["exp_avg"])
@@ -189,7 +178,7 @@ def test_a_callback_in_a_second_fit_does_as_a_new_one(tmp_path, callbacks):
     _, fresh = fit(tmp_path, [*callbacks(), probes[1]], seed=2)
     assert probes[0].lrs == probes[1].lrs
     assert probes[0].trainable == probes[1].trainable
-    assert_equal(bits(again), bits(fresh))
+    assert_same_bits(bits(again), bits(fresh))
 
 
 def test_a_used_callback_composes_with_a_new_one(tmp_path):
@@ -238,7 +227,7 @@ def test_a_run_is_seeded_by_torch_where_lightning_was_not(tmp_path, callbacks, m
         torch.manual_seed(seed)
         quiet_trainer(tmp_path, callbacks=callbacks(), max_epochs=3).fit(module, loader())
         ends.append(bits(module))
-    assert_equal(ends[0], ends[1])
+    assert_same_bits(ends[0], ends[1])
     assert not torch.equal(ends[0]["head.weight"], ends[2]["head.weight"])
 
 
@@ -256,29 +245,14 @@ def test_a_run_is_seeded_by_torch_where_lightning_was_not(tmp_path, callbacks, m
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_thawed_weights_move_and_frozen_ones_do_not(tmp_path, callbacks, options, optimizer):
-    moved = MovedByEpoch()
+    moved = Moved()
     fit(tmp_path, [*callbacks(), moved], ForeignNet(optimizer), **options)
     assert moved.parts == [{"head"}, {"neck", "head"}, {"stem", "body", "neck", "head"}]
 
 
-class MovedByEpoch(pl.Callback):
-    """The children of which any parameter or buffer changed in each epoch, and those of which all weights did."""
-
-    def __init__(self) -> None:
-        self.parts = []
-
-    def on_train_epoch_start(self, trainer, pl_module):
-        self.before = bits(pl_module)
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        now = bits(pl_module)
-        moved = {name for name in now if not torch.equal(now[name], self.before[name])}
-        self.parts.append({name.replace("_orig_mod.", "").split(".")[0] for name in moved})
-
-
 @pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}, {"capturable": False, "amsgrad": True}])
 def test_every_kind_of_step_follows_an_unfreezing(tmp_path, options):
-    moved, module = MovedByEpoch(), ForeignNet()
+    moved, module = Moved(), ForeignNet()
     module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=1e-2, **options)
     fit(tmp_path, [*KINDS["apart"](), moved], module)
     assert moved.parts == [{"head"}, {"neck", "head"}, {"stem", "body", "neck", "head"}]
@@ -286,7 +260,7 @@ def test_every_kind_of_step_follows_an_unfreezing(tmp_path, options):
 
 def test_a_compiled_module_follows_an_unfreezing(tmp_path, callbacks):
     """What is traced while layers are frozen must not be used when they train; no kernels are needed to see that."""
-    moved = MovedByEpoch()
+    moved = Moved()
     compiled = torch.compile(ForeignNet(), backend="aot_eager")
     pl.seed_everything(0, verbose=False)
     quiet_trainer(tmp_path, callbacks=[*callbacks(), moved], max_epochs=3).fit(compiled, loader())
@@ -295,7 +269,7 @@ def test_a_compiled_module_follows_an_unfreezing(tmp_path, callbacks):
 
 @pytest.mark.slow
 def test_compiled_layers_follow_an_unfreezing(tmp_path):
-    moved = MovedByEpoch()
+    moved = Moved()
     module = ForeignNet(dropout=0.0)
     module.stem, module.body = torch.compile(module.stem), torch.compile(module.body)
     fit(tmp_path, [*KINDS["fine_tune"](), moved], module)
@@ -305,12 +279,9 @@ def test_compiled_layers_follow_an_unfreezing(tmp_path):
 # -- what they refuse --------------------------------------------------------------------------------------------------
 
 
-class HeadOnly(ForeignNet):
+class HeadOnly(Untrained):
     def configure_optimizers(self):
         return torch.optim.AdamW(self.head.parameters())
-
-    def training_step(self, batch, batch_idx):
-        pytest.fail("a batch was trained")
 
 
 class Manual(HeadOnly):

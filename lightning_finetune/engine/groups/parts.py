@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from lightning_finetune.engine.groups import layer_names as names
 from lightning_finetune.engine.groups import repeats
-from lightning_finetune.engine.groups.known import is_known, is_segmentation, known_parts, says_itself
+from lightning_finetune.engine.groups.said import is_known, is_segmentation, known_parts, says_itself
 from lightning_finetune.engine.norms import is_leaf, is_table, scales_only
 
 Role = Literal["block", "joins", "embedding", "stays", "loose", "decoder", "head", "other"]

@@ -122,7 +122,7 @@ class ObjectGraph:
     def _visit_cell(self, obj: CellType) -> Iterable[Any]:
         with suppress(ValueError):  # it is empty
             values = self._contents([obj.cell_contents])
-            self._restores.append(state.of_cell(obj, values[0]))
+            self._restores.append(functools.partial(setattr, obj, "cell_contents", values[0]))
             return values
         return []
 

@@ -13,7 +13,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from types import CellType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,12 +65,7 @@ def _without_repeats(tensor: Tensor) -> Tensor:
 
 def of_array(values: npt.NDArray[Any]) -> Restore:
     """The content of a numpy array."""
-    kept = values.copy()
-
-    def restore() -> None:
-        np.copyto(values, kept, casting="no")
-
-    return restore
+    return partial(np.copyto, values, values.copy(), casting="no")
 
 
 def of_mapping(live: dict[Any, Any], values: list[Any]) -> Restore:
@@ -114,15 +108,6 @@ def _same(one: Iterable[Any], other: Iterable[Any]) -> bool:
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
-def of_cell(cell: CellType, value: object) -> Restore:
-    """``value`` as what a function's closure holds under one name."""
-
-    def restore() -> None:
-        cell.cell_contents = value
-
-    return restore
-
-
 def of_slots(owner: object, names: list[str], values: dict[str, Any]) -> Restore:
     """Attributes that are kept in slots: those of ``names`` that are in ``values``, and no others."""
 
@@ -138,20 +123,14 @@ def of_slots(owner: object, names: list[str], values: dict[str, Any]) -> Restore
 
 def of_generator(generator: Any) -> Restore | None:
     """The state of a generator of random numbers; None for what is none."""
+    known: Any = generator  # torch and numpy type the same two methods in different ways
     if isinstance(generator, (torch.Generator, np.random.RandomState)):
-        return _given_again(generator.set_state, generator.get_state())
+        return partial(known.set_state, known.get_state())
     if isinstance(generator, np.random.BitGenerator):
-        return _given_again(partial(setattr, generator, "state"), generator.state)
+        return partial(setattr, generator, "state", generator.state)
     if isinstance(generator, random.Random) and not isinstance(generator, random.SystemRandom):
-        return _given_again(generator.setstate, generator.getstate())
+        return partial(generator.setstate, generator.getstate())
     return None
-
-
-def _given_again(put: Callable[[Any], object], state: object) -> Restore:
-    def restore() -> None:
-        put(state)
-
-    return restore
 
 
 def of_stateful(owner: Any) -> Restore:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from lightning_finetune import FineTune, Phase
-from lightning_finetune.run.find_only import FindOnly
-from tests.foreign import ForeignNet, loader, quiet_trainer
+from lightning_finetune.run.find import FindOnly
+from tests.foreign import ForeignNet, fitted, loader, quiet_trainer
 from tests.resuming import assert_same_bits
 
 
@@ -17,8 +17,7 @@ def test_it_ends_before_the_first_step_with_its_findings_on_disk(tmp_path, capsy
     pl.seed_everything(3, verbose=False)
     module, callback = ForeignNet(dropout=0.0), FindOnly(unfrozen)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    trainer = quiet_trainer(tmp_path, max_epochs=3, callbacks=[callback])
-    trainer.fit(module, loader())
+    trainer = fitted(tmp_path, callback, module=module, max_epochs=3)
     assert trainer.global_step == 0
     assert_same_bits(before, dict(module.state_dict()))
     written = json.loads((tmp_path / "lr_find.json").read_text())
