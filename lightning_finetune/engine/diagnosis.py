@@ -136,6 +136,7 @@ def features(curves: Curves, floor: float = 0.0) -> Features:
     third = len(smooth) // 3
     tail, last = statistics.fmean(smooth[-2 * third : -third]), statistics.fmean(smooth[-max(third // 3, 1) :])
     valid = [value for _, value in curves.measured.get("val_loss", ())]
+    metric = [value for _, value in metric_points(curves.measured)]
     level = _level(first, valid)
     return Features(
         first=first,
@@ -147,8 +148,8 @@ def features(curves: Curves, floor: float = 0.0) -> Features:
         improving=1 - valid[-1] / valid[-2] if len(valid) > 1 and valid[-2] > 0 else math.nan,
         falling=(tail - last) / first,
         worse=recent(valid) / min(valid) - 1 if len(valid) > 1 and min(valid) > 0 else math.nan,
-        metric_worse=_metric_worse(curves.measured),
-        grain=_grain(curves.measured),
+        metric_worse=recent(metric) - min(metric) if len(metric) > 1 else math.nan,
+        grain=_grain(metric),
     )
 
 
@@ -183,7 +184,9 @@ def diagnose(curves: Curves, limits: Limits = LIMITS, floor: float = 0.0) -> lis
 def _faults(traits: Features, curves: Curves, limits: Limits) -> list[Finding]:
     """At most one: the first that explains the curves."""
     killed = abs(traits.fall) < _NOTHING and traits.rise > _ROSE  # nothing learned, but not for want of movement
-    if (traits.rise > limits.rise or traits.blow_up > limits.blow_up or killed) and not _recovered(traits):
+    # Weights that fit, and a run that ended at its best: what rose was the dip where the rate peaks.
+    recovered = traits.level > traits.first and traits.worse < _DIP and not traits.metric_worse > traits.grain
+    if (traits.rise > limits.rise or traits.blow_up > limits.blow_up or killed) and not recovered:
         return [_finding("learning rate too high", _rising(traits, curves))]
     if traits.worse > limits.worse and traits.metric_worse > max(limits.metric_worse, 2 * traits.grain):
         best_step, best = min(curves.measured["val_loss"], key=lambda point: point[1])
@@ -212,11 +215,6 @@ def _faults(traits: Features, curves: Curves, limits: Limits) -> list[Finding]:
         )
         return [_finding("too few epochs", evidence)]
     return [_too_few_steps(curves)] if traits.fall < limits.fall and few else []
-
-
-def _recovered(traits: Features) -> bool:
-    """Whether a run that began with weights that fit ended at its best: what rose was the dip where the rate peaks."""
-    return traits.level > traits.first and traits.worse < _DIP and not traits.metric_worse > traits.grain
 
 
 def _too_few_steps(curves: Curves) -> Finding:
@@ -310,15 +308,9 @@ def metric_points(measured: Mapping[str, Points]) -> Points:
     return [(step, value if less_is_better(name) else -value) for step, value in measured[name]]
 
 
-def _metric_worse(measured: Mapping[str, Points]) -> float:
-    """How much the first metric beside the loss has lost from its best; NaN where there is none."""
-    values = [value for _, value in metric_points(measured)]
-    return recent(values) - min(values) if len(values) > 1 else math.nan
-
-
-def _grain(measured: Mapping[str, Points]) -> float:
+def _grain(metric: Sequence[float]) -> float:
     """The least difference between values of the metric: what an image counts, as far as they can tell; or 0."""
-    values = sorted({value for _, value in metric_points(measured)})
+    values = sorted(set(metric))
     least = min((high - low for low, high in pairwise(values)), default=0.0)
     return least * (1 + 1e-6) if len(values) > 2 and least < _IMAGE else 0.0
 

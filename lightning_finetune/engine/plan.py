@@ -266,7 +266,8 @@ def make_plan(
     limits = tuple(phase.epochs for phase in phases)
     phases = [replace(phase, epochs=(ended or {}).get(number, phase.epochs)) for number, phase in enumerate(phases)]
     total = sum(phase.epochs or 0 for phase in phases)
-    said = [None if steps_per_epoch is None else _of_epoch(steps_per_epoch, number) for number in range(total)]
+    lengths = [steps_per_epoch] if steps_per_epoch is None or isinstance(steps_per_epoch, int) else steps_per_epoch
+    said = [lengths[min(number, len(lengths) - 1)] for number in range(total)]
     epochs = list(past[:total])
     for number in range(len(epochs), total):
         epochs.append(expected(said[number], epochs))
@@ -310,9 +311,3 @@ def _closed(phases: Sequence[Phase], max_epochs: int | None) -> list[Phase]:
             f"(max_epochs={max_epochs}): it would never be reached. Train longer or begin it earlier."
         )
     return [*phases[:-1], replace(last, epochs=max_epochs - before)]
-
-
-def _of_epoch(per_epoch: int | Sequence[int], epoch: int) -> int:
-    if isinstance(per_epoch, int):
-        return per_epoch
-    return per_epoch[min(epoch, len(per_epoch) - 1)]

@@ -141,11 +141,9 @@ def allowed(lr: float, curve: Curve, most: float = math.inf) -> tuple[float, str
 
 def _finite(lr: float, curve: Curve) -> tuple[float, str]:
     """``lr``, or a tenth of the rate at which the loss is not finite where that is below twice ``lr``; and why."""
-    bad = _finite_part(curve)
-    if bad < len(curve.lrs) and curve.lrs[bad] < 2 * lr:
-        return curve.lrs[
-            bad
-        ] / 10, f"lower than the default {lr:.1e}, as the loss is not finite at {curve.lrs[bad]:.1e}"
+    bad = curve.lrs[_finite_part(curve) :]
+    if bad and bad[0] < 2 * lr:
+        return bad[0] / 10, f"lower than the default {lr:.1e}, as the loss is not finite at {bad[0]:.1e}"
     return lr, "the default, as the curve of a head that was solved shows where it loses its fit, not what trains well"
 
 
