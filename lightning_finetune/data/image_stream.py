@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from lightning_finetune.data.batches.pixel_module import PixelModule
-from lightning_finetune.data.batches.stream_loader import StreamBatch, StreamLoader
+from lightning_finetune.data.batches.stream_loader import StreamBatch, StreamLoader, of_litdata
 from lightning_finetune.data.block.options import Stats
 from lightning_finetune.data.block.rows import class_names, pair_of
 from lightning_finetune.data.block.torch_datasets import labels_of
@@ -138,7 +138,7 @@ def _first_target(stream: Any, name: str = "train") -> Any:
             "asked by position is for ImageData.from_dataset."
         )
     needed = [one for one in _parameters(stream, "state_dict") if one.default is one.empty]
-    if needed:
+    if needed and not of_litdata(stream):  # whose own loader we use
         raise DataError(
             f"{name}: expected a stream that knows its own place, got one whose `state_dict` needs `{needed[0].name}` "
             f"({type(stream).__name__}): only its own loader knows. Give it to a LightningModule of yours."
