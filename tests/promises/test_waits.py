@@ -24,7 +24,7 @@ import lightning_finetune
 from lightning_finetune import FineTune, ImageData, Phase, callbacks, tasks
 
 OURS, THEIRS = Path(lightning_finetune.__file__).parent, Path(pl.__file__).parents[1]
-COUNT, BATCH, CLASSES = 24, 4, 3
+COUNT, BATCH, CLASSES = 16, 4, 3
 SCALAR, TO, COPY = torch.ops.aten._local_scalar_dense, torch.ops.aten._to_copy, torch.ops.aten.copy_
 PICK = torch.ops.aten.index
 SAME = {torch.ops.aten.equal, torch.ops.aten.allclose}
@@ -80,7 +80,8 @@ def counted(func, args, kwargs):
 
 
 class Where(pl.Callback):
-    """Tells where the run is: within the steps of an epoch, at whose end what was kept is read, or in a validation."""
+    """Tells where the run is: in its first step, which checks its targets, within the steps of an epoch, at whose end
+    what was kept is read, or in a validation."""
 
     def __init__(self, waits: Waits) -> None:
         self.waits, self.steps = waits, 0
@@ -88,7 +89,8 @@ class Where(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.steps += 1
         is_last = batch_idx == trainer.num_training_batches - 1
-        self.waits.where = ("end",) if is_last else ("steps", trainer.current_epoch)
+        step = ("first",) if self.steps == 1 else ("steps", trainer.current_epoch)
+        self.waits.where = ("end",) if is_last else step
 
     def on_validation_batch_start(self, trainer, *_):
         self.waits.where = ("validation", trainer.current_epoch)
@@ -186,6 +188,7 @@ def test_no_step_waits(streets, tmp_path, case):
     waits, where = train(streets, tmp_path, kind, **options)
     assert where.steps >= 12
     assert {place: lines for place, lines in waits.notes.items() if place and place[0] == "steps"} == {}
+    assert all("check_target" in line for line in waits.notes[("first",)])
     first, second = (waits.notes.get(("validation", epoch), []) for epoch in (0, 1))
     assert any("check_target" in line for line in first), "targets are checked once"
     others = [line for line in second if "counts" not in line]  # torchmetrics counts pixels
