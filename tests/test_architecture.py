@@ -172,6 +172,7 @@ def test_what_is_used_of_others_is_there_and_said():
     assert "self._iterator" in inspect.getsource(DataLoader)
 
 
+@cache
 def privates(cls: type) -> set[str]:
     """Private names that the code of a class defines or reads of itself."""
     return set(re.findall(r"(?:\bself\.|\bdef )(_[a-z]\w*)", inspect.getsource(cls)))
