@@ -89,7 +89,7 @@ class PhasedCallback(Callback):
         self.resizer: Resizer | None = None
         self._order = LoaderOrder()
         self._warned = False
-        self._doubts: Generator[str | None] = (None for _ in ())
+        self._doubts: Generator[str | None] | None = None  # within a run alone: no process can be given it
 
     # -- what a subclass says --------------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class PhasedCallback(Callback):
             self._say_doubt()
 
     def _say_doubt(self) -> None:
-        if doubt := next(self._doubts, None):
+        if self._doubts is not None and (doubt := next(self._doubts, None)):
             rank_zero_warn(doubt)
 
     def _prepare_sizes(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -410,7 +410,9 @@ class PhasedCallback(Callback):
         """What comes after the run finds the module as it was, and may train it at any size."""
         if self._ends.ended:
             trainer.fit_loop.max_epochs = self._limit
-        self._doubts.close()
+        if self._doubts is not None:
+            self._doubts.close()
+            self._doubts = None
         if self.current_grouping is not None:
             self.current_grouping.let_go()
         if self.resizer is not None:
