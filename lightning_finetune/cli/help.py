@@ -44,7 +44,7 @@ Data:
   --data.masks null              FOLDER of masks, for --model UNetSegmenter
   --data.num_workers null        processes that load images
   --data.seed 42                 of split, order and augmentation
-  also: --data.train, valid, codes, resize, stats, channels, white
+  also: --data.train, valid, codes, resize, stats, channels, white, cache_images
 
 Model:
   --model CLASS                  ImageClassifier, MultiLabelClassifier,

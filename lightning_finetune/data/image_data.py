@@ -59,6 +59,7 @@ class ImageData(ImageDataModule):
         stats: Stats | None = None,
         channels: int = 3,
         white: float | None = None,
+        cache_images: bool = True,
     ) -> ImageData:
         """From a folder of class folders, with or without folders for training and validation.
 
@@ -82,6 +83,7 @@ class ImageData(ImageDataModule):
             stats: Mean and standard deviation of the channels; by default those of the model's backbone.
             channels: 3 for RGB, 1 for grey, or as many as every image has.
             white: The value that is white in images of more than 8 bits, where their type does not say it.
+            cache_images: Decode each file once for a size, where they fit into memory that the workers share.
 
         Raises:
             DataError: The folder does not hold what is described here.
@@ -108,6 +110,7 @@ class ImageData(ImageDataModule):
             stats=stats,
             channels=channels,
             white=white,
+            cache_images=cache_images,
         )
 
     @classmethod

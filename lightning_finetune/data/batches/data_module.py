@@ -64,6 +64,8 @@ class ImageDataModule(PixelModule):
         channels: 3 for RGB, 1 for grey, or as many as every image has (``.npy`` files, uint8 ``[h, w, channels]``).
         white: The value that is white in images of more than 8 bits, such as 4095 of 12 bits; by default that of their
             type (65535 of 16 bits), or what leaves no doubt.
+        cache_images: Decode each file once for a size, where they fit into memory that the workers share; else it is
+            read anew in each epoch.
 
     Raises:
         DataError: The items are not split or not labelled, or there are no training or validation images.
@@ -74,6 +76,7 @@ class ImageDataModule(PixelModule):
         splits, labels = items.complete()
         if options.get("batch_size") is None:
             options["batch_size"] = enough_steps(int((splits == Split.TRAIN).sum()))
+        self.cache_images = options.pop("cache_images", True)
         super().__init__(labels.kind, **options)
         self.items = items
         self.splits = splits
@@ -196,7 +199,8 @@ class ImageDataModule(PixelModule):
         train = split == Split.TRAIN
         trainer = self.trainer
         images = self.dataset(split)
-        images.keep_decoded(self._memory_of_a_split())
+        if self.cache_images:
+            images.keep_decoded(self._memory_of_a_split())
         sampler = BatchSampler(
             len(images),
             self.batch_size,

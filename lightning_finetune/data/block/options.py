@@ -30,3 +30,4 @@ class Options(TypedDict, total=False):
     stats: Stats | None
     channels: int
     white: float | None
+    cache_images: bool

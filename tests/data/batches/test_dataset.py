@@ -195,6 +195,22 @@ def test_images_take_an_eighth_of_free_memory_and_give_it_back(insects: Path, mo
     assert loader.images._readers["image"].kept is None
 
 
+@kept_on_linux
+@pytest.mark.parametrize("cache_images", [True, False])
+def test_a_file_that_changes_is_seen_in_the_next_epoch_if_none_are_kept(tmp_path: Path, cache_images: bool):
+    for name in "ab":
+        for split in ("train", "valid"):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(folder / "0.png")
+    options = {"size": 32, "batch_size": 2, "num_workers": 0, "cache_images": cache_images}
+    loader = ImageData.from_folder(tmp_path, **options).val_dataloader()
+    assert next(iter(loader))["image"].max() == 0
+    for file in (tmp_path / "valid").rglob("*.png"):
+        Image.new("RGB", (32, 32), "white").save(file)
+    assert next(iter(loader))["image"].max() == (0 if cache_images else 255)
+
+
 def test_images_of_a_dataset_are_asked_for_in_every_epoch():
     """They may be other ones each time."""
     pairs = [(Image.new("RGB", (32, 32)), k % 2) for k in range(4)]
