@@ -76,7 +76,6 @@ class ImageDataModule(PixelModule):
         splits, labels = items.complete()
         if options.get("batch_size") is None:
             options["batch_size"] = enough_steps(int((splits == Split.TRAIN).sum()))
-        self.cache_images = options.pop("cache_images", True)
         super().__init__(labels.kind, **options)
         self.items = items
         self.splits = splits

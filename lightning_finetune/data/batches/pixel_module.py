@@ -35,6 +35,7 @@ class PixelModule(LightningDataModule):
         stats: Mean and standard deviation of the channels, 0 to 1.
         channels: Of an image.
         white: The value that is white in images of more than 8 bits.
+        cache_images: Keep decoded images, where they can be found again.
 
     Raises:
         DataError: An argument is out of its range.
@@ -56,6 +57,7 @@ class PixelModule(LightningDataModule):
         stats: Stats | None = None,
         channels: int = 3,
         white: float | None = None,
+        cache_images: bool = True,
     ) -> None:
         super().__init__()
         if mix is not None and kind == "mask":
@@ -76,6 +78,7 @@ class PixelModule(LightningDataModule):
         self.stats = stats
         self.channels = channels
         self._given_white = white
+        self.cache_images = cache_images
         self._train_size = self.size
         self._loaders: list[weakref.ref[LendingLoader]] = []  # weak: what Lightning drops ends its workers
 
