@@ -88,9 +88,13 @@ def claim(folder: Path, names: Iterable[str], overwrite: bool) -> None:
     Raises:
         FinetuneError: One of ``names`` is there, or a file in place of the folder.
     """
+    from lightning_finetune.data.block.folder_images import OUTPUTS  # only now: help is given before Pillow is loaded
+
     if folder.exists() and not folder.is_dir():
         raise FinetuneError(f"{folder}: expected a folder to write to, got a file. Give another name by --out.")
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists() or not any(folder.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / OUTPUTS).touch()
     there = [name for name in names if (folder / name).exists()]
     if there and not overwrite:
         raise taken(folder / there[0])

@@ -15,10 +15,14 @@ from lightning_finetune.errors import DataError, first_ten, no_folder
 
 log = logging.getLogger(__name__)
 
-# What systems leave among files.
+# What systems and loggers leave among files; of a run in the folder of its data, pictures too.
 _LITTER = frozenset({
     "thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information",
+    "lightning_logs", "wandb", "mlruns",
 })  # fmt: skip
+
+OUTPUTS = ".outputs"
+"""The file that marks a folder of predictions, whose masks and pictures are no data of the folder that it lies in."""
 
 
 def image_files(folder: Path, *, skip: Iterable[str] = ()) -> FilePaths:
@@ -44,6 +48,11 @@ def is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
 
 
+def is_output(folder: str | Path) -> bool:
+    """Whether a folder holds what this package wrote."""
+    return os.path.exists(os.path.join(folder, OUTPUTS))  # noqa: PTH110, PTH118  # once a folder of thousands
+
+
 def check_folder(folder: Path) -> None:
     """Check that there is such a folder.
 
@@ -64,7 +73,7 @@ def check_class_folders(files: FilePaths) -> None:
     filled = {folder for holder in holders for folder in (holder, *holder.parents)}
     above = {holder.parent for holder in holders}
     beside = {folder for parent in above for folder in parent.iterdir() if folder.is_dir()}
-    visible = [folder for folder in beside - filled if not is_litter(folder.name)]
+    visible = [folder for folder in beside - filled if not (is_litter(folder.name) or is_output(folder))]
     empty = sorted(
         folder for folder in visible if not any(path.is_dir() or is_image(path) for path in folder.iterdir())
     )
@@ -100,7 +109,11 @@ def _visible(start: str, skipped: AbstractSet[str]) -> Iterator[str]:
             continue
         if name not in inner:
             yield f"{start}{name}"
-        elif skipped.isdisjoint((name, f"{start}{name}")) and not _leads_back(Path(start, name)):
+        elif (
+            skipped.isdisjoint((name, f"{start}{name}"))
+            and not is_output(f"{start}{name}")
+            and not _leads_back(Path(start, name))
+        ):
             yield from _visible(f"{start}{name}{os.sep}", skipped)
 
 

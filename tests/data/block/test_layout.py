@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lightning_finetune import ImageData, ImageItems
+from lightning_finetune.cli.machine import claim
 from lightning_finetune.data.block.splits import Split, split_named
 from lightning_finetune.errors import DataError
 from tests.data.images import fill
@@ -173,3 +174,27 @@ def test_a_split_under_a_name_of_its_own_is_asked_for_and_found_by_it(tmp_path: 
     made(tmp_path, f"{known}/ant", f"{known}/bee", f"{other}/ant", f"{other}/bee")
     assert f"Name it: {lacking}={other!r}" in refusal(tmp_path)
     assert counted(ImageData.from_folder(tmp_path, **{lacking: other})) == {"train": 4, "valid": 4, "test": 0}
+
+
+@pytest.mark.parametrize("folders", [("ant", "bee"), ("train/ant", "train/bee", "val/ant", "val/bee")])
+def test_what_runs_wrote_into_the_folder_of_their_data_is_no_data(tmp_path: Path, folders):
+    before = counted(ImageData.from_folder(made(tmp_path, *folders, each=5)))
+    fill(tmp_path / "lightning_logs/version_0", 3)
+    fill(tmp_path / "wandb/run-1/files/media/images", 3)
+    claim(tmp_path / "predictions", ["predictions.csv"], overwrite=False)
+    claim(tmp_path / "others", ["masks"], overwrite=False)
+    fill(tmp_path / "others/overlays", 3)
+    data = ImageData.from_folder(tmp_path)
+    assert (counted(data), data.classes) == (before, ["ant", "bee"])
+    assert len(ImageItems.from_folder(tmp_path / "others").files) == 3  # one who asks for them gets them
+
+
+def test_predicted_masks_are_no_masks_of_the_data(tmp_path: Path):
+    fill(tmp_path / "images", 4)
+    claim(tmp_path / "predictions", [], overwrite=False)
+    for folder in ("masks", "predictions/masks", "predictions/overlays"):
+        (tmp_path / folder).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(np.eye(48, 64, dtype=np.uint8)).save(tmp_path / folder / f"{number:03d}.png")
+    data = ImageData.from_folder(tmp_path, masks="masks", codes=["a", "b"])
+    assert len(data.items.files) == 4
