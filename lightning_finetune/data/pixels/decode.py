@@ -129,7 +129,7 @@ def decode_fully(path: str | Path, channels: int = 3) -> tuple[Depth, float]:
     depth = Depth.EIGHT if is_array(path) else file_depth(path)
     if depth == Depth.EIGHT or not isinstance(image, Image.Image):
         return Depth.EIGHT, 255.0
-    return depth, top_of(image)
+    return depth, top_of(image, path)
 
 
 def _split(image: Image.Image | Pixels, channels: int, source: ImageSource, white: float | None) -> list[Image.Image]:

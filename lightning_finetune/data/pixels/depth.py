@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from lightning_finetune.errors import DataError
@@ -35,9 +36,25 @@ def is_cut(image: Image.Image) -> bool:
     return image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
-def top_of(image: Image.Image) -> float:
-    """The largest value of a decoded image."""
-    return float(np.asarray(image).max(initial=0))
+def top_of(image: Image.Image, origin: object) -> float:
+    """The largest value of a decoded image; ``origin`` names it in an error.
+
+    Raises:
+        DataError: Values are negative or not finite.
+    """
+    return float(_values(image, origin).max(initial=0))
+
+
+def _values(image: Image.Image, origin: object) -> npt.NDArray[np.float64]:
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"{origin}: expected finite values, got NaN or infinity. Remove or replace it.")
+    if values.min(initial=0) < 0:
+        raise DataError(
+            f"{origin}: expected values from 0 on, which is black, got {values.min():g}. Add the same number to all "
+            "images, so that none is negative, and save them again."
+        )
+    return values
 
 
 def white_of(tops: Mapping[Depth, float]) -> float | None:
@@ -79,18 +96,15 @@ def to_bytes(image: Image.Image, white: float | None, origin: object) -> Image.I
         origin: Names the image in an error.
 
     Raises:
-        DataError: The type does not say what is white, or values are not finite.
+        DataError: The type does not say what is white, or values are negative or not finite.
     """
     depth = depth_of(image)
     if white is None and depth != Depth.SIXTEEN:
         raise DataError(
             f"{origin}: expected an image of 8 or 16 bits, got {depth.name.lower()} values up to "
-            f"{top_of(image):g}. Say which value is white: ImageData(white=…), load_image(white=…)."
+            f"{top_of(image, origin):g}. Say which value is white: ImageData(white=…), load_image(white=…)."
         )
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"{origin}: expected finite values, got NaN or infinity. Remove or replace it.")
-    scaled = values * (255 / (_FULL if white is None else white))
+    scaled = _values(image, origin) * (255 / (_FULL if white is None else white))
     return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
 
 

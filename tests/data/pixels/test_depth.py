@@ -121,3 +121,14 @@ def test_later_images_do_not_change_the_scale(tmp_path):
 def test_white_is_a_number_above_nought(tmp_path, white):
     with pytest.raises(DataError, match="white: expected"):
         made(folder(tmp_path, np.uint16, 65535, 5), white=white)
+
+
+@pytest.mark.parametrize("white", [None, 1.0])
+@pytest.mark.parametrize(("value", "words"), [(-0.5, "from 0 on, which is black, got -0.5"), (np.nan, "finite values")])
+def test_values_that_would_be_black_or_nothing_are_named_with_the_file(tmp_path, white, value, words):
+    root = folder(tmp_path, np.float32, 1.0, 0.5)
+    pixels = np.full((64, 64), 0.5, np.float32)
+    pixels[3, 4] = value
+    Image.fromarray(pixels).save(root / "b/1.tif")
+    with pytest.raises(DataError, match=rf"1\.tif: expected .*{words}"):
+        made(root, white=white).setup("fit")
