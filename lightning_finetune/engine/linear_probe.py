@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import LBFGS
 
 STRENGTH = 0.1
@@ -31,7 +31,8 @@ def solve_head(
 
     Args:
         features: ``[N, C]``.
-        targets: ``[N]``, or ``[N, L]`` where the criterion averages over L outputs too.
+        targets: ``[N]``, or ``[N, L]``: shares of classes for cross-entropy, else of L outputs that the criterion
+            averages over too.
         criterion: Outputs ``[N, num_outputs]`` and targets to the mean loss.
         num_outputs: Of the layer.
         strength: Less is a stronger penalty.
@@ -44,7 +45,8 @@ def solve_head(
     scaled = (features - mean) * scale
     weight = scaled.new_zeros(num_outputs, scaled.shape[1], requires_grad=True)
     bias = scaled.new_zeros(num_outputs, requires_grad=True)
-    penalty = 1 / (2 * strength * targets.numel())  # per element, as the criterion averages over elements
+    averaged = len(targets) if isinstance(criterion, nn.CrossEntropyLoss) else targets.numel()
+    penalty = 1 / (2 * strength * averaged)
     optimizer = LBFGS([weight, bias], max_iter=MAX_STEPS, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:

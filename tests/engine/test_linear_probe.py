@@ -32,6 +32,13 @@ def test_classes_are_logistic_regression(classes):
     np.testing.assert_allclose((x @ weight.T + bias).softmax(1).numpy(), theirs, atol=2e-3)
 
 
+def test_shares_of_classes_weigh_as_the_classes_themselves():
+    x, y = features(), torch.arange(120) % 3
+    shares = nn.functional.one_hot(y).float()
+    of_classes, of_shares = (solve_head(x, targets, nn.CrossEntropyLoss(), 3)[0] for targets in (y, shares))
+    torch.testing.assert_close(of_shares, of_classes, atol=1e-3, rtol=1e-3)
+
+
 def test_labels_are_one_logistic_regression_each():
     x = features()
     y = (torch.from_numpy(scaled(x)[:, -4:]) > 0.3).float()
