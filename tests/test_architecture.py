@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,15 @@ def test_no_import_goes_up():
     known = [(one, other) for one, other in edges() if layer_of(one) in order and layer_of(other) in order]
     assert len(known) > 300
     assert [pair for pair in known if order.index(layer_of(pair[0])) > order.index(layer_of(pair[1]))] == []
+
+
+def test_no_imports_form_a_circle():
+    """Whether a module may be imported before those that it needs, and they before theirs."""
+    needs: dict[str, set[str]] = {module: set() for module in modules()}
+    for one, other in edges():
+        if other in needs and not other.endswith("__init__") and other != PACKAGE.name:
+            needs[one].add(other)
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names them
 
 
 def test_no_two_modules_are_a_letter_apart():

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from lightning_finetune.data.batches.data_module import ImageDataModule
 from lightning_finetune.data.block.class_folders import classes_of, without_labels
 from lightning_finetune.data.block.folder_images import check_class_folders
-from lightning_finetune.data.block.items import ImageItems
+from lightning_finetune.data.block.items import Items
 from lightning_finetune.data.block.layout import Layout, check_beside, check_splits, find_layout
 from lightning_finetune.data.block.masks import mask_folders
 from lightning_finetune.data.block.numbers import Columns
@@ -94,12 +94,13 @@ class ImageData(ImageDataModule):
         root = Path(root)
         masks = _function_or_folder(root, masks)
         layout = find_layout(root, train, valid)
-        items = ImageItems.from_folder(root, _not_images(layout, masks))
+        items = Items.from_folder(root, _not_images(layout, masks))
         if (train, valid) == ("train", "valid") and masks is None:
             check_beside(layout, set(items.files.folders()))
         items = _split_folder(items, layout, valid_pct, seed)
         items = _label_folders(items, layout) if masks is None else items.masks_from(masks, codes)
-        return items.datamodule(
+        return cls(
+            items,
             size=size,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -174,7 +175,7 @@ class ImageData(ImageDataModule):
             warn_unused("ImageData", locals(), unused, "`numbers` names what images are labelled with")
         if valid_col is not None:
             warn_unused("ImageData", locals(), {"valid_pct": (_VALID_PCT,)}, "`valid_col` says which images validate")
-        items = ImageItems.from_df(table, root, image_col, folder, suffix)
+        items = Items.from_df(table, root, image_col, folder, suffix)
         if numbers is None and column_of(table, label_col) == column_of(table, image_col):
             raise DataError(
                 f"label_col: expected the column of labels, got {label_col!r}, which names the images. Name one of "
@@ -187,7 +188,7 @@ class ImageData(ImageDataModule):
             )
         items = _split_random(items, valid_pct, options) if valid_col is None else items.split_by_column(valid_col)
         items = items.label_from_df(label_col, label_delim) if numbers is None else items.numbers_from(numbers)
-        return items.datamodule(**options)
+        return cls(items, **options)
 
     @classmethod
     def from_lists(
@@ -201,8 +202,8 @@ class ImageData(ImageDataModule):
     ) -> ImageData:
         """From a list of files and one of labels; where labels are lists, images have several."""
         check_types(ImageData.from_lists, locals(), DataError)
-        items = _split_random(ImageItems.from_lists(files, root), valid_pct, options)
-        return items.label_from_lists(labels, label_delim).datamodule(**options)
+        items = _split_random(Items.from_lists(files, root), valid_pct, options)
+        return cls(items.label_from_lists(labels, label_delim), **options)
 
     @classmethod
     def from_name_func(
@@ -223,11 +224,11 @@ class ImageData(ImageDataModule):
             **options: Of :class:`~lightning_finetune.data.batches.data_module.ImageDataModule`.
         """
         check_types(ImageData.from_name_func, locals(), DataError)
-        items = _split_random(ImageItems.from_folder(root), valid_pct, options)
+        items = _split_random(Items.from_folder(root), valid_pct, options)
         if numbers is None:
-            return items.label_from_func(lambda file: func(file.name)).datamodule(**options)
+            return cls(items.label_from_func(lambda file: func(file.name)), **options)
         names = [numbers] if isinstance(numbers, str) else numbers
-        return items.numbers_from(lambda file: func(file.name), names).datamodule(**options)
+        return cls(items.numbers_from(lambda file: func(file.name), names), **options)
 
     @classmethod
     def from_name_re(
@@ -235,8 +236,8 @@ class ImageData(ImageDataModule):
     ) -> ImageData:
         """From all images under a folder, labelled by the first group of a pattern, searched in the file name."""
         check_types(ImageData.from_name_re, locals(), DataError)
-        items = _split_random(ImageItems.from_folder(root), valid_pct, options)
-        return items.label_from_re(pattern, name_only=True).datamodule(**options)
+        items = _split_random(Items.from_folder(root), valid_pct, options)
+        return cls(items.label_from_re(pattern, name_only=True), **options)
 
     @classmethod
     def from_dataset(
@@ -269,7 +270,7 @@ class ImageData(ImageDataModule):
             items = _split_random(items, valid_pct, options)
         else:
             items = items.split_by_index(range(len(train), len(items.images)))
-        return items.datamodule(**options)
+        return cls(items, **options)
 
 
 def _function_or_folder(root: Path, masks: Masks) -> Masks:
@@ -301,7 +302,7 @@ def _table(root: Path, path: Path, folder: str, suffix: str) -> Table:
     return read_table(path, header=False)
 
 
-def _split_random(items: ImageItems, valid_pct: float, options: Options) -> ImageItems:
+def _split_random(items: Items, valid_pct: float, options: Options) -> Items:
     return items.split_by_pct(valid_pct, options.get("seed", 42))
 
 
@@ -312,7 +313,7 @@ def _not_images(layout: Layout, masks: Masks) -> list[str]:
     return [] if callable(masks) else [str(folder) for folder in mask_folders(layout.root, masks)]
 
 
-def _split_folder(items: ImageItems, layout: Layout, valid_pct: float | None, seed: int) -> ImageItems:
+def _split_folder(items: Items, layout: Layout, valid_pct: float | None, seed: int) -> Items:
     """By folders where there are any; otherwise at random, but never images of a test folder."""
     check_splits(layout, drawn=valid_pct is not None)
     train, valid, test = (layout.named(split) for split in Split)
@@ -325,7 +326,7 @@ def _split_folder(items: ImageItems, layout: Layout, valid_pct: float | None, se
     return items
 
 
-def _label_folders(items: ImageItems, layout: Layout) -> ImageItems:
+def _label_folders(items: Items, layout: Layout) -> Items:
     names = classes_of(layout, sorted(set(items.files.folders())))
     check_class_folders(items.files)
     return items.label_from_lists([names[folder] for folder in items.files.folders()])

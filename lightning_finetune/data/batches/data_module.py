@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +17,7 @@ from lightning_finetune.data.batches.loader import ImageLoader
 from lightning_finetune.data.batches.pixel_module import PixelModule
 from lightning_finetune.data.batches.sampling import BatchSampler
 from lightning_finetune.data.block.examined import Examined
-from lightning_finetune.data.block.items import ImageItems
+from lightning_finetune.data.block.items import Items
 from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.splits import Split
 from lightning_finetune.data.block.summary import Summary
@@ -71,8 +72,9 @@ class ImageDataModule(PixelModule):
         DataError: The items are not split or not labelled, or there are no training or validation images.
     """
 
-    def __init__(self, items: ImageItems, **options: Unpack[Options]) -> None:
+    def __init__(self, items: Items, **options: Unpack[Options]) -> None:
         check_types(ImageDataModule.__init__, locals(), DataError)
+        items = replace(items, table=None)  # which has done its part, and may be larger than all else
         splits, labels = items.complete()
         if options.get("batch_size") is None:
             options["batch_size"] = enough_steps(int((splits == Split.TRAIN).sum()))

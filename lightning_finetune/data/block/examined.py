@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_finetune.data.block.check import look, rank_and_world, refuse
+from lightning_finetune.data.block.items import Items
 from lightning_finetune.data.block.mask_ids import MaskIds, Numbers
 from lightning_finetune.data.block.paths import FilePaths, outside_of
 from lightning_finetune.data.block.rows import Pictures
@@ -22,9 +23,6 @@ from lightning_finetune.data.pixels.draws import Ints
 from lightning_finetune.data.pixels.image_files import is_array
 from lightning_finetune.data.pixels.mask_values import MaskSource
 from lightning_finetune.errors import DataError, first_ten
-
-if TYPE_CHECKING:
-    from lightning_finetune.data.block.items import ImageItems
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +42,7 @@ class Examined:
         targets: For all items.
     """
 
-    def __init__(self, items: ImageItems, channels: int = 3, white: float | None = None) -> None:
+    def __init__(self, items: Items, channels: int = 3, white: float | None = None) -> None:
         self.items, self.channels, self._given_white = items, channels, white
         self.splits, self.labels = items.complete()
         self.classes, self.targets = self.labels.encode(self.splits)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from typing_extensions import Unpack
+from typing_extensions import Self
 
 from lightning_finetune.data.block import labels as labelling
 from lightning_finetune.data.block import splits as splitting
@@ -22,10 +22,8 @@ from lightning_finetune.data.block.folder_images import image_files, why_no_imag
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.masks import mask_finder, read_codes
 from lightning_finetune.data.block.numbers import Columns, from_numbers
-from lightning_finetune.data.block.options import Options
 from lightning_finetune.data.block.paths import FilePaths, select
 from lightning_finetune.data.block.splits import RandomSplit, Split, Splits
-from lightning_finetune.data.block.summary import Summary
 from lightning_finetune.data.block.tables import check_one_column, column_of, read_lines
 from lightning_finetune.data.block.whereabouts import advice_on
 from lightning_finetune.data.pixels.decode import ImageSource
@@ -36,16 +34,12 @@ from lightning_finetune.errors import DataError, first_ten
 if TYPE_CHECKING:
     import pandas as pd  # heavy, and only its name is needed
 
-    from lightning_finetune.data.image_data import ImageData
-
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class ImageItems:
-    """Images on their way to a data module, as the lessons' ``ImageItemList``.
-
-    ``ImageItems.from_folder(root).split_by_pct(0.2).label_from_folder().datamodule(size=224)``
+class Items:
+    """Images on their way to a data module: where they are, how they are split, and what they show.
 
     Args:
         images: The sources of all images.
@@ -66,13 +60,13 @@ class ImageItems:
     # --- images -----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_folder(cls, root: str | Path, skip: Iterable[str] = ()) -> ImageItems:
+    def from_folder(cls, root: str | Path, skip: Iterable[str] = ()) -> Self:
         """All images under a folder, sorted by path; folders named in ``skip`` are left out.
 
         Raises:
             DataError: There is no such folder, or no image in it.
         """
-        check_types(ImageItems.from_folder, locals(), DataError)
+        check_types(Items.from_folder, locals(), DataError)
         root = Path(root)
         files = image_files(root, skip=skip)
         if not files:
@@ -82,7 +76,7 @@ class ImageItems:
     @classmethod
     def from_df(
         cls, table: pd.DataFrame, root: str | Path = ".", column: str | int = 0, folder: str = "", suffix: str = ""
-    ) -> ImageItems:
+    ) -> Self:
         """The images that a column of a table names.
 
         Args:
@@ -95,7 +89,7 @@ class ImageItems:
         Raises:
             DataError: The column or files are missing, or a name leads out of ``root``.
         """
-        check_types(ImageItems.from_df, locals(), DataError)
+        check_types(Items.from_df, locals(), DataError)
         if "\0" in str(root):
             raise DataError(f"root: expected a folder, got {str(root)!r}.")
         names = [str(name).strip() for name in column_of(table, column)]
@@ -106,13 +100,13 @@ class ImageItems:
         return items.with_table(table)
 
     @classmethod
-    def from_lists(cls, files: Iterable[str | Path], root: str | Path = ".") -> ImageItems:
+    def from_lists(cls, files: Iterable[str | Path], root: str | Path = ".") -> Self:
         """The files of a list, taken from ``root`` where they are relative.
 
         Raises:
             DataError: Files are missing, or a relative one leads out of ``root``.
         """
-        check_types(ImageItems.from_lists, locals(), DataError)
+        check_types(Items.from_lists, locals(), DataError)
         root, paths = Path(root), FilePaths()
         unnamable, escaped, missing = list[str](), list[Path](), list[Path]()
         for path in map(Path, files):
@@ -137,7 +131,7 @@ class ImageItems:
 
     # --- splits -----------------------------------------------------------------------------------------------------
 
-    def split_by_pct(self, valid_pct: float = 0.2, seed: int = 42, test: str | None = None) -> ImageItems:
+    def split_by_pct(self, valid_pct: float = 0.2, seed: int = 42, test: str | None = None) -> Self:
         """A random part validates; the same for the same files, labels and seed on every machine.
 
         Each label has about its share of both sides, whether items are labelled before or after; several labels count
@@ -148,15 +142,15 @@ class ImageItems:
             seed: Of the draw.
             test: Name of a folder under ``root`` whose images are for the test.
         """
-        check_types(ImageItems.split_by_pct, locals(), DataError)
+        check_types(Items.split_by_pct, locals(), DataError)
         tests = np.empty(0, np.int64)
         if test is not None:
             tests, _ = splitting.by_folder(self.files, self.root, {test: Split.TEST})
         return dataclasses.replace(self, drawn=RandomSplit(valid_pct, seed, tests))._draw()
 
-    def split_by_folder(self, train: str = "train", valid: str = "valid", test: str = "test") -> ImageItems:
+    def split_by_folder(self, train: str = "train", valid: str = "valid", test: str = "test") -> Self:
         """By the folder under ``root`` that an image lies in; images elsewhere are left out, and the log says so."""
-        check_types(ImageItems.split_by_folder, locals(), DataError)
+        check_types(Items.split_by_folder, locals(), DataError)
         split_of = {train: Split.TRAIN, valid: Split.VALID, test: Split.TEST}
         files = self.files
         used, splits = splitting.by_folder(files, self.root, split_of)
@@ -165,76 +159,76 @@ class ImageItems:
             log.warning("%d images lie in none of %s and are left out:%s", len(unused), [*split_of], first_ten(unused))
         return self._only(used)._split(splits)
 
-    def split_by_column(self, column: str = "is_valid") -> ImageItems:
+    def split_by_column(self, column: str = "is_valid") -> Self:
         """By a column of the table: true, 1 or ``valid`` validates; it may also hold ``train`` and ``test``."""
-        check_types(ImageItems.split_by_column, locals(), DataError)
+        check_types(Items.split_by_column, locals(), DataError)
         return self._split(splitting.by_column(self._table("split_by_column"), column))
 
-    def split_by_file(self, file: str | Path = "valid.txt") -> ImageItems:
+    def split_by_file(self, file: str | Path = "valid.txt") -> Self:
         """The images that a text file lists, one per line, validate.
 
         Raises:
             DataError: There is no such file, or it lists images that are not among the items.
         """
-        check_types(ImageItems.split_by_file, locals(), DataError)
+        check_types(Items.split_by_file, locals(), DataError)
         listing = self.root / file
         if not listing.is_file():
             raise DataError(f"{listing}: expected a file that lists validation images, but there is none.")
         lines = read_lines(listing)
         return self._split(splitting.by_names(self.files, self.root, [line.strip() for line in lines if line.strip()]))
 
-    def split_by_index(self, valid: Sequence[int]) -> ImageItems:
+    def split_by_index(self, valid: Sequence[int]) -> Self:
         """The items at these positions validate."""
-        check_types(ImageItems.split_by_index, locals(), DataError)
+        check_types(Items.split_by_index, locals(), DataError)
         return self._split(splitting.by_index(len(self.images), valid))
 
-    def split_by_func(self, is_valid: Callable[[Path], bool]) -> ImageItems:
+    def split_by_func(self, is_valid: Callable[[Path], bool]) -> Self:
         """The images for which the function is true validate."""
-        check_types(ImageItems.split_by_func, locals(), DataError)
+        check_types(Items.split_by_func, locals(), DataError)
         return self._split(splitting.by_func(self.files, is_valid))
 
     # --- labels -----------------------------------------------------------------------------------------------------
 
-    def label_from_folder(self) -> ImageItems:
+    def label_from_folder(self) -> Self:
         """By the name of the folder an image lies in."""
         return self._label(labelling.from_folder(self.files))
 
-    def label_from_re(self, pattern: str, name_only: bool = False) -> ImageItems:
+    def label_from_re(self, pattern: str, name_only: bool = False) -> Self:
         """By the first group of a regular expression, searched in the path (with ``/``) or only the name of a file."""
-        check_types(ImageItems.label_from_re, locals(), DataError)
+        check_types(Items.label_from_re, locals(), DataError)
         names = (file.name if name_only else file.as_posix() for file in self.files)
         try:
             return self._label(labelling.from_re(names, pattern))
         except DataError as error:
             raise DataError(f"{error}{_of_paths(pattern, self.files) if name_only else ''}") from error
 
-    def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> ImageItems:
+    def label_from_func(self, func: Callable[[Path], Any], label_delim: str | None = None) -> Self:
         """By a function of the path: one name, or a list of names for several labels."""
-        check_types(ImageItems.label_from_func, locals(), DataError)
+        check_types(Items.label_from_func, locals(), DataError)
         return self._label(labelling.from_values(map(partial(_result, func), self.files), label_delim))
 
-    def label_from_df(self, column: str | int = 1, label_delim: str | None = None) -> ImageItems:
+    def label_from_df(self, column: str | int = 1, label_delim: str | None = None) -> Self:
         """By a column of the table; with ``label_delim``, such as ``" "``, each image has several labels."""
-        check_types(ImageItems.label_from_df, locals(), DataError)
+        check_types(Items.label_from_df, locals(), DataError)
         table = self._table("label_from_df")
         values = column_of(table, column)
         check_one_column(table, column)
         return self._label(labelling.from_values(values, label_delim))
 
-    def label_from_lists(self, values: Sequence[Any], label_delim: str | None = None) -> ImageItems:
+    def label_from_lists(self, values: Sequence[Any], label_delim: str | None = None) -> Self:
         """By a list with one entry an image.
 
         Raises:
             DataError: The lists have different lengths.
         """
-        check_types(ImageItems.label_from_lists, locals(), DataError)
+        check_types(Items.label_from_lists, locals(), DataError)
         if len(values) != len(self.images):
             raise DataError(f"Expected one label for each of {len(self.images)} images, got {len(values)}.")
         return self._label(labelling.from_values(values, label_delim))
 
     def masks_from(
         self, masks: str | Path | Callable[[Path], str | Path], codes: str | Path | Sequence[str] | None = None
-    ) -> ImageItems:
+    ) -> Self:
         """By mask files.
 
         Args:
@@ -242,14 +236,14 @@ class ImageItems:
                 or a function from the path of an image to that of its mask.
             codes: Names of the classes in the order of their ids, or a file with one per line; else ``codes.txt``.
         """
-        check_types(ImageItems.masks_from, locals(), DataError)
+        check_types(Items.masks_from, locals(), DataError)
         mask_of = masks if callable(masks) else mask_finder(self.root, masks, self.files.texts())
         mask_files = FilePaths(Path(_result(mask_of, file)) for file in self.files)
         rows = _no_masks(self.files, mask_files)
         images = self._only(rows)
         return images._label(labelling.from_masks(images.files, mask_files.take(rows), read_codes(self.root, codes)))
 
-    def numbers_from(self, source: Columns | Callable[[Path], Any], names: Sequence[str] | None = None) -> ImageItems:
+    def numbers_from(self, source: Columns | Callable[[Path], Any], names: Sequence[str] | None = None) -> Self:
         """By numbers, one or several an image.
 
         Args:
@@ -257,36 +251,14 @@ class ImageItems:
                 number, or to a list of its numbers.
             names: Of the numbers; by default those of the columns, else their positions.
         """
-        check_types(ImageItems.numbers_from, locals(), DataError)
+        check_types(Items.numbers_from, locals(), DataError)
         if callable(source):
             return self._label(from_numbers(map(partial(_result, source), self.files), names))
         columns, table = source if isinstance(source, list) else [source], self._table("numbers_from")
         values = zip(*(column_of(table, column) for column in columns), strict=True)
         return self._label(from_numbers(values, names or [str(column) for column in columns]))
 
-    # --- end --------------------------------------------------------------------------------------------------------
-
-    def datamodule(self, **options: Unpack[Options]) -> ImageData:
-        """The data module of these items; see :class:`~lightning_finetune.data.image_data.ImageData` for options.
-
-        The table of items that have one has done its part, and is not kept: it may be larger than all else.
-
-        Raises:
-            DataError: The items are not split or not labelled, or a split is empty.
-        """
-        from lightning_finetune.data.image_data import ImageData  # it depends on this module
-
-        return ImageData(dataclasses.replace(self, table=None), **options)
-
-    def summary(self) -> Summary:
-        """Counts, class balance and sizes, and warnings of what looks wrong; ``print`` it.
-
-        Raises:
-            DataError: The items are not split or not labelled.
-        """
-        from lightning_finetune.data.block.examined import Examined  # it depends on this module
-
-        return Examined(self).summary()
+    # --- end ----------------------------------------------------------------------------------------------------------
 
     def complete(self) -> tuple[Splits, Labels]:
         """Splits and labels.
@@ -300,7 +272,7 @@ class ImageItems:
             raise DataError("Expected items that are labelled; call a label_… method or masks_from first.")
         return self.splits, self.labels
 
-    def with_table(self, table: pd.DataFrame) -> ImageItems:
+    def with_table(self, table: pd.DataFrame) -> Self:
         """The same images with a table of one row each."""
         return dataclasses.replace(self, table=table)
 
@@ -317,7 +289,7 @@ class ImageItems:
             raise DataError("Expected images in files, because their paths are asked for; got images in memory.")
         return FilePaths(self.images)  # type: ignore[arg-type]  # they are
 
-    def _only(self, rows: Ints) -> ImageItems:
+    def _only(self, rows: Ints) -> Self:
         """The items at some positions."""
         if len(rows) == len(self.images):
             return self
@@ -329,13 +301,13 @@ class ImageItems:
         images = select(self.images, rows)
         return dataclasses.replace(self, images=images, table=table, splits=splits, labels=labels, drawn=drawn)._draw()
 
-    def _split(self, splits: Splits) -> ImageItems:
+    def _split(self, splits: Splits) -> Self:
         return dataclasses.replace(self, splits=splits, drawn=None)
 
-    def _label(self, labels: Labels) -> ImageItems:
+    def _label(self, labels: Labels) -> Self:
         return dataclasses.replace(self, labels=labels)._draw()
 
-    def _draw(self) -> ImageItems:
+    def _draw(self) -> Self:
         """The same items, with the splits that are to be drawn."""
         if self.drawn is None:
             return self

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from lightning_finetune.data.block.items import ImageItems
+from lightning_finetune.data.block.items import Items
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.mask_ids import VOID
 from lightning_finetune.data.block.numbers import from_numbers
@@ -24,7 +24,7 @@ from lightning_finetune.errors import DataError, first_ten
 log = logging.getLogger(__name__)
 
 
-def items_of(train: Any, valid: Any, classes: Sequence[str] | None) -> ImageItems:
+def items_of(train: Any, valid: Any, classes: Sequence[str] | None) -> Items:
     """Images and labels of one dataset, or of two in a row; see :meth:`ImageData.from_dataset`.
 
     Raises:
@@ -37,7 +37,7 @@ def items_of(train: Any, valid: Any, classes: Sequence[str] | None) -> ImageItem
     pairs = train if valid is None else torch.utils.data.ConcatDataset([train, valid])
     targets = [target for dataset in (train, valid) if dataset is not None for target in _targets(dataset)]
     names = classes if classes is not None else class_names(train)
-    return ImageItems(Pictures(pairs), Path(), labels=labels_of(targets, names))
+    return Items(Pictures(pairs), Path(), labels=labels_of(targets, names))
 
 
 def _check_dataset(name: str, dataset: Any) -> None:
