@@ -137,10 +137,9 @@ def _first_target(stream: Any, name: str = "train") -> Any:
             f"{name}: expected a stream (an iterable dataset of torch's), got {type(stream).__name__}. Data that is "
             "asked by position is for ImageData.from_dataset."
         )
-    needed = [one for one in _parameters(stream, "state_dict") if one.default is one.empty]
-    if needed and not of_litdata(stream):  # whose own loader we use
+    if not (of_litdata(stream) or _knows_its_place(stream)):  # of LitData's their own loader is used
         raise DataError(
-            f"{name}: expected a stream that knows its own place, got one whose `state_dict` needs `{needed[0].name}` "
+            f"{name}: expected a stream that knows its own place, got one whose `state_dict` needs arguments "
             f"({type(stream).__name__}): only its own loader knows. Give it to a LightningModule of yours."
         )
     for row in copy.deepcopy(stream):
@@ -148,10 +147,13 @@ def _first_target(stream: Any, name: str = "train") -> Any:
     raise DataError(f"{name}: expected a stream of (image, target) pairs, got an empty one.")
 
 
-def _parameters(stream: Any, method: str) -> list[inspect.Parameter]:
-    """What a method of ``stream`` takes, if it has that method."""
-    found = getattr(stream, method, None)
-    return [] if found is None else list(inspect.signature(found).parameters.values())
+def _knows_its_place(stream: Any) -> bool:
+    """Whether its ``state_dict``, if it has one, can be asked without arguments, as torchdata's loader does."""
+    try:
+        inspect.signature(getattr(stream, "state_dict", lambda: None)).bind()
+    except TypeError:
+        return False
+    return True
 
 
 def _share(stream: Any, rank: int, world_size: int, num_nodes: int) -> Any:

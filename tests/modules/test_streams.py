@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch.utils.data import IterableDataset
 
@@ -108,13 +109,18 @@ def test_what_is_no_stream_is_said(files):
     with pytest.raises(DataError, match="got the keys image, kind"):
         ImageStream(stream.rename_column("label", "kind"), stream)
 
-    class AsksItsLoader(IterableDataset):
-        def __iter__(self): ...
+    class TakesAnything(IterableDataset):
+        def __iter__(self):
+            return iter([(np.zeros((8, 8, 3), np.uint8), 0)])
 
+        def state_dict(self, *args, **kwargs): ...
+
+    class AsksItsLoader(TakesAnything):
         def state_dict(self, num_samples, from_beginning): ...
 
-    with pytest.raises(DataError, match=r"train: .* whose `state_dict` needs `num_samples`"):
+    with pytest.raises(DataError, match=r"train: .* whose `state_dict` needs arguments \(AsksItsLoader\)"):
         ImageStream(AsksItsLoader(), stream)
+    assert ImageStream(TakesAnything(), TakesAnything(), NAMES).classes == NAMES
     assert ImageStream(stream, stream).classes == NAMES
 
 
