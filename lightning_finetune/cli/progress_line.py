@@ -26,7 +26,13 @@ _READS = 0.25
 
 
 class ProgressLine(ProgressBar):
-    """Shows the epoch, its batches, time and loss; epochs count from 1. What others print appears above it."""
+    """Shows the epoch, its batches, time and loss; epochs count from 1. What others print appears above it.
+
+    Attributes:
+        reads_loss: That the task need not log the loss for a bar, for which Lightning would read it in every step.
+    """
+
+    reads_loss = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,19 +23,21 @@ are_distances = re.compile(r"(^|_)(flows?|disparity|disparities|displacements?)(
 """Whether a key says that its values, though they lie in the image as a mask does, are pixels of its old size."""
 
 
-def in_pixels(named: Iterable[tuple[str, Any]]) -> set[str]:
-    """The keys of boxes and of keypoints that are in pixels; others are parts of the image, from 0 to 1.
+def in_pixels(named: Iterable[tuple[str, Any]]) -> dict[str, Tensor]:
+    """Whether boxes and keypoints are in pixels, else they are parts of the image, from 0 to 1; ``[]``, by their keys.
+
+    It stays on their device, for which nobody waits.
 
     Args:
         named: Keys and values of a batch.
     """
-    names: set[str] = set()
+    found: dict[str, Tensor] = {}
     for name, value in named:
         if isinstance(value, Tensor) and value.numel() and _per_position(name, value):
             xy = value if _BOXES.search(name) else value[..., :2]
-            if not value.is_floating_point() or bool((xy > 1).any()):
-                names.add(name)
-    return names
+            own = (xy > 1).any() if value.is_floating_point() else torch.ones_like(xy, dtype=torch.bool).any()
+            found[name] = found[name] | own if name in found else own
+    return found
 
 
 def unknown(name: str, value: Tensor) -> PhaseError:
@@ -47,7 +49,7 @@ def unknown(name: str, value: Tensor) -> PhaseError:
     )
 
 
-def scaled(name: str, value: Tensor, old: Size, new: Size, pixels: set[str]) -> Tensor:
+def scaled(name: str, value: Tensor, old: Size, new: Size, pixels: Mapping[str, Tensor]) -> Tensor:
     """Positions in an image of size ``old`` as they are at size ``new``; any other tensor as it is.
 
     Args:
@@ -56,7 +58,7 @@ def scaled(name: str, value: Tensor, old: Size, new: Size, pixels: set[str]) -> 
             or anything else.
         old: Height and width in pixels.
         new: Height and width in pixels.
-        pixels: Keys of those that are in pixels.
+        pixels: Of :func:`in_pixels`.
 
     Raises:
         PhaseError: Boxes or keypoints of another shape.
@@ -65,11 +67,12 @@ def scaled(name: str, value: Tensor, old: Size, new: Size, pixels: set[str]) -> 
         return _scaled_tv(value, old, new)
     y, x = new[0] / old[0], new[1] / old[1]
     if name == "area":
-        return _times(value, value.new_tensor(x * y, dtype=torch.double))
+        return _as(value, value.double() * (x * y))
     axes = _per_position(name, value)
     if axes is not None:
-        factors = torch.tensor([{"x": x, "y": y}.get(axis, 1.0) for axis in axes])
-        return _times(value, factors) if name in pixels else value
+        columns = zip(value.double().unbind(-1), axes, strict=True)
+        moved = torch.stack([column * {"x": x, "y": y}.get(axis, 1.0) for column, axis in columns], -1)
+        return torch.where(pixels[name], _as(value, moved), value) if name in pixels else value
     if value.ndim and any(kind.search(name) for kind in (_BOXES, _POINTS, _OTHERS)):
         raise unknown(name, value)
     if not name and _looks_like_boxes(value, old):
@@ -97,13 +100,13 @@ def _per_position(name: str, value: Tensor) -> str | None:
     return None
 
 
-def _times(value: Tensor, factors: Tensor) -> Tensor:
-    made = value.double() * factors.to(value.device, torch.double)
+def _as(value: Tensor, made: Tensor) -> Tensor:
+    """``made`` as numbers of the type of ``value``."""
     return made.to(value.dtype) if value.is_floating_point() else made.round().to(value.dtype)
 
 
 def _looks_like_boxes(value: Tensor, size: Size) -> bool:
-    """Four numbers each, of which some are beyond 1 and all within the image, two corners in order."""
+    """Four numbers each, some beyond 1 and all within the image, two corners in order; asks the device, and waits."""
     if not value.is_floating_point() or value.ndim < 2 or value.shape[-1] != 4 or not value.numel():
         return False
     limits = value.new_tensor([size[1], size[0], size[1], size[0]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import UserDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,7 @@ def _sizes(leaves: list[Leaf], images: set[int]) -> list[Size]:
     return [(int(leaf.value.shape[-2]), int(leaf.value.shape[-1])) for leaf in chosen]
 
 
-def _moved(leaf: Leaf, sizes: list[Size], size: Size, in_pixels: set[str]) -> Any:
+def _moved(leaf: Leaf, sizes: list[Size], size: Size, in_pixels: Mapping[str, Tensor]) -> Any:
     """A value that is no image."""
     value = leaf.value
     if not isinstance(value, Tensor):

@@ -91,7 +91,7 @@ class BaseTask(LightningModule, ABC):
         metrics = collect(self.configure_metrics() if given is None else given)
         width = self.set_loss.width
         self.val_measures, self.test_measures = Measures("val", metrics, width), Measures("test", metrics, width)
-        self._finite, self._knows_targets = FiniteLoss(), False
+        self._finite, self._checked, self._shows_loss = FiniteLoss(), set[str](), False
         self.head_is_new, self.origin = True, ""
         self.register_load_state_dict_post_hook(_head_is_known)  # type: ignore[no-untyped-call]  # torch's
         bring_back(self, record.KEY, methodcaller("learned"), BaseTask._learn)
@@ -221,7 +221,7 @@ class BaseTask(LightningModule, ABC):
         return prepared
 
     def _known_target(self, batch: Any) -> Tensor:
-        """The targets of a batch of training, or of a validation whose like was checked before in this run."""
+        """The targets of a batch whose like was checked before in this run."""
         return self.prepare_target(target_of(batch, self.target_key, f"{self.target_key}s"))
 
     def check_data(self, datamodule: Any) -> None:
@@ -253,7 +253,9 @@ class BaseTask(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check that the data module fits."""
-        self._knows_targets = False
+        self._checked.clear()
+        bar = self.trainer.progress_bar_callback  # for which Lightning would read the loss in each step, and wait
+        self._shows_loss = bar is not None and not getattr(bar, "reads_loss", False)
         self.check_data(getattr(self.trainer, "datamodule", None))
 
     def on_validation_start(self) -> None:
@@ -302,10 +304,11 @@ class BaseTask(LightningModule, ABC):
         images = images_of(batch)
         with explained(images):
             logits = self(images)
-        target = self._known_target(batch) if self._knows_targets or batch_idx else self.target_of(batch)
+        target = self._known_target(batch) if "training" in self._checked else self.target_of(batch)
+        self._checked.add("training")
         self.check_fit(logits, target)
         loss: Tensor = self.criterion(logits, target)
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(images))
+        self.log("train_loss", loss, prog_bar=self._shows_loss, batch_size=len(images))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -334,7 +337,7 @@ class BaseTask(LightningModule, ABC):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        self._knows_targets = not self.trainer.sanity_checking
+        self._checked.update([] if self.trainer.sanity_checking else ["validation"])
         self._log_measures(self.val_measures)
 
     @override
@@ -347,7 +350,7 @@ class BaseTask(LightningModule, ABC):
 
     def _measure(self, measures: Measures, batch: Any) -> dict[str, Tensor]:
         """Add a batch to ``measures``; what the model says of it, and its targets."""
-        target = self._known_target(batch) if self._knows_targets else self.target_of(batch)
+        target = self._known_target(batch) if "validation" in self._checked else self.target_of(batch)
         logits = self(images_of(batch))
         self.check_fit(logits, target)
         predictions = self.predictions(logits)

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,6 +24,8 @@ from torchvision.transforms import v2
 
 import lightning_finetune
 from lightning_finetune import FineTune, ImageData, Phase, callbacks, tasks
+from lightning_finetune.cli.progress_line import ProgressLine
+from lightning_finetune.engine.resize_batch import resize_batch
 
 OURS, THEIRS = Path(lightning_finetune.__file__).parent, Path(pl.__file__).parents[1]
 COUNT, BATCH, CLASSES = 16, 4, 3
@@ -32,12 +36,19 @@ COUNTS = {torch.ops.aten.bincount, torch.ops.aten._unique2, torch.ops.aten.nonze
 
 
 class Waits(TorchDispatchMode):
-    """Notes what waits for the device, by where the run is, with the innermost line of this package or of Lightning."""
+    """Notes what waits for the device, by where the run is, with the innermost line of this package or of Lightning.
+
+    Attributes:
+        where: To be set.
+        notes: Lines of this package.
+        lightning: Lines of Lightning.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.where: tuple | None = None
         self.notes: dict[tuple, list[str]] = {}
+        self.lightning: dict[tuple, list[str]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, packet = kwargs or {}, func.overloadpacket
@@ -60,12 +71,11 @@ class Waits(TorchDispatchMode):
 
     def note(self, what, answer):
         for frame in reversed(traceback.extract_stack()):
-            if Path(frame.filename).is_relative_to(THEIRS):
-                break
-            if Path(frame.filename).is_relative_to(OURS):
-                line = f"{Path(frame.filename).relative_to(OURS)}:{frame.lineno} {what}: {frame.line}"
-                self.notes.setdefault(self.where, []).append(line)
-                break
+            for folder, notes in ((THEIRS, self.lightning), (OURS, self.notes)):
+                if Path(frame.filename).is_relative_to(folder):
+                    line = f"{Path(frame.filename).relative_to(folder)}:{frame.lineno} {what}: {frame.line}"
+                    notes.setdefault(self.where, []).append(line)
+                    return answer
         return answer
 
 
@@ -129,6 +139,9 @@ def data_of(root: Path, kind: str, **options):
     if kind == "masks":
         return ImageData.from_folder(root, masks="masks", codes="codes.txt", **options)
     files = sorted(root.glob("*/images/*.png"))
+    if kind == "numbers":
+        table = pd.DataFrame({"image": map(str, files), "number": range(len(files))})
+        return ImageData.from_df(table, "/", numbers="number", valid_pct=0.25, **options)
     labels = [
         ("a", "b", "c")[k % CLASSES] if kind == "classes" else ("a b", "b", "c")[k % CLASSES] for k in range(len(files))
     ]
@@ -139,6 +152,7 @@ def data_of(root: Path, kind: str, **options):
 TASKS = {
     "classes": lambda: tasks.ImageClassifier("test_resnet", num_classes=CLASSES, weights=False),
     "labels": lambda: tasks.MultiLabelClassifier("test_resnet", num_classes=CLASSES, weights=False),
+    "numbers": lambda: tasks.ImageRegressor("test_resnet", num_outputs=1, weights=False),
     "masks": lambda: tasks.UNetSegmenter(
         backbone="resnet18", num_classes=CLASSES, weights=False, ignore_index=2, loss={"ce": 1, "dice": 1, "lovasz": 1}
     ),
@@ -146,6 +160,7 @@ TASKS = {
 CASES = {
     "classes": ("classes", {}),
     "labels": ("labels", {"augment": "satellite"}),
+    "numbers": ("numbers", {}),
     "masks": ("masks", {}),
     "mixup": ("classes", {"mix": "mixup"}),
     "cutmix": ("classes", {"mix": "cutmix"}),
@@ -153,20 +168,25 @@ CASES = {
 }
 
 
-def train(root, folder, kind, *others, **options) -> tuple[Waits, Where]:
-    """Three epochs of a phase, so that a second validation is not the last of a phase."""
+def of_the_command() -> list[pl.Callback]:
+    kinds = ("EpochTable", "LogConfusion", "LogPredictions", "PlotRun", "RunReport", "TrainingDiagnosis")
+    return [getattr(callbacks, kind)() for kind in kinds]
+
+
+def train(root, folder, kind, settings=None, *others, **options) -> tuple[Waits, Where]:
+    """Three epochs of a phase, so that a second validation is not the last of a phase, with all of the command."""
     waits, task = Waits(), TASKS[kind]()
     where = Where(waits)
     trainer = pl.Trainer(
         accelerator=Device(),
         strategy=There(torch.device("meta")),
         precision="bf16-mixed",
-        callbacks=[FineTune([Phase(3, "all", 1e-3)]), callbacks.TrainingDiagnosis(), *others, where],
+        callbacks=[FineTune([Phase(3, "all", 1e-3)]), *of_the_command(), *others, where],
         logger=False,
         enable_checkpointing=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
+        **{"enable_progress_bar": False, **(settings or {})},
     )
     with waits:
         trainer.fit(task, data_of(root, kind, **options))
@@ -177,7 +197,7 @@ def train(root, folder, kind, *others, **options) -> tuple[Waits, Where]:
 def meta(monkeypatch):
     """What a device has beside tensors, and targets that are right, as nobody can see."""
     monkeypatch.setattr(torch, "meta", SimpleNamespace(manual_seed=lambda seed: None), raising=False)
-    for kind in (tasks.ImageClassifier, tasks.MultiLabelClassifier, tasks.UNetSegmenter):
+    for kind in (tasks.ImageClassifier, tasks.ImageRegressor, tasks.MultiLabelClassifier, tasks.UNetSegmenter):
         monkeypatch.setattr(kind, "check_target", lambda self, target: bool(target.min() < 0))
 
 
@@ -187,13 +207,38 @@ def test_no_step_waits(streets, tmp_path, case):
     kind, options = CASES[case]
     waits, where = train(streets, tmp_path, kind, **options)
     assert where.steps >= 12
-    assert {place: lines for place, lines in waits.notes.items() if place and place[0] == "steps"} == {}
+    for notes in (waits.notes, waits.lightning):
+        assert {place: lines for place, lines in notes.items() if place and place[0] == "steps"} == {}
     assert all("check_target" in line for line in waits.notes[("first",)])
     first, second = (waits.notes.get(("validation", epoch), []) for epoch in (0, 1))
     assert any("check_target" in line for line in first), "targets are checked once"
     others = [line for line in second if "counts" not in line]  # torchmetrics counts pixels
     assert others == []
     assert kind == "masks" or second == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_validation_targets_are_checked_in_the_first_step_alone(streets, tmp_path):
+    waits, _ = train(streets, tmp_path, "classes", {"limit_val_batches": 0})
+    assert {place for place, lines in waits.notes.items() if "check_target" in "".join(lines)} == {("first",)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bar", [TQDMProgressBar, ProgressLine])
+def test_for_a_bar_of_its_own_lightning_reads_the_loss_in_each_step_and_for_ours_it_does_not(streets, tmp_path, bar):
+    waits, _ = train(streets, tmp_path, "classes", {"enable_progress_bar": True}, bar())
+    read = [line for place, lines in waits.lightning.items() if place and place[0] == "steps" for line in lines]
+    assert any(line.endswith("return value.item()") for line in read) == (bar is TQDMProgressBar), read
+    ours = [line for place, lines in waits.notes.items() if place and place[0] == "steps" for line in lines]
+    assert all(line.startswith("cli/progress_line.py") for line in ours), "four times a second"
+
+
+def test_boxes_follow_their_images_without_a_wait():
+    there = {"image": torch.rand(2, 3, 64, 64, device="meta"), "boxes": [torch.rand(3, 4, device="meta")] * 2}
+    with Waits() as waits:
+        resized = resize_batch({**there, "area": torch.rand(2, device="meta")}, (32, 32))
+    assert resized["image"].shape == (2, 3, 32, 32)
+    assert waits.notes == {}
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("cuda:0", True), ("cpu", False)])

@@ -37,7 +37,7 @@ def test_learns_red_from_blue(data, trainer):
 
 
 def test_logged_names_and_progress_bar(data, trainer):
-    run = trainer()
+    run = trainer(enable_progress_bar=True)
     run.fit(task(), data)
     assert {"train_loss", "val_loss", "val_error_rate", "val_accuracy"} <= run.callback_metrics.keys()
     assert run.progress_bar_metrics.keys() == {"train_loss", "val_loss", "val_error_rate"}

@@ -52,7 +52,7 @@ def test_of_very_many_labels_only_what_is_one_number_is_measured_and_said(labels
 def test_progress_bar_shows_loss_and_f2(trainer):
     run = trainer()
     run.fit(task(), loader(), loader())
-    assert run.progress_bar_metrics.keys() == {"train_loss", "val_loss", "val_f2"}
+    assert run.progress_bar_metrics.keys() == {"val_loss", "val_f2"}
 
 
 def test_learns(trainer):
