@@ -11,16 +11,19 @@ process of its own that is ended after so many seconds, so that all four take ei
 - ``overhead``: a step against a plain loop of PyTorch;
 - ``quality``: the error of land use at 224 pixels after the longest run that fits.
 
-Each row is printed and saved (``gpu_PART.json``) before the next begins. What failed or was left out is named at the
-end and sets the exit status. For a machine without a network see ``gpu_pack.py``.
+Each row is printed and saved (``gpu_PART.json``) before the next begins. A row that is not done ten seconds before the
+end of its part is given up, with what it has found. Each row that failed or was left out is named at the end and sets
+the exit status. For a machine without a network see ``gpu_pack.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,9 +35,12 @@ from pathlib import Path
 
 PARTS = ("smoke", "rate", "overhead", "quality")
 SECONDS = 120
-SPARE = 10  # between the last row that may begin and the end of a part
+SPARE = 10  # between the time at which a row is given up and the end of its part
 NO_DEVICE = 3
+BEGUN = "begun, and never ended"
 WHEELS = Path(__file__).parents[1] / "wheels"  # of a packed folder
+DATA = ("satellite/labels.csv", "satellite/images", "camvid/codes.txt", "camvid/train/images", "camvid/val/masks")
+SHARED = 5e8  # bytes of batches that the workers of a part hold at most
 
 
 def main() -> None:
@@ -50,8 +56,14 @@ def main() -> None:
     options.seconds = options.seconds or (1200 if options.small else SECONDS)
     if options.here:
         sys.exit(run_here(options))
-    if absent := missing(["lightning-finetune", *(wheel.name.partition("-")[0] for wheel in WHEELS.glob("*.whl"))]):
-        sys.exit("Missing here, nothing was run:\n  " + "\n  ".join(absent))
+    packages = ["lightning-finetune", *(wheel.name.partition("-")[0] for wheel in WHEELS.glob("*.whl"))]
+    absent = [*missing(packages), *(str(options.data / name) for name in DATA if not (options.data / name).exists())]
+    if absent:
+        hint = f"\nAdd wheels to {WHEELS}, and their names to names.txt there." if WHEELS.exists() else ""
+        sys.exit("Missing here, nothing was run:\n  " + "\n  ".join(absent) + hint)
+    if not options.small and Path("/dev/shm").exists() and (free := shutil.disk_usage("/dev/shm").free) < SHARED:
+        print(f"/dev/shm has {free / 1e6:.0f} MB, of which 16 workers need {SHARED / 1e6:.0f}, so there will be fewer.")
+        print("In a container of docker --shm-size=2g gives it more.")
     options.out.mkdir(parents=True, exist_ok=True)
     found = run_parts(options)
     print("\n".join(["", *(f"{name}: {outcome}" for name, outcome in found.items())]))
@@ -67,7 +79,7 @@ def run_parts(options: argparse.Namespace) -> dict[str, str]:
             continue
         start = time.perf_counter()
         found[name] = run_part(name, options)
-        print(f"{name}: {found[name]}, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{name} took {time.perf_counter() - start:.0f} s: {found[name].partition(chr(10))[0]}", flush=True)
     return found
 
 
@@ -75,14 +87,27 @@ def run_part(name: str, options: argparse.Namespace) -> str:
     """Run a part in a process of its own, with all that it starts; how it ended."""
     here = ["--part", name, "--seconds", str(options.seconds), "--out", str(options.out), "--here"]
     command = [sys.executable, __file__, str(options.data), *here, *(["--small"] if options.small else [])]
+    file, began = options.out / f"gpu_{name}.json", time.time()
     process = subprocess.Popen(command, start_new_session=True)
     try:
         status = process.wait(options.seconds)
     except subprocess.TimeoutExpired:
-        return f"failed: ended after {options.seconds:.0f} s; what is in gpu_{name}.json came before"
+        status = None
     finally:
         end_group(process)
-    return {0: "ok", NO_DEVICE: "no CUDA device"}.get(status, f"failed, see the rows above (status {status})")
+    if status in (0, NO_DEVICE):
+        return "no CUDA device" if status else "ok"
+    why = f"ended after {options.seconds:.0f} s" if status is None else f"status {status}"
+    return "\n  ".join([f"failed: {why}", *wrong_rows(file, began)])
+
+
+def wrong_rows(file: Path, began: float) -> list[str]:
+    """The rows of a part's file that failed, were left out or never ended; none of a file from before ``began``."""
+    if not file.exists() or file.stat().st_mtime < began:
+        return []
+    return [
+        f"{row['name']}: {row['outcome']}" for row in json.loads(file.read_text())["rows"] if row["outcome"] != "ok"
+    ]
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -100,7 +125,8 @@ def run_here(options: argparse.Namespace) -> int:
     import torch  # only now: what is missing is told without it
 
     if not (options.small or torch.cuda.is_available()):
-        print("No CUDA device is seen; --small tries the parts on the CPU.")
+        built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+        print(f"No CUDA device is seen ({built}; look at nvidia-smi). --small tries the parts on the CPU.")
         return NO_DEVICE
     from gpu_part import Part  # beside this file
 

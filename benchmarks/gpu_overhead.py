@@ -6,6 +6,7 @@ takes. The milliseconds are those of the host, which on a GPU runs ahead where n
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import overhead  # beside this file
@@ -21,15 +22,8 @@ def run(part: Part) -> None:
     rounds, steps = (1, overhead.WARM + 10) if part.small else (5, 400)
     times: dict[str, list[float]] = {name: [] for name in overhead.WAYS}
     for number in range(rounds):
-        found = part.row(f"round {number + 1}, ms", lambda: one_round(steps, part.device), needs=10)
-        for name, milliseconds in found.items():
+        measure = partial(overhead.time_round, number, steps, part.device)
+        for name, milliseconds in part.row(f"round {number + 1}, ms", measure, needs=10).items():
             times[name].append(milliseconds)
-    if not all(times.values()):
-        return
-    for name, row in overhead.compare(times, part.device).items():
-        part.row(name, lambda row=row: row)  # type: ignore[misc]
-
-
-def one_round(steps: int, device: str) -> dict[str, float]:
-    """Milliseconds a step of each way."""
-    return {name: own[0] for name, own in overhead.time_rounds(1, steps, device).items()}
+    for name in overhead.WAYS:
+        part.row(name, partial(overhead.compare, name, times, part.device))

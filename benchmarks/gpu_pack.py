@@ -118,16 +118,15 @@ def needs(wheel: Path, extras: set[str]) -> list[Requirement]:
 
 def pack_data(source: Path, folder: Path) -> None:
     """All tiles with their table, and the first streets with their masks."""
-    shutil.copytree(source / "satellite", folder / "satellite")
-    (folder / "camvid").mkdir()
-    shutil.copy(source / "camvid/codes.txt", folder / "camvid")
+    files = [file for file in (source / "satellite").rglob("*") if file.is_file()]
+    files.append(source / "camvid/codes.txt")
     for split, count in STREETS.items():
         for image in sorted((source / "camvid" / split / "images").iterdir())[:count]:
-            mask = image.parents[1] / "masks" / f"{image.stem}.png"
-            for file in (image, mask):
-                target = folder / "camvid" / split / file.parent.name
-                target.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, target)
+            files += [image, image.parents[1] / "masks" / f"{image.stem}.png"]
+    for file in files:
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)  # without the source's permissions: the folder can be removed
 
 
 if __name__ == "__main__":

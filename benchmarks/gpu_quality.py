@@ -25,30 +25,29 @@ SHARE = 0.8  # of the time that is left which is planned for
 
 def run(part: Part) -> None:
     """A short run, and the longest that fits."""
-    short = part.row("2 epochs", partial(learn, part, 2), needs=15)
+    timeline = Timeline()
+    short = part.row("2 epochs", partial(learn, part, 2, timeline), needs=15, so_far=timeline.found)
     if not short or part.small:
         return
-    seconds = short["s of an epoch"]
-    epochs = min(LONGEST, int(SHARE * part.left / seconds))
-    if epochs > 2:
-        part.row(f"{epochs} epochs", partial(learn, part, epochs))
+    seconds, timeline = short["s of an epoch"], Timeline()
+    epochs = max(3, min(LONGEST, int(SHARE * part.left / seconds)))
+    measure = partial(learn, part, epochs, timeline)
+    part.row(f"{epochs} epochs", measure, needs=epochs * seconds, so_far=timeline.found)
 
 
-def learn(part: Part, epochs: int) -> dict[str, Any]:
-    """Train and validate after each epoch; error rates, best and last, and seconds."""
+def learn(part: Part, epochs: int, timeline: Timeline) -> dict[str, Any]:
+    """Train and validate after each epoch; what ``timeline`` found."""
     pl.seed_everything(0, verbose=False)
-    pixels, workers = (64, 2) if part.small else (224, 16)
     data = ImageData.from_csv(
         part.data / "satellite",
         label_col="landuse",
         valid_col="is_valid",
         folder="images",
-        size=pixels,
+        size=64 if part.small else 224,
         batch_size=32,
-        num_workers=workers,
+        num_workers=part.workers,
         augment="satellite",
     )
-    timeline = Timeline()
     trainer = pl.Trainer(
         accelerator="gpu" if part.device == "cuda" else "cpu",
         devices=1,
@@ -61,22 +60,20 @@ def learn(part: Part, epochs: int) -> dict[str, Any]:
         **({"limit_train_batches": 8} if part.small else {}),  # type: ignore[arg-type]
     )
     trainer.fit(ImageClassifier(num_classes=data.num_classes), data)
-    ends = [0.0, *timeline.ends]
-    return {
-        "error": timeline.errors[-1],
-        "best error": min(timeline.errors),
-        "s in all": ends[-1],
-        "s of an epoch": max(end - start for start, end in itertools.pairwise(ends[1:])),
-        "errors": [round(error, 4) for error in timeline.errors],
-    }
+    return timeline.found
 
 
 class Timeline(Callback):
-    """Seconds from the start, and the error, at the end of each epoch."""
+    """Error rates, best and last, and seconds, after each epoch.
+
+    Attributes:
+        found: They, by name.
+    """
 
     def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.errors: list[float] = []
+        self.found: dict[str, Any] = {}
+        self._ends: list[float] = []
+        self._errors: list[float] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The clock starts."""
@@ -84,5 +81,9 @@ class Timeline(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After validation."""
-        self.errors.append(float(trainer.callback_metrics["val_error_rate"]))  # waits for the device
-        self.ends.append(time.perf_counter() - self._start)
+        self._errors.append(float(trainer.callback_metrics["val_error_rate"]))  # waits for the device
+        self._ends.append(time.perf_counter() - self._start)
+        later = [end - start for start, end in itertools.pairwise(self._ends)]
+        self.found["error"], self.found["best error"] = self._errors[-1], min(self._errors)
+        self.found["s in all"], self.found["s of an epoch"] = self._ends[-1], max(later, default=self._ends[0])
+        self.found["errors"] = [round(error, 4) for error in self._errors]

@@ -39,16 +39,13 @@ class Size:
     pixels: int = 224
     other: int = 160  # the size that a compiled network meets later
     batch: int = 64
-    workers: int = 16
-    each: int = (
-        195  # files of a class, some more than once; of more the pixels do not fit the memory for decoded images
-    )
+    each: int = 195  # files of a class, some repeated; of more the pixels would not fit the memory for decoded images
     warm: int = 8  # batches at the start of an epoch that are not counted
     watched: int = 20  # batches whose kernels are recorded
     compiler: str = "inductor"
 
 
-SMALL = Size(("test_efficientnet", "test_resnet"), 64, 96, 8, 2, 3, 2, 3, "eager")
+SMALL = Size(("test_efficientnet", "test_resnet"), 64, 96, 8, 3, 2, 3, "eager")
 
 
 def run(part: Part) -> None:
@@ -56,47 +53,39 @@ def run(part: Part) -> None:
     size = SMALL if part.small else Size()
     for network in size.networks:
         for precision in ("bf16-mixed", "32-true"):
-            part.row(f"{network}, {precision}", partial(rates, part, size, network, precision), needs=20)
+            found: dict[str, Any] = {}
+            measure = partial(rates, part, size, network, precision, found)
+            part.row(f"{network}, {precision}", measure, needs=20, so_far=found)
     for network in size.networks:
-        part.row(f"{network}, bf16-mixed, compiled", partial(compiled, part, size, network), needs=40)
+        found = {}
+        measure = partial(compiled, part, size, network, found)
+        part.row(f"{network}, bf16-mixed, compiled", measure, needs=25, so_far=found)
 
 
-def rates(part: Part, size: Size, network: str, precision: str) -> dict[str, float]:
-    """Images a second, shares of the limit, and of the time in which the GPU is busy."""
+def rates(part: Part, size: Size, network: str, precision: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Fill ``found``: images a second, and shares of the limit, and of the time in which the GPU is busy."""
     phases = [Phase(1, "head", 1e-4), Phase(1, "all", 1e-4)]
-    limit = Meter(part.device, size)
     batches = DataLoader(Batches(size, part.device), batch_size=None)
+    limit = Meter(part.device, size, ("limit of head", "limit of all"), found)
     train(part, network, precision, phases, limit, batches)
-    files = Meter(part.device, size, watched=(2, 4))
-    train(part, network, precision, [Phase(3, "head", 1e-4), Phase(2, "all", 1e-4)], files, tiles(part, size))
-    (head, everything), (first, later, _, all_layers, _) = limit.rates, files.rates
-    return {
-        "limit of head": head,
-        "first epoch": first,
-        "share": first / head,
-        "later": later,
-        "share later": later / head,
-        "limit of all": everything,
-        "all": all_layers,
-        "share of all": all_layers / everything,
-        **{f"busy, {name}": share for name, share in zip(("head", "all"), files.busy, strict=False)},
-    }
+    phases = [Phase(3, "head", 1e-4), Phase(2, "all", 1e-4)]
+    files = Meter(part.device, size, ("first epoch", "later", "busy, head", "all", "busy, all"), found)
+    train(part, network, precision, phases, files, tiles(part, size))
+    for name, most in (("first epoch", "head"), ("later", "head"), ("all", "all")):
+        found[f"share, {name}"] = found[name] / found[f"limit of {most}"]
+    if part.device == "cuda" and not {"busy, head", "busy, all"} <= found.keys():
+        raise RuntimeError("The profiler saw no kernel; how busy the GPU is is not known.")
+    return found
 
 
-def compiled(part: Part, size: Size, network: str) -> dict[str, Any]:
-    """Graphs that were compiled before each epoch's end, seconds of each epoch, and images a second."""
+def compiled(part: Part, size: Size, network: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Fill ``found``: images a second, seconds of each epoch, and the graphs compiled before and in each."""
     phases = [Phase(1, "head", 1e-4), Phase(1, "all", 1e-4), Phase(1, "all", 1e-4, size=size.other)]
     torch._dynamo.reset()
     counter = Compiler(size.compiler)
-    meter = Meter(part.device, size, counter)
+    meter = Meter(part.device, size, ("head", "all", "other size"), found, counter)
     train(part, network, "bf16-mixed", phases, meter, tiles(part, size), counter)
-    return {
-        "graphs before, head, all, other size": meter.counts,
-        "seconds": [round(seconds, 1) for seconds in meter.seconds],
-        "head": meter.rates[0],
-        "all": meter.rates[1],
-        "other size": meter.rates[2],
-    }
+    return found
 
 
 def train(
@@ -134,7 +123,7 @@ def tiles(part: Part, size: Size) -> Any:
         valid_col="valid",
         size=size.pixels,
         batch_size=size.batch,
-        num_workers=size.workers,
+        num_workers=part.workers,
         augment="satellite",
     )
 
@@ -156,21 +145,20 @@ class Batches(IterableDataset[dict[str, Tensor]]):
 
 
 class Meter(Callback):
-    """Images a second of each epoch after its first batches, and the busy share of some.
+    """Images a second of each epoch after its first batches; of one whose name begins with ``busy`` the busy share.
 
     Args:
         device: ``"cuda"`` or ``"cpu"``.
         size: Of batches.
-        compiler: Whose count is noted at the start of training and at the end of each epoch.
-        watched: Epochs whose kernels are recorded, which makes them slower.
+        epochs: Their names.
+        found: To be filled, under these names.
+        compiler: Whose count is noted at the start of training and at the end of each epoch, with its seconds.
     """
 
-    def __init__(self, device: str, size: Size, compiler: Compiler | None = None, watched: Sequence[int] = ()) -> None:
-        self.device, self.size, self.compiler, self.watched = device, size, compiler, watched
-        self.rates: list[float] = []
-        self.busy: list[float] = []
-        self.counts: list[int] = []
-        self.seconds: list[float] = []
+    def __init__(
+        self, device: str, size: Size, epochs: Sequence[str], found: dict[str, Any], compiler: Compiler | None = None
+    ) -> None:
+        self.device, self.size, self.epochs, self.found, self.compiler = device, size, epochs, found, compiler
         self._profile: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -179,18 +167,19 @@ class Meter(Callback):
 
     def _count(self) -> None:
         if self.compiler is not None:
-            self.counts.append(self.compiler.count - sum(self.counts))
+            counts = self.found.setdefault("graphs before, head, all, other size", [])
+            counts.append(self.compiler.count - sum(counts))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """An epoch begins."""
-        self._began = time.perf_counter()
+        self._began, self._name = time.perf_counter(), self.epochs[trainer.current_epoch]
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """The clock starts after some batches."""
         if batch_idx == self.size.warm:
             synchronize(self.device)
             self._start = time.perf_counter()
-            if trainer.current_epoch in self.watched and self.device == "cuda":
+            if self._name.startswith("busy") and self.device == "cuda":
                 self._profile = profile(activities=[ProfilerActivity.CUDA])
                 self._profile.start()
         if batch_idx == self.size.warm + self.size.watched and self._profile is not None:
@@ -202,18 +191,21 @@ class Meter(Callback):
         spans = [
             (event.time_range.start, event.time_range.end)
             for event in self._profile.events()
-            if event.device_type == torch.autograd.DeviceType.CUDA
+            if event.device_type == torch.autograd.DeviceType.CUDA and not event.name.startswith(("Memcpy", "Memset"))
         ]
         self._profile = None
-        self.busy.append(busy_share(spans))
+        if spans:
+            self.found[self._name] = busy_share(spans)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """And stops when all is done."""
         synchronize(self.device)
         end = time.perf_counter()
         count = int(trainer.num_training_batches) - self.size.warm
-        self.rates.append(self.size.batch * count / (end - self._start))
-        self.seconds.append(end - self._began)
+        if not self._name.startswith("busy"):
+            self.found[self._name] = self.size.batch * count / (end - self._start)
+        if self.compiler is not None:
+            self.found.setdefault("seconds", []).append(round(end - self._began, 1))
         self._count()
 
 
@@ -223,7 +215,7 @@ def busy_share(spans: Sequence[tuple[float, float]]) -> float:
     for start, end in sorted(spans):
         covered += max(0.0, end - max(start, reached))
         reached = max(reached, end)
-    return covered / (reached - min(start for start, _ in spans)) if spans else 0.0
+    return covered / (reached - min(start for start, _ in spans))
 
 
 class Compiler:

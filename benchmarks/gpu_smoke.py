@@ -27,6 +27,7 @@ from lightning_finetune import (
     FineTune,
     ImageClassifier,
     ImageData,
+    ImageRegressor,
     LogConfusion,
     LogPredictions,
     LRRangeTest,
@@ -46,6 +47,7 @@ SIZE, BATCH, BATCHES = 64, 8, 5  # of an epoch
 VOID = 11
 PHASES = [Phase(1, "head", 3e-3), Phase(1, "all", (1e-5, 1e-3))]
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+KINDS = ("classes", "labels", "masks", "numbers")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def run(part: Part) -> None:
 
 
 def images(ground: Ground, kind: str) -> Any:
-    """A part of the tiles with their land use or their labels, or of the streets with masks."""
+    """A part of the tiles with their land use, their labels or how many those are, or of the streets with masks."""
     options: Any = {"size": SIZE, "batch_size": BATCH, "num_workers": 2}
     if kind == "masks":
         return ImageData.from_folder(
@@ -76,15 +78,22 @@ def images(ground: Ground, kind: str) -> Any:
         )
     table = pd.read_csv(ground.data / "satellite/labels.csv").sample(frac=1, random_state=0)
     table = table.groupby(["is_valid", "landuse"]).head(2)  # of 21 classes
-    labels: Any = {"label_col": "landuse"} if kind == "classes" else {"label_col": "tags", "label_delim": " "}
+    table["count"] = table["tags"].str.count(" ") + 1.0
+    columns: Any = {
+        "classes": {"label_col": "landuse"},
+        "labels": {"label_col": "tags", "label_delim": " "},
+        "numbers": {"numbers": "count"},
+    }
     root = ground.data / "satellite"
-    return ImageData.from_df(table, root, folder="images", valid_col="is_valid", **labels, **options)
+    return ImageData.from_df(table, root, folder="images", valid_col="is_valid", **columns[kind], **options)
 
 
 def task(kind: str, classes: int) -> Any:
     """The task for such data, from the packaged weights."""
     if kind == "masks":
         return UNetSegmenter(num_classes=classes, ignore_index=VOID)
+    if kind == "numbers":
+        return ImageRegressor(num_outputs=classes)
     return {"classes": ImageClassifier, "labels": MultiLabelClassifier}[kind](num_classes=classes)
 
 
@@ -164,7 +173,7 @@ def memory(ground: Ground) -> dict[str, Any]:
 def recipe(ground: Ground) -> dict[str, Any]:
     """What the command does where nothing is said: a head that is solved, then all layers."""
     found = {}
-    for kind in ("classes", "labels", "masks"):
+    for kind in KINDS:
         trainer = fit(ground, FineTune(2), kind=kind, precision="bf16-mixed")
         found[f"{kind}, val_loss"] = float(trainer.callback_metrics["val_loss"])
         if kind == "classes":
@@ -303,14 +312,15 @@ def prediction(ground: Ground) -> dict[str, Any]:
 
 def waits(ground: Ground) -> dict[str, Any]:
     """On the way of a training step nothing of this package waits for the device."""
-    found = {}
-    for kind in ("classes", "labels", "masks"):
+    found, others = {}, set()
+    for kind in KINDS:
         watch = Waits(ground.device)
         fit(ground, FineTune(PHASES), watch, TrainingDiagnosis(), kind=kind, precision="bf16-mixed")
         assert watch.steps, "no step was watched"
         assert not watch.ours, watch.ours
         found[kind] = f"{watch.steps} steps, {len(watch.others)} waits of others"
-    return found
+        others |= {*watch.others}
+    return {**found, "others": sorted(others)}
 
 
 def command(ground: Ground) -> dict[str, Any]:
@@ -351,6 +361,7 @@ def named() -> Iterator[tuple[str, Callable[[Ground], dict[str, Any]]]]:
     for precision in PRECISIONS:
         for kind in ("classes", "labels", "masks"):
             yield f"{kind}, {precision}", partial(trains, kind, precision)
+    yield "numbers, bf16-mixed", partial(trains, "numbers", "bf16-mixed")
     for check in (recipe, unfreezing, range_test, resume, waits, resizing, ddp, prediction, exporting, command):
         yield check.__name__.replace("_", " "), check
 

@@ -73,7 +73,7 @@ class Waits(Callback):
         self._mode = None
 
     def _told(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        if "synchron" in str(message):
+        if "called a synchronizing CUDA operation" in str(message):  # torch also says once that it may miss some
             self._note()
 
     def _note(self) -> None:

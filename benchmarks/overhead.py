@@ -197,32 +197,25 @@ def by_step(measure: Callable[[Way, int, str], int], way: Way, device: str) -> f
     return (measure(way, many, device) - measure(way, few, device)) / (many - few)
 
 
-def time_rounds(rounds: int, steps: int, device: str) -> dict[str, list[float]]:
-    """Median milliseconds a step, of each way in each round."""
-    found: dict[str, list[float]] = {name: [] for name in WAYS}
-    for number in range(rounds):
-        names = list(WAYS) if number % 2 == 0 else list(WAYS)[::-1]
-        for name in names:
-            began = WAYS[name](steps, device)[WARM:]
-            lengths = [end - start for start, end in itertools.pairwise(began)]
-            found[name].append(1e3 * statistics.median(lengths))
-    return found
+def time_round(number: int, steps: int, device: str) -> dict[str, float]:
+    """Median milliseconds a step of each way, one after the other; in every second round in the other order."""
+    found = {}
+    for name in list(WAYS)[:: 1 if number % 2 == 0 else -1]:
+        began = WAYS[name](steps, device)[WARM:]
+        found[name] = 1e3 * statistics.median(end - start for start, end in itertools.pairwise(began))
+    return {name: found[name] for name in WAYS}
 
 
-def compare(times: Mapping[str, Sequence[float]], device: str) -> dict[str, dict[str, float]]:
-    """For each way what a step takes, against Lightning alone, and what it does."""
-    rows = {}
-    for name, way in WAYS.items():
-        ratios = [one / bare for one, bare in zip(times[name], times[BARE], strict=True)]
-        extra = [1e3 * (one - bare) for one, bare in zip(times[name], times[BARE], strict=True)]
-        rows[name] = {
-            "ms": statistics.median(times[name]),
-            "ratio": statistics.median(ratios),
-            "extra_us": statistics.median(extra),
-            "calls": by_step(calls, way, device),
-            "waits": by_step(waits, way, device),
-        }
-    return rows
+def compare(name: str, times: Mapping[str, Sequence[float]], device: str) -> dict[str, float]:
+    """What a step of a way takes by its ``times`` in each round, against Lightning alone, and what it does."""
+    pairs = list(zip(times[name], times[BARE], strict=True))
+    return {
+        "ms": statistics.median(times[name]),
+        "ratio": statistics.median(one / bare for one, bare in pairs),
+        "extra_us": statistics.median(1e3 * (one - bare) for one, bare in pairs),
+        "calls": by_step(calls, WAYS[name], device),
+        "waits": by_step(waits, WAYS[name], device),
+    }
 
 
 def main() -> None:
@@ -238,8 +231,9 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    times = time_rounds(options.rounds, options.steps, options.device)
-    rows = compare(times, options.device)
+    found = [time_round(number, options.steps, options.device) for number in range(options.rounds)]
+    times = {name: [times[name] for times in found] for name in WAYS}
+    rows = {name: compare(name, times, options.device) for name in WAYS}
     columns = ("way", "ms per step", "ratio to Lightning alone", "more than Lightning", "Python calls per step")
     print(f"| {' | '.join(columns)} | waits per step |")
     print("|---|---|---|---|---|---|")

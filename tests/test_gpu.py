@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -79,18 +80,41 @@ def test_a_packed_folder_installs_and_runs(tmp_path):
 
 
 @without_gpu
+@needs_data
 def test_without_a_device_nothing_is_measured(tmp_path):
-    done = run(tmp_path, "--part", "smoke", "rate", "--out", tmp_path)
+    done = run(DATA, "--part", "smoke", "rate", "--out", tmp_path)
     assert done.returncode == 1
+    assert f"torch {torch.__version__} is built for CUDA {torch.version.cuda}" in done.stdout
     assert done.stdout.endswith("smoke: no CUDA device\nrate: skipped, as there is no CUDA device\n")
 
 
+@needs_data
 def test_a_part_that_hangs_is_ended(tmp_path):
     start = time.monotonic()
-    done = run(tmp_path, "--small", "--part", "smoke", "--seconds", 0.5, "--out", tmp_path)
+    done = run(DATA, "--small", "--part", "smoke", "--seconds", 0.5, "--out", tmp_path)
     assert time.monotonic() - start < 30
     assert done.returncode == 1
     assert "smoke: failed: ended after 0 s" in done.stdout
+
+
+def test_the_row_in_which_a_part_dies_is_named(tmp_path):
+    began = time.time()
+    part = Part("rate", tmp_path, tmp_path, time.monotonic() + 100, small=True)
+    part.row("first", dict)
+    if not (child := os.fork()):
+        part.row("second", lambda: os.kill(os.getpid(), signal.SIGKILL))
+    os.waitpid(child, 0)
+    assert gpu.wrong_rows(tmp_path / "gpu_rate.json", began) == ["second: begun, and never ended"]
+    assert gpu.wrong_rows(tmp_path / "gpu_rate.json", time.time() + 1) == [], "of a run before"
+
+
+def test_data_that_is_missing_is_told_at_once(tmp_path):
+    done = run(tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Missing here, nothing was run:\n")
+    assert str(tmp_path / "satellite/labels.csv") in done.stderr
+    assert str(tmp_path / "camvid/codes.txt") in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_missing_is_told_at_once(tmp_path, monkeypatch):
@@ -118,9 +142,26 @@ def test_a_row_that_fails_is_saved_and_the_next_is_tried(tmp_path, capsys):
     assert "| second | failed: ZeroDivisionError" in capsys.readouterr().out
 
 
+def test_a_row_that_takes_too_long_is_given_up_with_what_it_found(tmp_path):
+    part = Part("rate", tmp_path, tmp_path, time.monotonic() + 0.3, small=True)
+    found = {}
+
+    def measure() -> dict:
+        found["head"] = 100.0
+        time.sleep(60)
+        return found
+
+    assert part.row("slow", measure, so_far=found) == {}
+    part.row("next", dict)
+    slow, after = json.loads((tmp_path / "gpu_rate.json").read_text())["rows"]
+    assert slow["outcome"].startswith("failed: TimeoutError: not done in the 0 s that were left")
+    assert slow["head"] == 100
+    assert after["outcome"] == "skipped: 0 s are left"
+    time.sleep(0.3)  # no alarm is left
+
+
 def test_the_busy_share_counts_what_overlaps_once():
     assert busy_share([(5, 6), (0, 2), (1, 3), (1, 2)]) == pytest.approx(4 / 6)
-    assert busy_share([]) == 0
 
 
 def test_a_wait_of_ours_is_laid_to_its_line(tmp_path, monkeypatch):
