@@ -62,8 +62,8 @@ def main() -> None:
         hint = f"\nAdd wheels to {WHEELS}, and their names to names.txt there." if WHEELS.exists() else ""
         sys.exit("Missing here, nothing was run:\n  " + "\n  ".join(absent) + hint)
     if not options.small and Path("/dev/shm").exists() and (free := shutil.disk_usage("/dev/shm").free) < SHARED:
-        print(f"/dev/shm has {free / 1e6:.0f} MB, of which 16 workers need {SHARED / 1e6:.0f}, so there will be fewer.")
-        print("In a container of docker --shm-size=2g gives it more.")
+        print(f"/dev/shm has {free / 1e6:.0f} MB, and 16 workers take {SHARED / 1e6:.0f}: some batches come slowly,")
+        print("and not to pinned memory. In a container of docker --shm-size=2g gives it more.")
     options.out.mkdir(parents=True, exist_ok=True)
     found = run_parts(options)
     print("\n".join(["", *(f"{name}: {outcome}" for name, outcome in found.items())]))

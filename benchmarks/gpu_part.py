@@ -6,7 +6,6 @@ import io
 import json
 import os
 import platform
-import shutil
 import signal
 import time
 import traceback
@@ -23,7 +22,6 @@ from gpu import BEGUN  # beside this file
 import lightning_finetune
 
 WORKERS = 16
-HELD = 3 * 64 * 3 * 224**2  # bytes of batches that one of them holds in /dev/shm at most
 
 
 class Part:
@@ -39,22 +37,19 @@ class Part:
     Attributes:
         device: ``"cuda"``, or ``"cpu"`` where there is none.
         complete: Whether no row has failed or was left out.
-        workers: Processes that load: those asked for, if each has a core and room for its batches.
+        workers: Processes that load: 16, if each has a core.
     """
 
     def __init__(self, name: str, data: Path, out: Path, until: float, small: bool) -> None:
         self.name, self.data, self.small, self.until = name, data.resolve(), small, until
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.complete = True
-        room = 2 if small else shutil.disk_usage("/dev/shm").free // HELD
-        self.workers = max(1, min(WORKERS, len(os.sched_getaffinity(0)), room))
+        self.workers = min(2 if small else WORKERS, len(os.sched_getaffinity(0)))
         self.rows: list[dict[str, Any]] = []
         self._file = out / f"gpu_{name}.json"
         self._save()
-        print(
-            f"\n{name} on {self.card}, {self.workers} workers\n\n| what | outcome | s | found |\n|---|---|---|---|",
-            flush=True,
-        )
+        print(f"\n{name} on {self.card}, workers: {self.workers}\n\n| what | outcome | s | found |")
+        print("|---|---|---|---|", flush=True)
 
     @property
     def card(self) -> str:

@@ -337,6 +337,7 @@ def command(ground: Ground) -> dict[str, Any]:
         "data.num_workers": 2,
         "fine_tune.epochs": 2,
         "trainer.accelerator": "gpu" if ground.device == "cuda" else "cpu",
+        "trainer.devices": 1,  # of several the others would be waited for, as DDP left its variables
         "trainer.limit_train_batches": BATCHES,
         "trainer.limit_val_batches": 2,
         "trainer.precision": "bf16-mixed",
