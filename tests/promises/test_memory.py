@@ -47,7 +47,7 @@ def test_memory_files_threads_and_temporary_folders_stay_flat(tmp_path: Path):
         env={**os.environ, "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("meter")]
