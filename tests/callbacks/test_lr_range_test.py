@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
 from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, default_collate
@@ -101,6 +102,22 @@ def test_a_run_with_it_equals_a_run_without_it_bit_for_bit(tmp_path, options):
     with_it = train(tmp_path / "with", range_test, **options)
     assert len(range_test.results[0].lrs) == len(range_test.results[1].lrs) == 20
     assert_same_bits(without, with_it)
+
+
+def test_the_loss_scaler_is_put_back(tmp_path):
+    """As Lightning scales in 16-mixed on a GPU; from so large a scale the first steps are left out, and halve it."""
+
+    def scaled():
+        return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=7))
+
+    plugins = scaled(), scaled()
+    range_test = LRRangeTest(num_steps=20, at_epochs=(0, 1), apply=False)
+    without = train(tmp_path / "without", None, plugins=plugins[0])
+    with_it = train(tmp_path / "with", range_test, plugins=plugins[1])
+    assert len(range_test.results[1].lrs) == 20
+    assert_same_bits(without, with_it)
+    assert plugins[0].state_dict() == plugins[1].state_dict()
+    assert plugins[0].state_dict()["scale"] != 2.0**30
 
 
 def test_the_same_after_an_unfreezing_under_one_cycle(tmp_path):
