@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
-from lightning_finetune.engine.linear_probe import FOLDS, STRENGTH, cross_fit, solve_head
+from lightning_finetune.engine.linear_probe import STRENGTH, solve_head
 
 
 def features(count: int = 120, channels: int = 30) -> torch.Tensor:
@@ -75,14 +75,3 @@ def test_the_loss_of_the_task_decides():
     )
     counts = [int((x @ weight.T + bias).argmax(1).sum()) for weight, bias in (plain, heavy)]
     assert counts[0] < counts[1]
-
-
-def test_cross_validation_asks_the_head_that_has_not_seen_an_image():
-    x, y = features(), torch.arange(120) % 3
-    order = torch.randperm(120, generator=torch.Generator().manual_seed(1))
-    heads = cross_fit(x[order], y[order], order, nn.CrossEntropyLoss(), 3)
-    outputs = heads.outputs(x[:50], torch.arange(50))
-    for fold in range(FOLDS):
-        unseen = torch.arange(120) % FOLDS == fold
-        weight, bias = solve_head(x[~unseen], y[~unseen], nn.CrossEntropyLoss(), 3)
-        torch.testing.assert_close(outputs[unseen[:50]], x[:50][unseen[:50]] @ weight.T + bias, atol=1e-2, rtol=0)

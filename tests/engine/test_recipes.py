@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_finetune.engine.recipes import RECIPES, Wishes, make_phases, share_of_rates
+from lightning_finetune.engine.recipes import RECIPES, Wishes, make_phases
 from lightning_finetune.errors import PhaseError
 
 MEASURED, LESSONS = RECIPES["measured"], RECIPES["lessons"]
@@ -95,11 +95,3 @@ def test_a_head_is_new_once():
 def test_numbers_that_make_no_recipe_are_refused(numbers):
     with pytest.raises(PhaseError):
         make_phases(MEASURED, Wishes(**numbers), head_is_new=True)
-
-
-@pytest.mark.parametrize(
-    ("loss", "agreement", "share"),
-    [(0.3, -0.2, 0.3), (0.3, 0.7, 0.7), (0.3, 1.5, 1.0), (2.0, -1.0, 1.0), (1e-9, -0.3, 0.01)],
-)
-def test_rates_are_lower_where_little_is_left_to_learn(loss, agreement, share):
-    assert share_of_rates(loss, agreement) == share
