@@ -17,8 +17,8 @@ from lightning_finetune.engine.argument_types import check_types
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.run.artifacts import resume_command
 from lightning_finetune.run.checkpoint_file import write_safely
-from lightning_finetune.run.signals import REQUEUE, HeldSignals
-from lightning_finetune.run.trainer import validation_begins_anew
+from lightning_finetune.run.signals import OTHERS, HeldSignals
+from lightning_finetune.run.trainer import validation_begins_anew, validation_follows
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -26,10 +26,10 @@ class LastCheckpoint(ModelCheckpoint):
 
     After Ctrl-C or SIGTERM (from a machine that shuts down, or a sweep that ends a trial), the callback waits for the
     end of the optimizer step with all of its accumulated batches, saves, and stops; a second Ctrl-C does not wait.
-    It also waits after SLURM's SIGUSR1; Lightning alone would save and requeue the job within a step, from which no run
-    resumes to the same bits. Within a validation, a run of one process finishes the batch, saves, and repeats the
-    validation when it resumes. Several processes agree on the step, whichever of them got the signal, and wait for the
-    end of a validation.
+    It also waits after the signal by which SLURM requeues a job (SIGUSR1, or whichever you gave Lightning), which alone
+    would save within a step; no run resumes from there to the same bits. Within a validation, a run of one process
+    finishes the batch, saves, and repeats the validation when it resumes. Several processes agree on the step,
+    whichever of them got the signal, and wait for the end of a validation.
 
     Args:
         every_n_train_steps: Also save every so many optimizer steps, for long epochs.
@@ -49,6 +49,7 @@ class LastCheckpoint(ModelCheckpoint):
         self._within_epochs = every_n_train_steps is not None
         self._signals = HeldSignals()
         self._step = 0
+        self._stepped = True
         self._validates = False
 
     @property
@@ -94,19 +95,26 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stepped = trainer.global_step != self._step  # else the gradients of further batches are to come
+        self._stepped = trainer.global_step != self._step  # else the gradients of further batches are to come
         self._step = trainer.global_step
-        if not trainer.is_last_batch:  # what is saved then resumes without the validation that follows
+        if not (trainer.is_last_batch or validation_follows(trainer)):  # what is saved then resumes without it
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            if stepped:
+            if self._stepped:
                 self._obey(trainer)
 
     @override
     def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.world_size == 1 and trainer.validating and trainer.state.fn == TrainerFn.FITTING:
+        if trainer.world_size == 1 and self._stepped and _validates(trainer):
             self._validates = True
             self._obey(trainer)
             self._validates = False
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if self._stepped and _validates(trainer) and not trainer.is_last_batch:  # amid an epoch
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
+            self._obey(trainer)
 
     @override
     def on_save_checkpoint(
@@ -121,14 +129,14 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         if self._within_epochs:
             trainer.save_checkpoint(self.path, weights_only=False)
-        for number in self._signals.agreed(trainer) & {REQUEUE, signal.SIGTERM}:
+        for number in self._signals.agreed(trainer) - {signal.SIGINT}:
             self._signals.let_through(number)  # Lightning stops when what the epoch has measured is logged
 
     def _obey(self, trainer: pl.Trainer) -> None:
         """Save, and do what the signals ask for."""
         got = self._signals.agreed(trainer)
-        if REQUEUE in got:
-            self._signals.let_through(REQUEUE)
+        for number in got.intersection(OTHERS):
+            self._signals.let_through(number)
         if got & {signal.SIGINT, signal.SIGTERM}:
             trainer.save_checkpoint(self.path, weights_only=False)
         if signal.SIGTERM in got:
@@ -151,3 +159,8 @@ class LastCheckpoint(ModelCheckpoint):
             and self.path.is_file()
         ):
             rank_zero_info(f"To continue:\n  {resume_command(trainer, self.path)}")
+
+
+def _validates(trainer: pl.Trainer) -> bool:
+    """Whether this is a validation of the training, not the check before it."""
+    return trainer.validating and trainer.state.fn == TrainerFn.FITTING

@@ -11,10 +11,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-REQUEUE: int | None = getattr(signal, "SIGUSR1", None)
-"""SLURM's signal, on systems that have it."""
+OTHERS: tuple[int, ...] = tuple(
+    getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGHUP") if hasattr(signal, name)
+)
+"""Those that SLURM may be told to send before it requeues a job, where the system has them."""
 
-HELD = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, REQUEUE)))
+HELD: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, *OTHERS)
 """In this order processes tell each other which of them they got."""
 
 

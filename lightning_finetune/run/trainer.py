@@ -1,9 +1,9 @@
 """The one place that knows the Trainer's inner parts.
 
 What is used of Lightning and torch that is not documented: ``FitLoop._data_fetcher`` (to begin an epoch's data anew
-after a resume), ``LightningModule._on_before_batch_transfer`` (a batch's hooks, in the range test's own loop), and
-``_schedulers`` of those that chain others (to scale their rates). Everything else here is public, kept together so that
-the callbacks read as what they do.
+after a resume), ``LightningModule._on_before_batch_transfer`` (a batch's hooks, in the range test's own loop),
+``_should_check_val_fx`` of the epoch's loop (whether a validation follows), and ``_schedulers`` of those that chain
+others (to scale their rates). Everything else here is public, kept together so that the callbacks read as what they do.
 """
 
 from __future__ import annotations
@@ -232,6 +232,11 @@ def validation_begins_anew(checkpoint: dict[str, Any]) -> None:
     before = progress["total"]["completed"] - progress["current"]["completed"]
     for part, done in (("total", before), ("current", 0)):
         progress[part].update(ready=done + 1, started=done + 1, processed=done, completed=done)
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates after the batch that has just been trained; at ``on_train_batch_end``."""
+    return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(data_fetcher(trainer)))
 
 
 def to_device(trainer: pl.Trainer, module: pl.LightningModule, batch: Any) -> Any:

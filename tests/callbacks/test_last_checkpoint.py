@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_finetune import FineTune, ImageClassifier, ImageData, Phase
+from lightning_finetune import FineTune, ImageClassifier, ImageData, OneCycle, Phase
 from lightning_finetune.callbacks.last_checkpoint import LastCheckpoint
 from tests.foreign import ForeignNet, loader, quiet_trainer
 from tests.resuming import assert_same_bits
@@ -102,16 +103,16 @@ def test_a_job_that_is_requeued_and_then_interrupted_does_both(photos: Path, tmp
 
 
 class Losses(pl.Callback):
-    """The validation loss of each epoch."""
+    """The loss of each validation, by the number of batches before it."""
 
     def __init__(self) -> None:
         self.of: dict[int, float] = {}
 
-    def on_train_epoch_end(self, trainer, pl_module):
-        self.of[trainer.current_epoch] = float(trainer.callback_metrics["val_loss"])
+    def on_validation_end(self, trainer, pl_module):
+        self.of[trainer.fit_loop.total_batch_idx + 1] = float(trainer.callback_metrics["val_loss"])
 
 
-def accumulated(root: Path, *callbacks: pl.Callback, begin: Path | None = None):
+def accumulated(root: Path, *callbacks: pl.Callback, begin: Path | None = None, **options):
     """Weights and validation losses of two epochs of three steps of three batches; None where it was stopped."""
     pl.seed_everything(0, verbose=False)
     module, losses = ForeignNet(), Losses()
@@ -121,6 +122,7 @@ def accumulated(root: Path, *callbacks: pl.Callback, begin: Path | None = None):
         callbacks=[phased, losses, LastCheckpoint(), *callbacks],
         enable_checkpointing=True,
         accumulate_grad_batches=3,
+        **options,
     )
     try:
         trainer.fit(module, loader(72, shuffle=True), loader(32, seed=1), ckpt_path=begin)
@@ -152,6 +154,58 @@ def test_what_a_signal_saves_is_between_two_steps(undisturbed, tmp_path, interru
     assert_same_bits(undisturbed[0], weights)
     assert losses.items() <= undisturbed[1].items()
     assert len(losses) == (2 if saved <= 3 else 1)
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "saved"),
+    [
+        ("on_train_batch_start", 0, 1),  # amid the gradients of a step, between two validations
+        ("on_before_backward", 1, 2),  # of a step that a validation follows
+        ("on_validation_batch_start", 1, 2),  # which comes amid the gradients of a step
+        ("on_validation_batch_start", 2, 2),
+    ],
+)
+def test_a_signal_loses_neither_gradients_nor_a_validation_amid_an_epoch(tmp_path, interrupts, hook, step, saved):
+    every_two = {"val_check_interval": 2}
+    whole, losses = accumulated(tmp_path / "whole", **every_two)
+    first = Losses()
+    assert accumulated(tmp_path, first, Signal(hook, step, (signal.SIGTERM,)), **every_two) is None
+    last = tmp_path / "checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == saved
+    rest, others = accumulated(tmp_path / "rest", begin=last, **every_two)
+    assert_same_bits(whole, rest)
+    assert {**first.of, **others} == losses
+    assert len(losses) == 8
+
+
+def test_a_step_checkpoint_resumes_behind_the_validation_that_follows_it(tmp_path):
+    class Killed(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 4:
+                raise RuntimeError("killed")
+
+    def run(root, *callbacks, begin=None):
+        pl.seed_everything(0, verbose=False)
+        each_three = [OneCycle(1e-2), losses := Losses(), LastCheckpoint(3), *callbacks]
+        options = {"val_check_interval": 3, "max_epochs": 1, "enable_checkpointing": True}
+        trainer = quiet_trainer(root, callbacks=each_three, **options)
+        with pytest.raises(RuntimeError, match="killed") if callbacks else nullcontext():
+            trainer.fit(ForeignNet(), loader(), loader(32, seed=1), ckpt_path=begin)
+        return losses.of
+
+    whole, first = run(tmp_path / "whole"), run(tmp_path, Killed())
+    assert list(first) == [3]
+    assert {**first, **run(tmp_path / "rest", begin=tmp_path / "checkpoints/last.ckpt")} == whole
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGHUP])
+def test_whatever_signal_requeues_a_job_waits_for_the_step(undisturbed, tmp_path, job, number):
+    slurm, sender = SLURMEnvironment(requeue_signal=number), Signal("on_train_batch_start", 1, (number,))
+    accumulated(tmp_path, sender, plugins=[slurm])
+    assert job.read_text().split() == ["requeue", "77"]
+    (kept,) = tmp_path.glob("hpc_ckpt_*.ckpt")
+    weights, _ = accumulated(tmp_path / "rest", begin=kept)
+    assert_same_bits(undisturbed[0], weights)
 
 
 def test_in_epochs_of_one_batch_an_interrupt_is_obeyed_when_the_next_begins(tmp_path, interrupts):
