@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import LightningModule
-from lightning.pytorch.loops import _FitLoop
+from lightning.pytorch.loops import _FitLoop, _TrainingEpochLoop
 from torch.optim.lr_scheduler import SequentialLR
 from torch.utils.data import DataLoader
 
@@ -22,7 +22,7 @@ ADAPTER = "lightning_finetune.run.trainer"
 """The module whose docstring says what it uses of the private parts of Lightning and torch, and what for."""
 
 PRIVATE_OF_OTHERS = {
-    ADAPTER: {"_data_fetcher", "_on_before_batch_transfer", "_schedulers"},
+    ADAPTER: {"_data_fetcher", "_on_before_batch_transfer", "_schedulers", "_should_check_val_fx"},
     "lightning_finetune.engine.objects.graph": {"_iterator"},
 }
 """All that is used of them, by module."""
@@ -178,6 +178,7 @@ def test_what_is_used_of_others_is_there_and_said():
     assert all(name in adapter.__doc__ for name in PRIVATE_OF_OTHERS[ADAPTER])
     assert "self._data_fetcher" in inspect.getsource(_FitLoop)
     assert callable(LightningModule._on_before_batch_transfer)
+    assert callable(_TrainingEpochLoop._should_check_val_fx)
     assert "self._schedulers" in inspect.getsource(SequentialLR)
     assert "self._iterator" in inspect.getsource(DataLoader)
 

@@ -146,7 +146,8 @@ class FineTune(PhasedCallback):
     @property
     def found(self) -> dict[int, ChosenRate]:
         """What range tests found, by phase from 0: the rate that the phase has, why, and the curve."""
-        return {phase: ChosenRate(self.found_rates[phase], *test) for phase, test in self._tests.items()}
+        found = ((phase, lr) for phase, lr in self.found_rates.items() if phase in self._tests)
+        return {phase: ChosenRate(lr, *self._tests[phase]) for phase, lr in found}
 
     @property
     def given(self) -> list[Phase]:

@@ -35,6 +35,7 @@ from lightning_finetune.run.self_ending import PhaseEnds
 from lightning_finetune.run.sharded import restore_what_was_stepped
 from lightning_finetune.run.sizes import Resizer
 from lightning_finetune.run.trainer import (
+    accumulation,
     begin_epoch_as_usual,
     callbacks,
     is_dev_run,
@@ -79,6 +80,7 @@ class PhasedCallback(Callback):
         self.seed: int | None = None
         self._world_size: int | None = None
         self.found_rates: dict[int, LR] = {}
+        self._found_for: dict[int, tuple[Any, Any]] = {}
         self._progress = Progress()
         self._ends = PhaseEnds()
         self._limit: int | None = None
@@ -184,6 +186,7 @@ class PhasedCallback(Callback):
         self._check_world_size(trainer)
         for change in self._progress.go_on(trainer, moves=self is followed(trainer)[0]):
             rank_zero_info(f"{type(self).__name__}: {change}")
+        self._forget_what_changed(trainer)
         self._replan(trainer)
         self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
@@ -207,6 +210,17 @@ class PhasedCallback(Callback):
             "seen once an epoch all the same, but the weights will not be those of a run that kept its processes, to "
             "the bit."
         )
+
+    def _forget_what_changed(self, trainer: pl.Trainer) -> None:
+        """Drop what was found for phases that a resumed run gives otherwise: the user's word is the later one."""
+        phases = self.phases(trainer)
+        self._ends.forget_others(phases)
+        for number in [*self.found_rates]:
+            now = next(((phase.train, phase.lr) for phase in phases[number : number + 1]), None)
+            if now is None or self._found_for.get(number, now) != now:
+                del self.found_rates[number]
+                name = type(self).__name__
+                rank_zero_info(f"{name}: phase {number + 1} is another now, without the rate that was found for it.")
 
     def _say_what_is_odd(self) -> None:
         """Name what is left alone, and warn of what is probably not meant."""
@@ -285,6 +299,8 @@ class PhasedCallback(Callback):
     def set_lr(self, trainer: pl.Trainer, phase: int, lr: LR) -> None:
         """Give ``phase`` the rate that a range test found, from the next step on; kept in the checkpoint."""
         self.found_rates[phase] = lr
+        asked = self.phases(trainer)[phase]
+        self._found_for[phase] = asked.train, asked.lr
         self.current_plan = self.plan_of_run.with_lr(phase, lr)
         self.grouping.set_rates(self._state(trainer))
 
@@ -315,6 +331,8 @@ class PhasedCallback(Callback):
         if self.resizer is not None and self.resizer.untried:  # no batch could be had before the first
             self.resizer.dry_run(trainer, self.grouping.layers, batch)
             self._enter(trainer)
+        # Lightning's GradientAccumulationScheduler does not set it in a run that resumes within an epoch.
+        trainer.accumulate_grad_batches = accumulation(trainer, trainer.current_epoch)
         self._reseed(trainer, batch_idx)
 
     @override
@@ -426,6 +444,7 @@ class PhasedCallback(Callback):
             "seed": self.seed,
             "world_size": self._world_size,
             "lrs": dict(self.found_rates),
+            "lrs_for": dict(self._found_for),
             "progress": self._progress.state_dict(),
             "ends": self._ends.state_dict(),
             "norms": self._held_norms,
@@ -437,6 +456,7 @@ class PhasedCallback(Callback):
         self.seed = state_dict["seed"]
         self._world_size = state_dict["world_size"]
         self.found_rates = {int(phase): lr for phase, lr in state_dict["lrs"].items()}
+        self._found_for = dict(state_dict.get("lrs_for", {}))
         self._progress.load_state_dict(state_dict.get("progress", {}))
         self._ends.load_state_dict(state_dict.get("ends", {}))
         self._held_norms = state_dict.get("norms", [])  # older runs held none once they were unfrozen

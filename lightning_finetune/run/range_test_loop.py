@@ -31,7 +31,7 @@ from lightning_finetune.engine.range_test import Curve, record_curve, suggest
 from lightning_finetune.engine.snapshot import preserved
 from lightning_finetune.errors import UnsupportedError
 from lightning_finetune.run.either_lightning import is_a
-from lightning_finetune.run.trainer import loss_in, reseed, steps_of_epoch, to_device
+from lightning_finetune.run.trainer import accumulation, loss_in, reseed, steps_of_epoch, to_device
 
 
 def run_range_test(
@@ -132,7 +132,7 @@ class _Stepper:
         self.trainer, self.module, self.scales, self.batches = trainer, module, scales, batches
         self.optimizer = trainer.optimizers[0]
         own_rates(self.optimizer)
-        self.accumulate = trainer.accumulate_grad_batches
+        self.accumulate = accumulation(trainer, trainer.current_epoch)
 
     def step(self, lr: float) -> float:
         """One optimizer step at ``lr``; the loss before it, averaged over micro-batches and ranks."""

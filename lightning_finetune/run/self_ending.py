@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,12 @@ class PhaseEnds:
                     f"Phase {phase + 1} waits for {spec.until!r} (`until`), but the run has no validation. Give it "
                     "validation data and a `validation_step`, or leave `until` out."
                 )
+
+    def forget_others(self, phases: Sequence[Phase]) -> None:
+        """A phase that a resumed run gives without ``until`` has the epochs that it says."""
+        for phase in [*self.ended]:
+            if phase >= len(phases) or phases[phase].until is None:
+                del self.ended[phase]
 
     def see(self, trainer: pl.Trainer, module: pl.LightningModule, grouping: Grouping, plan: Plan) -> bool:
         """After a validation: whether the phase that is on will end before its limit."""

@@ -178,30 +178,35 @@ def test_a_signal_loses_neither_gradients_nor_a_validation_amid_an_epoch(tmp_pat
     assert len(losses) == 8
 
 
-def test_a_step_checkpoint_resumes_behind_the_validation_that_follows_it(tmp_path):
-    class Killed(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if trainer.global_step == 4:
-                raise RuntimeError("killed")
+@pytest.mark.parametrize(("every", "hook", "step"), [(1, "on_validation_start", 3), (3, "on_train_batch_start", 4)])
+def test_no_step_checkpoint_resumes_without_the_validation_that_follows_it(tmp_path, every, hook, step):
+    def fail(trainer, *rest):
+        if trainer.global_step == step:
+            raise RuntimeError("killed")
 
     def run(root, *callbacks, begin=None):
         pl.seed_everything(0, verbose=False)
-        each_three = [OneCycle(1e-2), losses := Losses(), LastCheckpoint(3), *callbacks]
-        options = {"val_check_interval": 3, "max_epochs": 1, "enable_checkpointing": True}
-        trainer = quiet_trainer(root, callbacks=each_three, **options)
+        each = [OneCycle(1e-2), losses := Losses(), LastCheckpoint(every), *callbacks]
+        trainer = quiet_trainer(root, callbacks=each, val_check_interval=3, max_epochs=1, enable_checkpointing=True)
         with pytest.raises(RuntimeError, match="killed") if callbacks else nullcontext():
             trainer.fit(ForeignNet(), loader(), loader(32, seed=1), ckpt_path=begin)
         return losses.of
 
-    whole, first = run(tmp_path / "whole"), run(tmp_path, Killed())
-    assert list(first) == [3]
+    killer = pl.Callback()
+    setattr(killer, hook, fail)
+    whole, first = run(tmp_path / "whole"), run(tmp_path, killer)
     assert {**first, **run(tmp_path / "rest", begin=tmp_path / "checkpoints/last.ckpt")} == whole
+    assert list(whole) == [3, 6]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGHUP])
 def test_whatever_signal_requeues_a_job_waits_for_the_step(undisturbed, tmp_path, job, number):
-    slurm, sender = SLURMEnvironment(requeue_signal=number), Signal("on_train_batch_start", 1, (number,))
-    accumulated(tmp_path, sender, plugins=[slurm])
+    class Amid(pl.Callback):  # the gradients of the second step
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.fit_loop.total_batch_idx == 4:
+                os.kill(os.getpid(), number)
+
+    accumulated(tmp_path, Amid(), plugins=[SLURMEnvironment(requeue_signal=number)])
     assert job.read_text().split() == ["requeue", "77"]
     (kept,) = tmp_path.glob("hpc_ckpt_*.ckpt")
     weights, _ = accumulated(tmp_path / "rest", begin=kept)

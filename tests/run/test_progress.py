@@ -96,6 +96,14 @@ def test_unchanged_settings_give_the_same_rates_to_the_bit(tmp_path, step):
     assert rest == whole[step:]
 
 
+def test_accumulation_that_a_callback_sets_goes_on_within_an_epoch(tmp_path):
+    accumulates = GradientAccumulationScheduler({0: 2})
+    first, _ = fit(tmp_path, OneCycle(1e-2), loader(), every=1, extra=[accumulates])
+    rest, trainer = fit(tmp_path / "rest", OneCycle(1e-2), loader(), tmp_path / "step=4.ckpt", extra=[accumulates])
+    assert rest == first[4:]
+    assert trainer.global_step == len(first) == 12
+
+
 def test_a_run_that_max_steps_ends_goes_on_after_an_epoch_as_if_it_had_not_stopped(tmp_path):
     """Lightning would end the epoch once more."""
     whole, _ = changed(tmp_path, {"max_steps": 14})

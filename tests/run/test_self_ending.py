@@ -259,3 +259,12 @@ def test_each_phase_has_its_weight_decay(tmp_path):
     given = [Phase(1, "head", weight_decay=0.2), Phase(1, "all"), Phase(1, "all", weight_decay=0.0)]
     fitted(tmp_path, FineTune(given), decays, module=Two(), data=loader(8))
     assert [sorted(set(seen)) for seen in decays.seen] == [[0.0, 0.2], [0.0, 0.05], [0.0]]
+
+
+def test_a_resumed_run_that_no_longer_asks_for_an_end_trains_all_its_epochs(tmp_path):
+    given = [Phase(5, "head", 1e-2, until="val_loss", min_delta=1e9, patience=1), Phase(1, "all", 1e-3)]
+    saver = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=14)
+    data = (loader(), loader(16))
+    assert fitted(tmp_path, FineTune(given), saver, data=data, enable_checkpointing=True).global_step == 18
+    rest = FineTune([Phase(4, "all", 1e-3)])
+    assert fitted(tmp_path / "rest", rest, data=data, ckpt_path=tmp_path / "step=14.ckpt").global_step == 24
