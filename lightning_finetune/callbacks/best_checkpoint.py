@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
-from lightning_finetune.engine.argument_types import check_types
+from lightning_finetune.engine.argument_types import check_types, warn_of_mode
 from lightning_finetune.run.checkpoint_file import write_safely
 
 
@@ -22,6 +22,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, monitor: str = "val_loss", mode: Literal["min", "max"] = "min") -> None:
         check_types(BestCheckpoint.__init__, locals())
+        warn_of_mode("BestCheckpoint", monitor, mode)
         super().__init__(filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True)
 
     @override

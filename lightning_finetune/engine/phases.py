@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from lightning_finetune.engine import schedules
-from lightning_finetune.engine.argument_types import check_types, warn_unused
+from lightning_finetune.engine.argument_types import check_types, warn_of_mode, warn_unused
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, Rates
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.engine.schedules import Moms, Schedule
@@ -80,7 +80,7 @@ class Phase:
         self._check("weight_decay", (self.weight_decay or 0) >= 0, "a number of at least 0")
         self._check_end()
         self.rates  # noqa: B018  # refuses what is none
-        self._warn_unused()
+        self._warn()
 
     def _check(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
@@ -108,8 +108,9 @@ class Phase:
             falls = self.schedule == "flat_cos"
             self._check("cooldown", falls, f'None, as schedule={self.schedule!r} does not fall like "flat_cos"')
 
-    def _warn_unused(self) -> None:
-        """Warn of what the shape of the schedule leaves no use for."""
+    def _warn(self) -> None:
+        """Warn of what the shape of the schedule leaves no use for, and of a metric in the wrong direction."""
+        warn_of_mode("Phase", self.until or "", self.mode)
         shapes: dict[str, tuple[object, ...]] = {
             "pct_start": (None,),
             "div": (25.0,),

@@ -1,5 +1,6 @@
 import pytest
 
+from lightning_finetune.callbacks import BestCheckpoint
 from lightning_finetune.engine.phases import Phase
 from lightning_finetune.errors import PhaseError
 
@@ -59,3 +60,20 @@ def test_what_is_known_of_a_rate_before_the_range_test(lr, needs, known):
     assert phase.needs_find is needs
     found = phase.known_lr
     assert (list(found) if isinstance(found, (tuple, list)) else found) == pytest.approx(known)
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "warns"),
+    [
+        ("val_accuracy", "min", True),
+        ("val/mIoU", "min", True),
+        ("val_accuracy", "max", False),
+        ("val_dice_loss", "min", False),
+        ("val_mae", "min", False),
+    ],
+)
+def test_the_lowest_of_what_should_rise_is_warned_of(metric, mode, warns, recwarn):
+    Phase(3, "all", 1e-3, until=metric, mode=mode)
+    BestCheckpoint(metric, mode)
+    said = [str(warning.message) for warning in recwarn if f"the lowest {metric}" in str(warning.message)]
+    assert [words.split()[0] for words in said] == (["Phase", "BestCheckpoint"] if warns else [])
