@@ -6,11 +6,24 @@ import io
 import math
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from typing_extensions import override
 
 
 class CellFigure(Figure):
-    """A matplotlib figure that shows itself where it is the last line of a cell, whether or not pyplot was imported."""
+    """A matplotlib figure that shows itself where it is the last line of a cell, whether or not pyplot was imported.
+
+    A dollar in the name of a class is one, and begins no formula.
+    """
+
+    @override
+    def draw(self, renderer: RendererBase) -> None:
+        for text in self.findobj(Text):
+            if isinstance(text, Text) and "$" in text.get_text() and "mathdefault" not in text.get_text():
+                text.set_parse_math(False)  # what matplotlib writes at a log axis stays a formula
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         picture = io.BytesIO()

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
+from lightning_finetune.show.figures.confusion import draw_confusion
 from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.show.figures.predictions import batch_figure, draw_predictions, overlay
 
@@ -69,3 +71,15 @@ def test_masks_are_laid_over_and_explained_and_what_is_none_of_them_is_left_clea
     assert (drawn[3, 3] == 128).all()
     assert (drawn[0, 0] != drawn[0, 3]).any()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ant", "bee"]
+
+
+def test_dollars_in_names_are_no_formula(tmp_path) -> None:
+    names, masks = ["$5_$10", "a$\\frac$b"], (np.zeros((8, 8), np.int64), np.ones((8, 8), np.int64))
+    for figure in (
+        draw_predictions([Shown(GREY, names[0], names[1], True, masks)], classes=names),
+        draw_confusion([("", names, np.eye(2, dtype=np.int64))]),
+    ):
+        figure.savefig(tmp_path / "names.png")
+        texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and "$" in text.get_text()]
+        assert texts
+        assert not any(text.get_parse_math() for text in texts)
