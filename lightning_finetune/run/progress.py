@@ -20,6 +20,11 @@ from lightning_finetune.run.trainer import (
     steps_per_epoch,
 )
 
+_LOST = (
+    "the checkpoint was saved within an optimizer step, of which the gradients of {} batch(es) are lost: the weights "
+    "will not be those of a run that was not stopped. Save when a step is done, as LastCheckpoint does."
+)
+
 
 class Progress:
     """The epochs of a run so far, and that which it is in.
@@ -84,7 +89,8 @@ class Progress:
             return []
         before, after = loaded[-1].said, steps_of_epoch(trainer, len(loaded) - 1)
         if before == after:
-            return []
+            lost = seen_batches(trainer) % accumulation(trainer, trainer.current_epoch)
+            return [_LOST.format(lost)] if lost else []
         current = self.epochs[-1]
         place = trainer.current_epoch + current.behind(current.made)
         return [

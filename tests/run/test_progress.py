@@ -104,6 +104,20 @@ def test_accumulation_that_a_callback_sets_goes_on_within_an_epoch(tmp_path):
     assert trainer.global_step == len(first) == 12
 
 
+@pytest.mark.parametrize(("batch", "lost"), [(3, 1), (5, 0)])
+def test_gradients_that_a_checkpoint_lacks_are_said(tmp_path, caplog, batch, lost):
+    class Saver(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, of_loader, batch_idx):
+            if trainer.fit_loop.total_batch_idx == batch:
+                trainer.save_checkpoint(tmp_path / "own.ckpt")
+
+    options = {"accumulate_grad_batches": 3, "max_epochs": 2}
+    fitted(tmp_path, OneCycle(1e-2), Saver(), data=loader(72), **options)
+    fitted(tmp_path, OneCycle(1e-2), data=loader(72), ckpt_path=tmp_path / "own.ckpt", **options)
+    assert (f"the gradients of {lost} batch(es) are lost" in caplog.text) == bool(lost)
+    assert ("within an optimizer step" in caplog.text) == bool(lost)
+
+
 def test_a_run_that_max_steps_ends_goes_on_after_an_epoch_as_if_it_had_not_stopped(tmp_path):
     """Lightning would end the epoch once more."""
     whole, _ = changed(tmp_path, {"max_steps": 14})
