@@ -30,7 +30,13 @@ from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument,
 from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain, unnamed
-from lightning_finetune.tasks.shared.batch_parts import check_data, explained, images_of, target_of
+from lightning_finetune.tasks.shared.batch_parts import (
+    check_data,
+    explained,
+    images_of,
+    target_of,
+    warn_of_other_images,
+)
 from lightning_finetune.tasks.shared.on_devices import predict_all
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
 from lightning_finetune.tasks.shared.sources import Sources, known_preprocessing, normalize, read_ahead
@@ -260,7 +266,9 @@ class BaseTask(LightningModule, ABC):
 
     def on_validation_start(self) -> None:
         """Check the data again, now that a checkpoint may have named the classes."""
-        self.check_data(getattr(self.trainer, "datamodule", None))
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        self.check_data(datamodule)
+        warn_of_other_images(self.preprocessing, datamodule)
 
     on_test_start = on_validation_start
 

@@ -49,6 +49,22 @@ def test_classes_are_counted_as_scikit_learn_counts_them(classifier, data, folde
     assert found.most_confused(min_val=wrong + 1).empty
 
 
+@pytest.mark.parametrize("judge", ["interpret", "validate"])
+def test_images_that_are_not_those_of_training_are_warned_of(classifier, data, folder, trainer, judge):
+    """Not where the size is that of training, nor of a second training at another."""
+    options = {"batch_size": 8, "num_workers": 0, "seed": 0}
+    height, width = data.size
+    other = ImageData.from_folder(folder, size=2 * height, stats=data.stats, **options)
+
+    def ask(data):
+        return interpret(classifier, data) if judge == "interpret" else trainer(1).validate(classifier, data)
+
+    ask(data)
+    with pytest.warns(UserWarning, match=rf"size \[{height}, {width}\] and \[{2 * height}, {2 * height}\]"):
+        ask(other)
+    trainer(1, limit_train_batches=1, limit_val_batches=1).fit(classifier, other)
+
+
 def test_all_is_saved(classifier, data, tmp_path):
     interpret(classifier, data).save(tmp_path / "out")
     assert len(pd.read_csv(tmp_path / "out/losses.csv")) == 12

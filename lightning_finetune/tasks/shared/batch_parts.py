@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_finetune.errors import DataError
@@ -108,3 +109,24 @@ def _outline(batch: Any) -> str:
     if isinstance(batch, Sequence) and not isinstance(batch, str):
         return f"a {type(batch).__name__} of {len(batch)}: " + ", ".join(map(_outline, batch[:4]))
     return type(batch).__name__
+
+
+def warn_of_other_images(
+    trained: Mapping[str, Any] | None,
+    datamodule: Any,
+    names: Sequence[str] = ("size", "resize", "mean", "std", "white"),
+) -> None:
+    """Warn of data that makes its images otherwise than a model was ``trained`` on, as by another size.
+
+    Args:
+        trained: The model's preprocessing, where it is known.
+        datamodule: One that may say its own.
+        names: What is compared.
+    """
+    given = datamodule.preprocessing() if hasattr(datamodule, "preprocessing") else {}
+    known = {name: trained[name] for name in names if trained and name in trained and name in given}
+    if other := [f"{name} {value} and {given[name]}" for name, value in known.items() if value != given[name]]:
+        rank_zero_warn(
+            f"The data makes other images than the model was trained on: {'; '.join(other)}. Give it the same "
+            "(`size`, `--data.size`, or the run's `--config`), unless you want to know how well it does on these."
+        )

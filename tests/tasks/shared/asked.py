@@ -28,7 +28,7 @@ def masks(photos: Path) -> ImageData:
     for file in sorted((photos / "valid").rglob("*.jpg"))[:5]:
         image = Image.open(file)
         pairs.append((image, image.convert("L").point(lambda value: value // 90)))
-    return ImageData.from_dataset(pairs, pairs, classes=["a", "b", "c"], size=64, batch_size=2, num_workers=0)
+    return ImageData.from_dataset(pairs, pairs, classes=["a", "b", "c"], size=(64, 48), batch_size=2, num_workers=0)
 
 
 def ask(photos: Path, trainer: pl.Trainer | None) -> dict:
@@ -38,7 +38,7 @@ def ask(photos: Path, trainer: pl.Trainer | None) -> dict:
     files = sorted((photos / "valid").rglob("*.jpg"))[:7]
     found = [one.probabilities for one in task.predict(files, batch_size=2, trainer=trainer)]
     alone = [task.predict(files[:1], trainer=trainer)[0].probabilities]  # fewer images than processes
-    data = ImageData.from_folder(photos, size=64, batch_size=4, num_workers=0)
+    data = ImageData.from_folder(photos, size=(64, 48), batch_size=4, num_workers=0)
     said = interpret(task, data, trainer=trainer)
     of_masks = interpret(segmenter, masks(photos), trainer=trainer)
     return {
