@@ -39,6 +39,8 @@ SETS = {
 RULE: dict[str, Any] = {"low": 1e-4, "high": 5e-4, "norm": "held", "clip": 1.0, "head": "solved", "epochs": 6}
 VARIED: dict[str, dict[str, Any]] = {
     "the rule": {},
+    "a tenth of the rates": {"low": 1e-5, "high": 5e-5},
+    "0.3 of the rates": {"low": 3e-5, "high": 1.5e-4},
     "half the rates": {"low": 5e-5, "high": 2.5e-4},
     "twice the rates": {"low": 2e-4, "high": 1e-3},
     "one rate, 3e-4": {"low": 3e-4, "high": 3e-4},
