@@ -20,7 +20,8 @@ def test_the_task_of_a_checkpoint_need_not_be_named(here: Path, trainer, form: s
     (here / "labels.csv").write_text("\n".join(["image,tags,is_valid", *rows]))
     trainer = trainer()
     task = ready(MultiLabelClassifier("test_resnet", **{**SMALL, "num_classes": 2, "loss": "focal"}))
-    task.classes = ["red", "round"]
+    task.classes, half = ["red", "round"], [0.5] * 3
+    task.preprocessing = {**(task.preprocessing or {}), "size": [32, 32], "mean": half, "std": half}
     trainer.strategy.connect(task)
     trainer.save_checkpoint("best.ckpt")
     table = [
