@@ -207,5 +207,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background of a shell lacks
     main()
     leave_group()
