@@ -25,7 +25,7 @@ from lightning_finetune.errors import FinetuneError
 from lightning_finetune.show.figures.content import Shown
 from lightning_finetune.tasks.base import BaseTask
 from lightning_finetune.tasks.measures.confusion import MATRIX, Confusion, Counts, Ints
-from lightning_finetune.tasks.shared.batch_parts import warn_of_other_images
+from lightning_finetune.tasks.shared.batch_parts import compare_images
 from lightning_finetune.tasks.shared.csv_cells import safe
 from lightning_finetune.tasks.shared.on_devices import ask
 from lightning_finetune.tasks.shared.sources import known_preprocessing
@@ -209,7 +209,7 @@ def interpret(
     model.check_data(data)
     data.serve(model)
     if tile is None and max(data.size) <= TILE:  # else they are larger on purpose
-        warn_of_other_images(model.preprocessing, data, ("size", "resize", "white"))
+        compare_images(model.preprocessing, data, ("size", "resize", "white"))
     data.setup("validate")
     images, judging = data.dataset(Split.VALID), _Judging(model, tile)
     if trainer is None:

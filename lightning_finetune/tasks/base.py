@@ -30,13 +30,7 @@ from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument,
 from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain, unnamed
-from lightning_finetune.tasks.shared.batch_parts import (
-    check_data,
-    explained,
-    images_of,
-    target_of,
-    warn_of_other_images,
-)
+from lightning_finetune.tasks.shared.batch_parts import check_data, compare_images, explained, images_of, target_of
 from lightning_finetune.tasks.shared.on_devices import predict_all
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
 from lightning_finetune.tasks.shared.sources import Sources, known_preprocessing, normalize, read_ahead
@@ -240,14 +234,9 @@ class BaseTask(LightningModule, ABC):
         if kind != self.kind:
             fitting = next((name for name, task in BaseTask.known().items() if task.kind == kind), "another task")
             raise DataError(f"Expected data of kind {self.kind!r}, got {kind!r}. Train it with {fitting}.")
-        check_data(datamodule, self.num_classes, self.arguments["in_channels"], self.counted)
-        names = list(getattr(datamodule, "classes", None) or self.classes)
         named = self.preprocessing is not None or self.classes != unnamed(self.num_classes)
-        if named and names != self.classes:
-            raise DataError(
-                f"Expected `data` with the classes {self.classes}, got {names}. Give the data that the model was "
-                "trained on; for other classes begin a new model with its weights: weights='best.ckpt'."
-            )
+        known = self.classes if named else None
+        check_data(datamodule, self.num_classes, self.arguments["in_channels"], self.counted, known)
 
     @classmethod
     def known(cls) -> dict[str, type[BaseTask]]:
@@ -268,7 +257,7 @@ class BaseTask(LightningModule, ABC):
         """Check the data again, now that a checkpoint may have named the classes."""
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         self.check_data(datamodule)
-        warn_of_other_images(self.preprocessing, datamodule)
+        compare_images(self.preprocessing, datamodule)
 
     on_test_start = on_validation_start
 

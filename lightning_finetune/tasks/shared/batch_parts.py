@@ -76,14 +76,17 @@ def explained(images: Tensor) -> Iterator[None]:
         ) from error
 
 
-def check_data(datamodule: Any, num_classes: int, in_channels: int, counted: tuple[str, str]) -> None:
+def check_data(
+    datamodule: Any, num_classes: int, in_channels: int, counted: tuple[str, str], classes: list[str] | None
+) -> None:
     """Compare a data module with the task before anything is trained.
 
     Args:
-        datamodule: One that says ``num_classes`` and ``channels``; what it does not say is not checked.
+        datamodule: One that says ``num_classes``, ``channels`` and ``classes``; what it does not say is not checked.
         num_classes: Of the task.
         in_channels: Of the images that its model takes.
         counted: The task's argument for ``num_classes``, and what it counts.
+        classes: Of the task, if it knows them.
 
     Raises:
         DataError: They do not fit.
@@ -99,6 +102,12 @@ def check_data(datamodule: Any, num_classes: int, in_channels: int, counted: tup
             f"The model takes images of {in_channels} channels (`in_channels`), the data gives {channels} "
             f"(`channels`). Give the model in_channels={channels}, or the data channels={in_channels}."
         )
+    names = list(getattr(datamodule, "classes", None) or classes or ())
+    if classes is not None and names != classes:
+        raise DataError(
+            f"Expected `data` with the classes {classes}, got {names}. Give the data that the model was trained on; "
+            "for other classes begin a new model with its weights: weights='best.ckpt'."
+        )
 
 
 def _outline(batch: Any) -> str:
@@ -111,7 +120,7 @@ def _outline(batch: Any) -> str:
     return type(batch).__name__
 
 
-def warn_of_other_images(
+def compare_images(
     trained: Mapping[str, Any] | None,
     datamodule: Any,
     names: Sequence[str] = ("size", "resize", "mean", "std", "white"),
