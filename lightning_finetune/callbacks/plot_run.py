@@ -7,8 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 from typing_extensions import override
 
-from lightning_finetune.engine.diagnosis import less_is_better
 from lightning_finetune.engine.history import History
+from lightning_finetune.engine.metric_names import less_is_better
 from lightning_finetune.run.artifacts import save_figure
 from lightning_finetune.run.phase_ends import ends_phase, plan_of
 from lightning_finetune.run.recording import RecordingCallback, image_size, rates

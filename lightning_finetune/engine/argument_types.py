@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -77,30 +76,10 @@ def warn_unused(owner: str, given: Mapping[str, Any], unused: Mapping[str, tuple
     names = [name for name, silent in unused.items() if given[name] not in silent]
     if names:
         words = ", ".join(f"{name}={given[name]!r}" for name in names)
-        warnings.warn(f"{owner} does not use {words}, because {because}.", stacklevel=_users_level())
+        warnings.warn(f"{owner} does not use {words}, because {because}.", stacklevel=users_level())
 
 
-RISES = frozenset({"acc", "accuracy", "auc", "auroc", "dice", "f1", "iou", "miou", "precision", "r2", "recall"})
-"""Words in the names of metrics of which more is better."""
-
-
-def warn_of_mode(owner: str, metric: str, mode: str) -> None:
-    """Warn of a metric whose lowest value counts as its best, as is the default, and whose name says the reverse.
-
-    Args:
-        owner: Who looks for the best.
-        metric: Its name, such as ``"val_accuracy"``.
-        mode: ``"min"`` or ``"max"``.
-    """
-    words = set(re.split("[^a-z0-9]+", metric.lower()))
-    if mode == "min" and words & RISES and not words & {"error", "loss"}:
-        warnings.warn(
-            f"{owner} takes the lowest {metric} for the best (mode='min'). If more of it is better, give mode='max'.",
-            stacklevel=_users_level(),
-        )
-
-
-def _users_level() -> int:
+def users_level() -> int:
     """The ``stacklevel`` with which a warning of the caller names the user's line: the first outside of the package."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from lightning_finetune.engine.metric_names import less_is_better
 from lightning_finetune.errors import DataError
 
 Points = Sequence[tuple[int, float]]
@@ -293,11 +294,6 @@ def _smoothed(losses: Sequence[float]) -> list[float]:
 def recent(values: Sequence[float]) -> float:
     """The mean of the last fifth."""
     return statistics.fmean(values[-max(1, len(values) // 5) :])
-
-
-def less_is_better(name: str) -> bool:
-    """By the words in the name of a metric."""
-    return any(word in name for word in ("loss", "error", "mae", "mse"))
 
 
 def metric_points(measured: Mapping[str, Points]) -> Points:

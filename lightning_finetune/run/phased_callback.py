@@ -331,7 +331,8 @@ class PhasedCallback(Callback):
         if self.resizer is not None and self.resizer.untried:  # no batch could be had before the first
             self.resizer.dry_run(trainer, self.grouping.layers, batch)
             self._enter(trainer)
-        # Lightning's GradientAccumulationScheduler does not set it in a run that resumes within an epoch.
+        # Lightning's GradientAccumulationScheduler does not set it in a run that resumes within an epoch, and refuses
+        # in its on_train_start what was set before.
         trainer.accumulate_grad_batches = accumulation(trainer, trainer.current_epoch)
         self._reseed(trainer, batch_idx)
 

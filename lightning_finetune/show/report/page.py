@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from lightning_finetune.engine.diagnosis import Finding, less_is_better
+from lightning_finetune.engine.diagnosis import Finding
 from lightning_finetune.engine.history import History
+from lightning_finetune.engine.metric_names import less_is_better
 from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Curve, Suggestion, fault
 from lightning_finetune.show.charts import Chart, short
