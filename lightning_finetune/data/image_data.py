@@ -176,7 +176,7 @@ class ImageData(ImageDataModule):
         if valid_col is not None:
             warn_unused("ImageData", locals(), {"valid_pct": (_VALID_PCT,)}, "`valid_col` says which images validate")
         items = Items.from_df(table, root, image_col, folder, suffix)
-        if numbers is None and column_of(table, label_col) == column_of(table, image_col):
+        if numbers is None and [*map(str, column_of(table, label_col))] == [*map(str, column_of(table, image_col))]:
             raise DataError(
                 f"label_col: expected the column of labels, got {label_col!r}, which names the images. Name one of "
                 f"{[*map(str, table.columns)]}."

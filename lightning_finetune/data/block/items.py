@@ -19,6 +19,7 @@ from typing_extensions import Self
 from lightning_finetune.data.block import labels as labelling
 from lightning_finetune.data.block import splits as splitting
 from lightning_finetune.data.block.folder_images import image_files, why_no_images
+from lightning_finetune.data.block.label_values import is_missing
 from lightning_finetune.data.block.labels import Labels
 from lightning_finetune.data.block.masks import mask_finder, read_codes
 from lightning_finetune.data.block.numbers import Columns, from_numbers
@@ -92,7 +93,10 @@ class Items:
         check_types(Items.from_df, locals(), DataError)
         if "\0" in str(root):
             raise DataError(f"root: expected a folder, got {str(root)!r}.")
-        names = [str(name).strip() for name in column_of(table, column)]
+        given = column_of(table, column)
+        if missing := [row for row, name in enumerate(given) if is_missing(name)]:
+            raise DataError(f"Expected the name of an image in each row; rows without one:{first_ten(missing)}")
+        names = [str(name).strip() for name in given]
         try:
             items = cls.from_lists((Path(folder, f"{name}{suffix}") for name in names), root)
         except DataError as error:

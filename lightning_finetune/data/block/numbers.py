@@ -57,13 +57,15 @@ def from_numbers(values: Iterable[Any], names: Sequence[str] | None = None) -> N
     Raises:
         DataError: Items hold something else, or not as many numbers as the others.
     """
-    rows = [_floats(plain(value)) for value in values]
+    given = [plain(value) for value in values]
+    rows = [_floats(value) for value in given]
     width = len(names) if names else next((len(row) for row in rows if row is not None), 0)
     wrong = [place for place, row in enumerate(rows) if row is None or len(row) != width]
     if wrong or not width:
         raise DataError(
             f"Expected {width or 'one or several'} finite numbers for each image, got others for {len(wrong)} of "
-            f"{len(rows)}; rows:{first_ten(wrong)}\nLeave those images out, or correct them."
+            f"{len(rows)}; rows:{first_ten([f'{place}: {given[place]!r}' for place in wrong])}\n"
+            "Leave those images out, or correct them."
         )
     return NumberLabels("number", rows, tuple(names or map(str, range(width))))
 

@@ -45,6 +45,8 @@ def advice_on(root: Path, names: Sequence[str], table: Table, folder: str, suffi
         others = [str(name) for name in column_of(table, column)]
         if others != list(names) and place_of(root, others) is not None:
             return f"\nThe column {column!r} names images: image_col={column!r}."
+    if place_of(root, [str(name) for name in table.index]) is not None:
+        return "\nThe index of the table names images. Make it the first column: table.reset_index()."
     return _written_otherwise(root, [f"{folder}/{name}{suffix}" for name in missing])
 
 

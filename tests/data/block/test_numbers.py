@@ -65,8 +65,9 @@ def test_floats_of_a_dataset_are_numbers(shape):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (["3", "", "x", "nan"], r"for 3 of 4; rows:\n  1\n  2\n  3"),
-        ([[1, 2], [3]], r"Expected 2 finite numbers for each image, got others for 1 of 2; rows:\n  1"),
+        (["3", "", "x", "nan"], r"for 3 of 4; rows:\n  1: ''\n  2: 'x'\n  3: 'nan'\n"),
+        ([[1, 2], [3]], r"Expected 2 finite numbers for each image, got others for 1 of 2; rows:\n  1: \[3\]"),
+        ([1.5, "1,5"], r"others for 1 of 2; rows:\n  1: '1,5'\n"),
         ([1.0, float("inf")], "for 1 of 2"),
         ([], "one or several"),
     ],

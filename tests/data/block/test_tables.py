@@ -81,6 +81,32 @@ def test_the_column_of_images_is_found(tmp_path: Path):
     assert ImageData.from_df(table, tmp_path, image_col="file").classes == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("columns", [["label"], ["label", "age"]])
+def test_names_in_the_index_are_found(tmp_path: Path, columns: list[str]):
+    fill(tmp_path, 4)
+    labels = [label for _, label in ROWS]
+    table = pd.DataFrame({"label": labels, "age": [1, 2, 3, 4]}, index=[f"{name}.jpg" for name, _ in ROWS])[columns]
+    with pytest.raises(DataError, match=r"index of the table names images.*table\.reset_index\(\)"):
+        ImageData.from_df(table, tmp_path)
+    assert ImageData.from_df(table.reset_index(), tmp_path).classes == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), pd.NA, " "])
+def test_a_row_without_a_name_is_told(tmp_path: Path, nothing: object):
+    fill(tmp_path, 4)
+    table = pd.DataFrame({"file": ["000.jpg", nothing, "002.jpg"], "label": ["cat", "dog", "cat"]}, dtype=object)
+    with pytest.raises(DataError, match=r"name of an image in each row; rows without one:\n  1$"):
+        ImageData.from_df(table, tmp_path)
+
+
+def test_a_row_without_a_label_is_told_whatever_pandas_put_there(tmp_path: Path):
+    fill(tmp_path, 4)
+    labels = pd.array(["cat", pd.NA, "dog", "dog"], dtype="string")
+    table = pd.DataFrame({"file": [f"{name}.jpg" for name, _ in ROWS], "label": labels})
+    with pytest.raises(DataError, match=r"label for each item; rows without one:\n  1$"):
+        ImageData.from_df(table, tmp_path)
+
+
 def test_one_name_that_is_nowhere_gets_no_advice(tmp_path: Path):
     fill(tmp_path / "images", 3)
     with pytest.raises(DataError, match="003") as caught:
