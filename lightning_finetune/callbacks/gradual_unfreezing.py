@@ -7,9 +7,9 @@ from torch.optim import LBFGS
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types, warn_unused
-from lightning_finetune.engine.phases import Phase, Train
+from lightning_finetune.engine.phases import Phase, Train, spans
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.run.phased_callback import PhasedCallback, spans
+from lightning_finetune.run.phased_callback import PhasedCallback
 from lightning_finetune.run.second_hands import rates_of, sets_rates
 from lightning_finetune.run.trainer import the_optimizer
 

@@ -6,10 +6,10 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from lightning_finetune.engine.argument_types import check_types
-from lightning_finetune.engine.phases import Phase
+from lightning_finetune.engine.phases import Phase, spans
 from lightning_finetune.engine.resize import MIN_SIZE, Size, check_min_size
 from lightning_finetune.errors import PhaseError
-from lightning_finetune.run.phased_callback import PhasedCallback, spans
+from lightning_finetune.run.phased_callback import PhasedCallback
 
 
 class ProgressiveResizing(PhasedCallback):

@@ -114,8 +114,17 @@ def set_rates(optimizer: Optimizer, layout: Layout, lrs: Sequence[float] | None,
         layout: What :func:`split` gave.
         lrs: One rate for each layer group, from the input to the head; None leaves them alone.
         momentum: SGD's ``momentum`` or Adam's first beta; None leaves it alone, and so do optimizers without either.
+
+    Raises:
+        UnsupportedError: It has other groups by now.
     """
     own_rates(optimizer)
+    if len(optimizer.param_groups) != len(layout.layers):
+        raise UnsupportedError(
+            f"Expected the optimizer to keep its {len(layout.layers)} parameter groups, got "
+            f"{len(optimizer.param_groups)}: somebody added or removed some during the run, so that no plan says the "
+            "rates of all. Give it all parameters in `configure_optimizers`; those that are frozen do not change."
+        )
     for group, layer in zip(optimizer.param_groups, layout.layers, strict=True):
         if layer is None:
             continue

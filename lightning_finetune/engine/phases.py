@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from lightning_finetune.engine import schedules
 from lightning_finetune.engine.argument_types import check_types, warn_unused
@@ -156,6 +156,21 @@ class Phase:
         values = (Rates((DEFAULT_LR,)) if self.rates is None else self.rates.known).values
         known = [value for value in values if value != "find"]
         return known if len(known) > 1 or known[0] is None else known[0]
+
+
+def spans(changes: dict[int, Any], what: str) -> list[tuple[int | None, Any]]:
+    """``{0: a, 4: b}`` as ``[(4, a), (None, b)]``: how long each value holds, in epochs.
+
+    Raises:
+        PhaseError: No value for epoch 0, or epochs that are not whole numbers from 0.
+    """
+    if not isinstance(changes, dict) or not all(isinstance(epoch, int) and epoch >= 0 for epoch in changes):
+        raise PhaseError(f"Expected {what} as {{epoch: value}} with epochs from 0, got {changes!r}.")
+    if 0 not in changes:
+        raise PhaseError(f"Expected {what} to say what holds from epoch 0 on, got the epochs {sorted(changes)}.")
+    starts: Sequence[int] = sorted(changes)
+    ends = [*starts[1:], None]
+    return [(None if end is None else end - start, changes[start]) for start, end in zip(starts, ends, strict=True)]
 
 
 def _is_count(value: object) -> bool:

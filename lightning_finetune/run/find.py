@@ -105,6 +105,7 @@ class FindOnly(PhasedCallback):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._enter(trainer)  # no epoch begins
         self.chosen = find_lr(trainer, pl_module, self.plan_of_run, 0, self.grouping.layout, self.seed or 0, self.rule)
         trainer.should_stop = True
         if trainer.is_global_zero and keeps_files(trainer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,7 @@ class PhasedCallback(Callback):
         self.current_grouping: Grouping | None = None
         self.resizer: Resizer | None = None
         self._order = LoaderOrder()
-        self._warned = False
+        self._warned = self._entered = False
         self._doubts: Generator[str | None] | None = None  # within a run alone: no process can be given it
 
     # -- what a subclass says --------------------------------------------------------------------------------------
@@ -190,7 +190,9 @@ class PhasedCallback(Callback):
         self._replan(trainer)
         self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
-        self._enter(trainer)
+        self._enter(
+            trainer, freezes=False
+        )  # what the module freezes in its `on_train_start`, which follows, is its own
         if self is followed(trainer)[-1]:
             self._order.go_on(trainer, partial(self._seed_fetch, trainer))
 
@@ -330,6 +332,8 @@ class PhasedCallback(Callback):
     ) -> None:
         if self.resizer is not None and self.resizer.untried:  # no batch could be had before the first
             self.resizer.dry_run(trainer, self.grouping.layers, batch)
+            self._entered = False
+        if not self._entered:  # in a run that resumes within an epoch, no start of the epoch came before
             self._enter(trainer)
         # Lightning's GradientAccumulationScheduler does not set it in a run that resumes within an epoch, and refuses
         # in its on_train_start what was set before.
@@ -389,10 +393,10 @@ class PhasedCallback(Callback):
     def _state(self, trainer: pl.Trainer) -> State:
         return self.plan_of_run.at(trainer.current_epoch, trainer.global_step)
 
-    def _enter(self, trainer: pl.Trainer) -> None:
+    def _enter(self, trainer: pl.Trainer, freezes: bool = True) -> None:
         """Make the current state so: idempotent, at the start of the run and of every epoch."""
-        state = self._state(trainer)
-        if state.trained is not None:
+        state, self._entered = self._state(trainer), freezes
+        if freezes and state.trained is not None:
             self.grouping.freeze(trainer, state.trained, self.train_norm)
         if state.size is not None and self.resizer is not None:
             self.resizer.set(state.size)
@@ -482,18 +486,3 @@ class PhasedCallback(Callback):
 def followed(trainer: pl.Trainer) -> list[PhasedCallback]:
     """The callbacks whose phases the run follows, in order."""
     return [callback for callback in callbacks(trainer) if isinstance(callback, PhasedCallback)]
-
-
-def spans(changes: dict[int, Any], what: str) -> list[tuple[int | None, Any]]:
-    """``{0: a, 4: b}`` as ``[(4, a), (None, b)]``: how long each value holds, in epochs.
-
-    Raises:
-        PhaseError: No value for epoch 0, or epochs that are not whole numbers from 0.
-    """
-    if not isinstance(changes, dict) or not all(isinstance(epoch, int) and epoch >= 0 for epoch in changes):
-        raise PhaseError(f"Expected {what} as {{epoch: value}} with epochs from 0, got {changes!r}.")
-    if 0 not in changes:
-        raise PhaseError(f"Expected {what} to say what holds from epoch 0 on, got the epochs {sorted(changes)}.")
-    starts: Sequence[int] = sorted(changes)
-    ends = [*starts[1:], None]
-    return [(None if end is None else end - start, changes[start]) for start, end in zip(starts, ends, strict=True)]

@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler,
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -66,12 +67,18 @@ def the_optimizer(trainer: pl.Trainer, name: str) -> Optimizer:
     """The run's only optimizer.
 
     Raises:
-        UnsupportedError: None or several.
+        UnsupportedError: None or several, or one of layers that have no weights yet.
     """
     optimizers = [optimizer for optimizer in trainer.optimizers if optimizer.param_groups]  # Lightning's stand-in: none
     if len(optimizers) != 1:
         raise UnsupportedError(
             f"{name} needs exactly one optimizer from `configure_optimizers`, got {len(optimizers)}."
+        )
+    if any(is_lazy(param) for group in optimizers[0].param_groups for param in group["params"]):
+        module = type(trainer.lightning_module).__name__
+        raise UnsupportedError(
+            f"{name} needs the sizes of all layers before the first step, but {module} has lazy ones. "
+            "Run it on a batch of images in its `setup`, or before the fit."
         )
     return optimizers[0]
 

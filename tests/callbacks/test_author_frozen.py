@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import timm
 import torch
-from lightning.pytorch.callbacks import BackboneFinetuning
+from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -234,7 +234,7 @@ def test_after_backbone_finetuning_one_is_told_what_it_left_frozen(tmp_path, cap
     assert "unfreeze_all=True" in said[0]
 
 
-@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_epoch_start"])
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_start", "on_train_epoch_start"])
 def test_what_a_hook_of_the_module_freezes_is_the_authors_too(tmp_path, hook):
     module = ForeignNet()
     setattr(module, hook, lambda: module.stem.requires_grad_(False))
@@ -244,6 +244,25 @@ def test_what_a_hook_of_the_module_freezes_is_the_authors_too(tmp_path, hook):
     assert "stem.0.weight" not in look.grads[-1]
     assert not module.stem[0].weight.requires_grad
     assert module.body[0].weight.requires_grad
+
+
+class FrozenAtStart(ForeignNet):
+    """Its author freezes where training starts."""
+
+    def on_train_start(self):
+        self.stem.requires_grad_(False)
+
+
+def test_what_is_frozen_as_training_starts_is_so_in_a_run_that_resumes_within_an_epoch(tmp_path):
+    saver = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+    begun = FrozenAtStart()
+    fit(tmp_path, begun, [*UNFREEZINGS["fine_tune"](), saver], enable_checkpointing=True)
+    resumed, look = FrozenAtStart(), Look()
+    fitted(tmp_path, *UNFREEZINGS["fine_tune"](), look, module=resumed, ckpt_path=tmp_path / "step=3.ckpt")
+    assert len(look.grads) == 9
+    assert look.grads[0] == {"head.weight", "head.bias"}
+    assert not any(name.startswith("stem") for name in look.grads[-1])
+    assert same(bits(begun), bits(resumed))
 
 
 @pytest.mark.parametrize("make", [WithLossNetwork, PartlyFrozen])

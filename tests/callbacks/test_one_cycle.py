@@ -174,9 +174,25 @@ class NoOptimizer(Untrained):
         return None
 
 
+class Lazy(Untrained):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.LazyLinear(4)
+
+
+class LazyUntilSetup(ForeignNet):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.LazyLinear(4)
+
+    def setup(self, stage):
+        self(torch.zeros(2, 3, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
+        (Lazy, "OneCycle needs the sizes of all layers.*Lazy has lazy ones.*in its `setup`"),
         (with_scheduler, "OneCycle sets the learning rates.*Scheduled also returns StepLR"),
         (TwoOptimizers, "OneCycle needs automatic optimization.*TwoOptimizers"),
         (Automatic, "multiple optimizers"),  # Lightning's own word
@@ -186,6 +202,21 @@ class NoOptimizer(Untrained):
 def test_modules_it_cannot_serve_are_refused_before_the_first_batch(tmp_path, module, message):
     with pytest.raises((UnsupportedError, RuntimeError), match=message):
         fit(tmp_path, module=module(), max_epochs=1)
+
+
+def test_a_lazy_head_that_saw_a_batch_in_setup_has_the_rate_of_the_head(tmp_path):
+    assert fit(tmp_path, module=LazyUntilSetup(), max_epochs=1).lrs[1] == fit(tmp_path, max_epochs=1).lrs[1]
+
+
+def test_a_parameter_group_that_is_added_on_the_way_is_refused(tmp_path):
+    class Grows(ForeignNet):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                self.neck = torch.nn.Conv2d(8, 8, 1)
+                self.optimizers().add_param_group({"params": list(self.neck.parameters())})
+
+    with pytest.raises(UnsupportedError, match="keep its 4 parameter groups, got 5: somebody added"):
+        fit(tmp_path, module=Grows(), max_epochs=2)
 
 
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
