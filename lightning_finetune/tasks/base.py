@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby, islice
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,12 +26,13 @@ from lightning_finetune.engine.processes import bring_back
 from lightning_finetune.engine.snapshot import evaluating
 from lightning_finetune.errors import CheckpointError, DataError, FinetuneError
 from lightning_finetune.tasks.measures.confusion import Confusion, Counts
-from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss
+from lightning_finetune.tasks.measures.finite import CHECK_EVERY, FiniteLoss, place_of
 from lightning_finetune.tasks.measures.metrics import Measures, MetricsArgument, collect
 from lightning_finetune.tasks.measures.set_loss import SetLoss, set_loss_of
 from lightning_finetune.tasks.shared import record
 from lightning_finetune.tasks.shared.arguments import check_count, not_plain, plain, unnamed
-from lightning_finetune.tasks.shared.batch_parts import check_data, compare_images, explained, images_of, target_of
+from lightning_finetune.tasks.shared.batch_images import explained, warn_of_range
+from lightning_finetune.tasks.shared.batch_parts import check_data, compare_images, images_of, target_of
 from lightning_finetune.tasks.shared.on_devices import predict_all
 from lightning_finetune.tasks.shared.optimizers import build_optimizer
 from lightning_finetune.tasks.shared.sources import Sources, known_preprocessing, normalize, read_ahead
@@ -216,13 +218,24 @@ class BaseTask(LightningModule, ABC):
 
     def target_of(self, batch: Any) -> Tensor:
         """The targets of a batch, prepared, or a ``DataError`` of what is none; the check waits for the device."""
-        prepared = self._known_target(batch)
-        self.check_target(target_of(batch, self.target_key, f"{self.target_key}s"))
+        return self._target(batch, known=False)
+
+    def _target(self, batch: Any, known: bool) -> Tensor:
+        """The targets of a batch; where a check would wait for the device, unchecked if their like is ``known``."""
+        target = target_of(batch, self.target_key, f"{self.target_key}s")
+        prepared = self.prepare_target(target)
+        if not known or target.device.type == "cpu":
+            self.check_target(target)
         return prepared
 
-    def _known_target(self, batch: Any) -> Tensor:
-        """The targets of a batch whose like was checked before in this run."""
-        return self.prepare_target(target_of(batch, self.target_key, f"{self.target_key}s"))
+    def _ask(self, images: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a model says of images of anybody's loader; the first that are not of this package are looked at."""
+        with explained(images, self.arguments.get("in_channels", images.shape[1]), self.dtype):
+            answer = model(images)
+        if "images" not in self._checked and (stats := self.normalization) and self.arguments.get("weights"):
+            warn_of_range(images, stats)
+        self._checked.add("images")
+        return answer
 
     def check_data(self, datamodule: Any) -> None:
         """Compare a data module with the task before anything is asked of it; what it does not say is not compared.
@@ -248,10 +261,11 @@ class BaseTask(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check that the data module fits."""
-        self._checked.clear()
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        self._checked = {"images"} if hasattr(datamodule, "preprocessing") else set()
         bar = self.trainer.progress_bar_callback  # for which Lightning would read the loss in each step, and wait
         self._shows_loss = bar is not None and not getattr(bar, "reads_loss", False)
-        self.check_data(getattr(self.trainer, "datamodule", None))
+        self.check_data(datamodule)
 
     def on_validation_start(self) -> None:
         """Check the data again, now that a checkpoint may have named the classes."""
@@ -278,8 +292,7 @@ class BaseTask(LightningModule, ABC):
     def head_inputs(self, batch: Any) -> tuple[Tensor, Tensor]:
         """What the head's linear layer is given for a batch, ``[B, C]``, and the targets."""
         model: Any = self.model
-        features: Tensor = model.forward_features(images_of(batch))
-        return features, self._known_target(batch)
+        return self._ask(images_of(batch), model.forward_features), self._target(batch, known=True)
 
     def on_train_start(self) -> None:
         """From now on the head learns."""
@@ -296,12 +309,11 @@ class BaseTask(LightningModule, ABC):
         """Loss of one batch.
 
         Raises:
-            DataError: It is of one image, and the model's batch norm needs more.
+            DataError: Its images or targets are not as the model takes them.
         """
         images = images_of(batch)
-        with explained(images):
-            logits = self(images)
-        target = self._known_target(batch) if "training" in self._checked else self.target_of(batch)
+        logits = self._ask(images, self)
+        target = self._target(batch, "training" in self._checked)
         self._checked.add("training")
         self.check_fit(logits, target)
         loss: Tensor = self.criterion(logits, target)
@@ -314,7 +326,7 @@ class BaseTask(LightningModule, ABC):
             rates = [param_groups.rate_of(group) for group in self.trainer.optimizers[0].param_groups]
             self._finite.watch(outputs["loss"], batch_idx, rates)
         if (batch_idx + 1) % CHECK_EVERY == 0 or self.trainer.is_last_batch:
-            self._finite.check(self._phase)
+            self._finite.check(partial(place_of, self))
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Add one batch to loss and metrics; its ``logits``, ``predictions`` and ``target``, for callbacks."""
@@ -343,12 +355,12 @@ class BaseTask(LightningModule, ABC):
 
     @override
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.predictions(self(images_of(batch)))
+        return self.predictions(self._ask(images_of(batch), self))
 
     def _measure(self, measures: Measures, batch: Any) -> dict[str, Tensor]:
         """Add a batch to ``measures``; what the model says of it, and its targets."""
-        target = self._known_target(batch) if "validation" in self._checked else self.target_of(batch)
-        logits = self(images_of(batch))
+        target = self._target(batch, "validation" in self._checked)
+        logits = self._ask(images_of(batch), self)
         self.check_fit(logits, target)
         predictions = self.predictions(logits)
         measures.update(self.set_loss.sums(logits, target), predictions, self.metric_target(target))
@@ -357,15 +369,6 @@ class BaseTask(LightningModule, ABC):
     def _log_measures(self, measures: Measures) -> None:
         for place, (name, value) in enumerate(measures.compute(self.classes, self.set_loss.mean).items()):
             self.log(name, value, prog_bar=place < 2, sync_dist=True)  # equal on all ranks; sync_dist asks for no more
-
-    def _phase(self) -> str:
-        groups = layer_groups(self, only=self.parameters())
-        trained = [group.name for group in groups if any(param.requires_grad for param in group.params)]
-        callbacks: Any = self.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-        plans = [callback.plan_of_run for callback in callbacks if hasattr(type(callback), "plan_of_run")]
-        plan = max(plans, key=lambda plan: len(plan.phases), default=None)
-        phase = "" if plan is None else f"phase {plan.phase_of(self.current_epoch) + 1} of {len(plan.phases)}, "
-        return f"epoch {self.current_epoch + 1} ({phase}layer groups {trained[0]} to {trained[-1]} train)"
 
     # -- predictions of files ------------------------------------------------------------------------------------------
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lightning_finetune.engine.layer_groups import layer_groups
 from lightning_finetune.errors import FinetuneError
 
 CHECK_EVERY = 50
@@ -50,3 +53,14 @@ class FiniteLoss:
             "Lower the learning rate, clip gradients (gradient_clip_val=1.0), train with precision='bf16-mixed' in "
             "place of '16-mixed', or look for images and labels that are not finite in that batch."
         )
+
+
+def place_of(task: LightningModule) -> str:
+    """The epoch of a run, its phase and what trains, in words."""
+    groups = layer_groups(task, only=task.parameters())
+    trained = [group.name for group in groups if any(param.requires_grad for param in group.params)]
+    callbacks: Any = task.trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    plans = [callback.plan_of_run for callback in callbacks if hasattr(type(callback), "plan_of_run")]
+    plan = max(plans, key=lambda plan: len(plan.phases), default=None)
+    phase = "" if plan is None else f"phase {plan.phase_of(task.current_epoch) + 1} of {len(plan.phases)}, "
+    return f"epoch {task.current_epoch + 1} ({phase}layer groups {trained[0]} to {trained[-1]} train)"

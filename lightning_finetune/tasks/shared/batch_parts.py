@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -53,27 +52,6 @@ def target_of(batch: Any, *keys: str) -> Tensor:
 
 def _first_of(batch: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((batch[key] for key in keys if isinstance(batch.get(key), Tensor)), None)
-
-
-@contextmanager
-def explained(images: Tensor) -> Iterator[None]:
-    """Say what to do where a model cannot train on one image at a time.
-
-    Args:
-        images: The batch ``[B, C, H, W]``.
-
-    Raises:
-        DataError: Batch norm got one value for each channel, from one image.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if len(images) > 1 or "more than 1 value per channel" not in str(error):
-            raise
-        raise DataError(
-            "batch_size: expected at least 2 training images in a batch, got 1, from which batch norm cannot learn. "
-            "Give batch_size=2 or more (a loader of yours: also drop_last=True), or to a classifier head='linear'."
-        ) from error
 
 
 def check_data(
