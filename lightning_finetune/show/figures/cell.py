@@ -31,6 +31,17 @@ class CellFigure(Figure):
         return picture.getvalue()
 
 
+_LETTERS = 40  # of a name at an axis or in a legend
+
+
+def short_name(name: str) -> str:
+    """A name on one line, without its middle where it is long; legends leave out what begins with an underscore."""
+    line = " ".join(name.split())
+    if len(line) > _LETTERS:
+        line = f"{line[: _LETTERS - 16]}…{line[-15:]}"
+    return f" {line}" if line.startswith("_") else line
+
+
 def grid(count: int, width: float, height: float, above: float = 0.0) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` panels, about as many in a row as in a column.
 

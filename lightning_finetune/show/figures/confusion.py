@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_finetune.show.figures.cell import grid
+from lightning_finetune.show.figures.cell import grid, short_name
 
 _READABLE = 25  # classes up to which numbers fit into their cells
 _COUNTED = 10_000  # from which on, as of pixels, shares of the true class stand in place of counts
@@ -43,9 +43,9 @@ def _draw(panel: Axes, counts: npt.NDArray[np.int64], names: Sequence[str]) -> N
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     panel.set_xlabel("predicted")
     panel.set_ylabel("actual")
-    places = range(len(names)) if len(names) <= _NAMED else ()
-    panel.set_xticks(places, names if places else (), rotation=90, fontsize=8)
-    panel.set_yticks(places, names if places else (), fontsize=8)
+    shown = [short_name(name) for name in names] if len(names) <= _NAMED else []
+    panel.set_xticks(range(len(shown)), shown, rotation=90, fontsize=8)
+    panel.set_yticks(range(len(shown)), shown, fontsize=8)
     if len(names) <= _READABLE:
         for (row, column), count in np.ndenumerate(counts):
             color = "white" if shares[row, column] > 0.5 else "black"

@@ -13,12 +13,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from lightning_finetune.show.figures.cell import grid
+from lightning_finetune.show.figures.cell import grid, short_name
 from lightning_finetune.show.figures.content import Pixels, Shown
 
 _ROWS = 2**22  # values of an image that are mixed at once
 
 _MOST_LINES = 5  # of a caption
+
+_HANDLE, _LETTER = 0.6, 0.07  # inches of a legend's colour and of a letter beside it
 
 _PALETTE = np.array(colormaps["tab20"].colors)  # type: ignore[attr-defined]  # a list of 20 triples
 _RIGHT, _WRONG, _NEUTRAL = "#228833", "#cc3311", "#444444"
@@ -50,9 +52,11 @@ def _how_to_read(shown: Sequence[Shown]) -> str:
 
 def add_legend(figure: Figure, masks: Iterable[npt.NDArray[np.int64]], classes: Sequence[str]) -> None:
     """Name the colours of an :func:`overlay` below all panels: those of the ids that ``masks`` hold."""
-    patches = [Patch(color=colour, label=name) for colour, name in colours_of(masks, classes)]
+    patches = [Patch(color=colour, label=short_name(name)) for colour, name in colours_of(masks, classes)]
     if patches:
-        figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
+        widest = _HANDLE + _LETTER * max(len(str(patch.get_label())) for patch in patches)
+        columns = max(1, min(6, int(figure.get_figwidth() / widest)))
+        figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def colours_of(masks: Iterable[npt.NDArray[np.int64]], classes: Sequence[str]) -> list[tuple[str, str]]:

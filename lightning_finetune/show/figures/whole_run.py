@@ -15,7 +15,7 @@ from lightning_finetune.engine.plan import Plan
 from lightning_finetune.engine.range_test import Curve
 from lightning_finetune.show.charts import Chart, Line
 from lightning_finetune.show.curves import RunCharts, range_chart, shade
-from lightning_finetune.show.figures.cell import CellFigure
+from lightning_finetune.show.figures.cell import CellFigure, short_name
 from lightning_finetune.show.figures.content import Band
 
 # By the classes of the style sheet.
@@ -155,9 +155,10 @@ def _draw_line(panel: Axes, chart: Chart, line: Line) -> None:
 
 def _label(line: Line, heights: list[float]) -> str | None:
     """With the last value; of layer groups the first and the last have one."""
+    name = short_name(line.name)
     if not line.dots:
-        return line.name if line.style in ("", shade(0, 2), shade(1, 2)) else None
-    return line.name if "dot" in line.css.split() else f"{line.name}  {heights[-1]:.4g}"
+        return name if line.style in ("", shade(0, 2), shade(1, 2)) else None
+    return name if "dot" in line.css.split() else f"{name}  {heights[-1]:.4g}"
 
 
 def _colour(line: Line) -> object:

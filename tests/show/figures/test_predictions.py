@@ -36,6 +36,25 @@ def test_masks_lie_side_by_side_over_the_image() -> None:
     assert (drawn[0, 0] != drawn[0, 15]).any()
 
 
+def test_a_legend_names_each_class_within_the_width_of_the_figure() -> None:
+    names = ["_background", "two\nlines", *(f"one of many kinds of road as a sentence says it, {k}" for k in range(4))]
+    mask = np.arange(6)[None]
+    figure = draw_predictions([Shown(GREY[:1, :6], "", "half", None, (mask, mask))], classes=names)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    shown = [text.get_text().strip() for text in legend.get_texts()]
+    assert shown[:2] == ["_background", "two lines"]
+    assert len(set(shown)) == 6
+    assert legend.get_window_extent().width <= figure.bbox.width
+
+
+def test_a_matrix_of_long_names_keeps_its_place() -> None:
+    names = [f"{k} a name that somebody wrote as a whole sentence, and then as another one" for k in range(3)]
+    figure = draw_confusion([("", names, np.eye(3, dtype=np.int64))])
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_window_extent().width > figure.bbox.width / 4
+
+
 def test_masks_have_a_legend_of_the_classes_that_are_seen_and_say_which_is_which() -> None:
     masks = (np.array([[0, 2]]), np.array([[-1, 2]]))
     figure = draw_predictions([Shown(GREY[:1, :2], "", "half", None, masks)], "Predictions", ["road", "sky", "tree"])
