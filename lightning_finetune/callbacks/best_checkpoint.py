@@ -8,8 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
-from lightning_finetune.engine.argument_types import check_types
-from lightning_finetune.engine.metric_names import warn_of_mode
+from lightning_finetune.engine.argument_types import check_types, warn_of_mode
 from lightning_finetune.run.checkpoint_file import write_safely
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from typing_extensions import Unpack
 
+from lightning_finetune.engine.metric_names import more_is_better
 from lightning_finetune.errors import FinetuneError, did_you_mean
 
 _WORDS: dict[Any, str] = {
@@ -76,10 +77,25 @@ def warn_unused(owner: str, given: Mapping[str, Any], unused: Mapping[str, tuple
     names = [name for name, silent in unused.items() if given[name] not in silent]
     if names:
         words = ", ".join(f"{name}={given[name]!r}" for name in names)
-        warnings.warn(f"{owner} does not use {words}, because {because}.", stacklevel=users_level())
+        warnings.warn(f"{owner} does not use {words}, because {because}.", stacklevel=_users_level())
 
 
-def users_level() -> int:
+def warn_of_mode(owner: str, metric: str, mode: str) -> None:
+    """Warn of a metric whose lowest value counts as its best, as is the default, and whose name says the reverse.
+
+    Args:
+        owner: Who looks for the best.
+        metric: Its name, such as ``"val_accuracy"``.
+        mode: ``"min"`` or ``"max"``.
+    """
+    if mode == "min" and more_is_better(metric):
+        warnings.warn(
+            f"{owner} takes the lowest {metric} for the best (mode='min'). If more of it is better, give mode='max'.",
+            stacklevel=_users_level(),
+        )
+
+
+def _users_level() -> int:
     """The ``stacklevel`` with which a warning of the caller names the user's line: the first outside of the package."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:

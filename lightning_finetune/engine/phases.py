@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from lightning_finetune.engine import schedules
-from lightning_finetune.engine.argument_types import check_types, warn_unused
-from lightning_finetune.engine.metric_names import warn_of_mode
+from lightning_finetune.engine.argument_types import check_types, warn_of_mode, warn_unused
 from lightning_finetune.engine.rates import DEFAULT_LR, LR, Rates
 from lightning_finetune.engine.resize import Size
 from lightning_finetune.engine.schedules import Moms, Schedule
