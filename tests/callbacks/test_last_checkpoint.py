@@ -37,10 +37,12 @@ class Signal(pl.Callback):
 
 @pytest.fixture
 def interrupts() -> Iterator[None]:
-    """Ctrl-C is Python's, also where a shell began the tests in the background and let it be ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Ctrl-C and a hang-up are Python's, also where a shell or `nohup` began the tests and let them be ignored."""
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in own.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
