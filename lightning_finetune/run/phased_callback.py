@@ -190,9 +190,8 @@ class PhasedCallback(Callback):
         self._replan(trainer)
         self._say_what_is_odd()
         self._prepare_sizes(trainer, pl_module)
-        self._enter(
-            trainer, freezes=False
-        )  # what the module freezes in its `on_train_start`, which follows, is its own
+        # The module's own `on_train_start` follows: what it freezes there must not look like ours.
+        self._enter(trainer, freezes=False)
         if self is followed(trainer)[-1]:
             self._order.go_on(trainer, partial(self._seed_fetch, trainer))
 
