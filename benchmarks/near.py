@@ -5,9 +5,9 @@
 
 DATA as in ``recipes.py``. Each task is two classes of a set, or a whole set (``ants_bees`` also at twice the size); 200
 images train, or as many as leave half to judge. Each run is eight epochs of the recipe with its rates times one of
-``SHARES``, in the loop of ``screen.py``, and is added to ``near.jsonl`` at once. A row has what could be known before
-training (the head's loss by cross-validation, in bits an image; how far the gradients of unseen images agree) and the
-losses and errors of held-out images before and after it.
+``SHARES``, in the loop of ``screen.py``, with a head over the last features, and is added to ``near.jsonl`` at once. A
+row has what could be known before training (the head's loss by cross-validation, in bits an image; how far the
+gradients of unseen images agree) and the losses and errors of held-out images before and after it.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def measure(root: Path, task: str, fold: int, share: float) -> dict[str, Any]:
         augment={"satellite": "satellite", "digits": "none"}.get(base, "photo"),  # type: ignore[typeddict-item]
         seed=fold,
     )
-    module = ImageClassifier(num_classes=data.num_classes)
+    module = ImageClassifier(num_classes=data.num_classes, head="linear")
     data.stats = module.normalization
     held_out = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()]
     how = {**RULE, "epochs": 8, "low": RULE["low"] * share, "high": RULE["high"] * share}

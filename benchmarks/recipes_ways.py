@@ -104,6 +104,14 @@ def head_alone(task: Task, epochs: int, seed: int) -> Outcome:
     return clock, logits, torch.from_numpy(targets)
 
 
+def solved_alone(task: Task, epochs: int, seed: int) -> Outcome:
+    """The recipe's head as it starts: one epoch at rates that change nothing."""
+    pl.seed_everything(seed, verbose=False)
+    data = make_data(task, seed)
+    module = make_module(task, data, "multi_level")
+    return judge(module, data, fit(module, data, [FineTune(epochs=1, lr=1e-12)], 1, error_of))
+
+
 @torch.no_grad()
 def features(module: Any, data: ImageData, part: str) -> tuple[Any, Any]:
     """Features ``[N, C]`` and labels of a split."""
@@ -116,8 +124,10 @@ def features(module: Any, data: ImageData, part: str) -> tuple[Any, Any]:
 def own_ways() -> dict[str, Train]:
     """By name."""
     return {
-        "ours": recipe("measured", "linear"),
-        "find": recipe("measured", "linear", find=True),
+        "ours": recipe("measured", "multi_level"),
+        "linear": recipe("measured", "linear"),
+        "find": recipe("measured", "multi_level", find=True),
         "lessons": recipe("lessons", "concat_pool"),
         "head": head_alone,
+        "solved": solved_alone,
     }

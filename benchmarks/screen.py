@@ -36,7 +36,9 @@ SETS = {
     "digits": (64, 800, 1000),
 }
 """Pixels, most training images, held-out images."""
+# The rule of the first rows: since then a head sees all levels, as in the last rows.
 RULE: dict[str, Any] = {"low": 1e-4, "high": 5e-4, "norm": "held", "clip": 1.0, "head": "solved", "epochs": 6}
+PLAIN: dict[str, Any] = {"head": "random", "norm": "train", "low": 1e-3, "high": 1e-3, "clip": None}
 VARIED: dict[str, dict[str, Any]] = {
     "the rule": {},
     "a tenth of the rates": {"low": 1e-5, "high": 5e-5},
@@ -78,6 +80,14 @@ VARIED: dict[str, dict[str, Any]] = {
     "half the batch": {"batch": 16},
     "three times the epochs": {"epochs": 18},
     "no fine-tuning": {"epochs": 0},
+    "first third of the layers frozen": {"frozen": 3},
+    "all levels": {"pool": "multi_level"},
+    "all levels, a tenth of the rates": {"pool": "multi_level", "low": 1e-5, "high": 5e-5},
+    "all levels, half the rates": {"pool": "multi_level", "low": 5e-5, "high": 2.5e-4},
+    "all levels, twice the rates": {"pool": "multi_level", "low": 2e-4, "high": 1e-3},
+    "without the rule: random head, norm layers train, 1e-3": PLAIN,
+    "all levels, without the rule": {**PLAIN, "pool": "multi_level"},
+    "all levels, no fine-tuning": {"pool": "multi_level", "epochs": 0},
 }
 CONSTANTS = {
     "rates": ("the rule", "half the rates", "twice the rates", "one rate, 3e-4", "spread over 30"),
@@ -301,6 +311,8 @@ def cycle(task: Any, data: Any, how: dict[str, Any]) -> None:
     groups = layer_groups(task)
     optimizer = make_optimizer(task, how)
     layout = param_groups.split(optimizer, groups)
+    for param in (param for group in groups[: how.get("frozen", 0)] for param in group.params):
+        param.requires_grad = False
     lower = [0.0] * (len(groups) - 1)
     peaks = schedules.spread((how["low"], how["high"]), len(groups)) if how["low"] else [*lower, how["high"]]
     if how["norm"] != "train":

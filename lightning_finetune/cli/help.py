@@ -52,7 +52,7 @@ Model:
                                  your own
   --model.model tf_efficientnet_lite0
                                  any name of timm, or torchvision/NAME
-  --model.head linear            linear or concat_pool
+  --model.head multi_level       multi_level, linear or concat_pool
   --model.weights true           pretrained; false is random, or a FILE
   --model.label_smoothing 0.0
   also: --model.in_channels, dropout, loss, class_weights, lr, weight_decay,

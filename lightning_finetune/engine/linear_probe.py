@@ -47,7 +47,9 @@ def solve_head(
     bias = scaled.new_zeros(num_outputs, requires_grad=True)
     averaged = len(targets) if isinstance(criterion, nn.CrossEntropyLoss) else targets.numel()
     penalty = 1 / (2 * strength * averaged)
-    optimizer = LBFGS([weight, bias], max_iter=MAX_STEPS, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+    optimizer = LBFGS(
+        [weight, bias], max_iter=MAX_STEPS, history_size=10, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()

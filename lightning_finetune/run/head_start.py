@@ -16,7 +16,10 @@ from lightning_finetune.run.range_test_loop import lends_batches, one_pass, undi
 from lightning_finetune.run.trainer import gather
 
 MOST = 20_000
-"""Images that a head is solved on; more change it little and would take memory, 5 KB each with 1,280 features."""
+"""Images that a head is solved on; more change it little."""
+
+MOST_NUMBERS = 2**27
+"""Features of all these images together, in half a GiB; some networks have 20 levels of 2,000 channels."""
 
 
 def new_head(module: Any) -> nn.Linear | None:
@@ -62,5 +65,5 @@ def _features(trainer: pl.Trainer, module: Any) -> Generator[tuple[Tensor, Tenso
             features, targets = module.head_inputs(batch)
             yield features.float(), targets
             seen += len(features)
-            if seen >= MOST // trainer.world_size:
+            if seen >= min(MOST, MOST_NUMBERS // features.shape[1]) // trainer.world_size:
                 return

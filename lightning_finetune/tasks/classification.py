@@ -56,7 +56,8 @@ class ImageClassifier(BaseTask):
         weights: True for pretrained ones (of the default model they are installed with the package; others are
             downloaded), False for random ones, or a file or a state dict.
         in_channels: Channels of an image.
-        head: One ``"linear"`` layer, or ``"concat_pool"``, the head of the lessons.
+        head: ``"multi_level"``, one linear layer over the features of all blocks (of a ``model`` that is a module, over
+            what it gives); ``"linear"``, one over the last features; or ``"concat_pool"``, the head of the lessons.
         dropout: Probability before the last layer; None is the head's own, 0.2 or 0.5.
         loss: Replaces cross-entropy: any module of ``(logits [B, num_classes], labels [B])``. ``val_loss`` is then the
             mean over images of what it gives for a batch (see :mod:`lightning_finetune.tasks.measures.set_loss`).
@@ -82,7 +83,7 @@ class ImageClassifier(BaseTask):
         num_classes: int | None = None,
         weights: Weights = True,
         in_channels: int = 3,
-        head: HeadName = "linear",
+        head: HeadName = "multi_level",
         dropout: float | None = None,
         loss: nn.Module | None = None,
         label_smoothing: float = 0.0,

@@ -68,7 +68,8 @@ class MultiLabelClassifier(BaseTask):
         num_classes: How many labels; the command line takes it from the data.
         weights: As of :class:`~lightning_finetune.ImageClassifier`.
         in_channels: Channels of an image.
-        head: One ``"linear"`` layer, or ``"concat_pool"``, the head of the lessons.
+        head: ``"multi_level"``, one linear layer over the features of all blocks (of a ``model`` that is a module, over
+            what it gives); ``"linear"``, one over the last features; or ``"concat_pool"``, the head of the lessons.
         dropout: Probability before the last layer; None is the head's own, 0.2 or 0.5.
         loss: ``"bce"``, ``"focal"`` or ``"asymmetric"``; or any module of ``(logits [B, L], targets [B, L])``, of which
             ``val_loss`` is the mean over images.
@@ -99,7 +100,7 @@ class MultiLabelClassifier(BaseTask):
         num_classes: int | None = None,
         weights: Weights = True,
         in_channels: int = 3,
-        head: HeadName = "linear",
+        head: HeadName = "multi_level",
         dropout: float | None = None,
         loss: LabelLoss | nn.Module = "bce",
         pos_weight: list[float] | None = None,

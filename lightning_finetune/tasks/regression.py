@@ -166,7 +166,8 @@ class ImageRegressor(BaseTask):
         num_outputs: How many numbers an image has; the command line takes it from the data.
         weights: As of :class:`~lightning_finetune.ImageClassifier`.
         in_channels: Channels of an image.
-        head: One ``"linear"`` layer, or ``"concat_pool"``, the head of the lessons.
+        head: ``"multi_level"``, one linear layer over the features of all blocks (of a ``model`` that is a module, over
+            what it gives); ``"linear"``, one over the last features; or ``"concat_pool"``, the head of the lessons.
         dropout: Probability before the last layer; 0, as what is dropped changes the size of what is left.
         loss: ``"mse"`` for squared errors, ``"mae"`` for absolute ones, ``"huber"`` for what is squared up to one
             standard deviation and absolute beyond (Huber 1964); or any module of ``(outputs, targets)``, both
@@ -195,7 +196,7 @@ class ImageRegressor(BaseTask):
         num_outputs: int | None = None,
         weights: Weights = True,
         in_channels: int = 3,
-        head: HeadName = "linear",
+        head: HeadName = "multi_level",
         dropout: float = 0.0,
         loss: NumberLoss | nn.Module = "mse",
         lr: float = DEFAULT_LR,

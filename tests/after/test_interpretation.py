@@ -113,9 +113,9 @@ def test_labels_are_judged_at_the_tasks_thresholds(trainer, tmp_path):
     trainer(1, limit_val_batches=0).fit(task, data)
     found = interpret(task, data)
     encode = [[int(name in text.split()) for name in "abc"] for text in ["a b", "b", "a", "b c"]]
-    said = [[int(name in text.split()) for name in "abc"] for text in found.items["prediction"]]
+    said = [[int(name in text.split(";")) for name in "abc"] for text in found.items["prediction"]]
     assert [set(one.labels) for one in task.predict(list(found.items["file"]))] == [
-        set(text.split()) for text in found.items["prediction"]
+        set(text.split(";")) for text in found.items["prediction"]
     ]
     assert (found.counts == multilabel_confusion_matrix(encode, said)).all()
     with pytest.raises(FinetuneError, match="labels"):

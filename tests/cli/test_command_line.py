@@ -169,7 +169,7 @@ def test_an_error_of_ours_is_its_message_alone(
         (["--data.root", ".", "--fine_tune.head_epoks", "1"], "Did you mean 'fine_tune.head_epochs'?"),
         (
             ["--data.root", ".", "--model.head", "concat"],
-            "--model.head: expected 'concat_pool' or 'linear', got concat.",
+            "--model.head: expected 'multi_level', 'linear' or 'concat_pool', got concat.",
         ),
         (["--data.root", ".", "--fine_tune.sizes", "64,96"], 'got 64,96. Write it as --fine_tune.sizes "[64, 128]"'),
         (

@@ -9,6 +9,7 @@ from PIL import Image
 from lightning_finetune import FineTune, ImageClassifier, Phase
 from lightning_finetune.engine.freezing import learned_norms
 from lightning_finetune.engine.snapshot import evaluating
+from lightning_finetune.run import head_start
 from tests.foreign import ForeignNet, fitted, loader, quiet_trainer
 from tests.resuming import process
 
@@ -53,6 +54,14 @@ def test_a_new_head_fits_before_the_first_step(tmp_path):
     _, random = fit(tmp_path, task(), FineTune([Phase(1)]))
     assert solved.accuracy > 0.9
     assert random.accuracy < 0.6
+
+
+def test_wide_features_are_taken_of_fewer_images(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(head_start, "MOST_NUMBERS", 6 * 16)
+    with caplog.at_level("INFO"):
+        fit(tmp_path, task(), FineTune(1))
+    batch = len(next(iter(loader()))[0])
+    assert f"features of {-(-16 // batch) * batch} training images" in caplog.text
 
 
 def test_a_head_that_was_trained_or_loaded_is_not_solved_again(tmp_path):

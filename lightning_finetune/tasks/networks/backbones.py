@@ -76,14 +76,20 @@ def build_backbone(model: str | nn.Module, *, in_channels: int, weights: Weights
 
 
 def feature_shape(module: nn.Module, in_channels: int) -> torch.Size:
-    """Shape of what ``module`` gives for one square image; its state and torch's random state stay as they are.
+    """Shape of what ``module`` gives for one square image, see :func:`first_output`."""
+    return first_output(module, in_channels).shape
+
+
+def first_output(module: nn.Module, in_channels: int) -> torch.Tensor:
+    """What ``module`` gives for a square image of noise; its state and torch's random state stay as they are.
 
     Raises:
         FinetuneError: It takes no image of any usual size, or gives something else than one tensor.
     """
     like = next(module.parameters(), torch.empty(0))
+    noise = torch.Generator().manual_seed(0)
     with evaluating(module), torch.random.fork_rng(devices=[]):
-        return _first_output(module, like.new_zeros, in_channels).shape
+        return _of_first_size(module, lambda *shape: torch.randn(shape, generator=noise).to(like), in_channels)
 
 
 def normalization_of(module: nn.Module, in_channels: int) -> Stats | None:
@@ -107,11 +113,11 @@ def packaged_weights(name: str) -> Path | None:
     return Path(files.get_model_file_path())
 
 
-def _first_output(module: nn.Module, zeros: Callable[..., torch.Tensor], in_channels: int) -> torch.Tensor:
+def _of_first_size(module: nn.Module, noise: Callable[..., torch.Tensor], in_channels: int) -> torch.Tensor:
     last: Exception | None = None
     for side in _SIDES:
         try:
-            output = module(zeros(1, in_channels, side, side))
+            output = module(noise(1, in_channels, side, side))
         except Exception as error:  # too small for this network, or of a fixed size
             last = error
             continue

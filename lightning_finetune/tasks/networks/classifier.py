@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -15,7 +15,8 @@ from lightning_finetune.engine.argument_types import warn_unused
 from lightning_finetune.engine.layer_groups import LayerGroup, layer_groups
 from lightning_finetune.errors import FinetuneError
 from lightning_finetune.tasks.networks.backbones import build_backbone
-from lightning_finetune.tasks.networks.heads import DROPOUT, HEADS, POOLING, build_head
+from lightning_finetune.tasks.networks.heads import DROPOUT, HEADS, POOLING, HeadName, build_head
+from lightning_finetune.tasks.networks.levels import level_features, watch_levels
 from lightning_finetune.tasks.shared.arguments import choose
 
 
@@ -26,13 +27,18 @@ class Classifier(nn.Module):
         backbone: Images to features.
         head: Features to logits; an ``nn.Identity`` where the backbone gives logits.
         normalization: Statistics of the images that the backbone was trained on, where known.
+        levels: Modules of the backbone whose outputs the head sees too, see
+            :func:`~lightning_finetune.tasks.networks.levels.watch_levels`.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, normalization: Stats | None) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, normalization: Stats | None, levels: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.normalization = normalization
+        self.levels = tuple(levels)
         self._pooling = sum(1 for _ in takewhile(lambda layer: isinstance(layer, POOLING), _layers(head)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,7 +54,10 @@ class Classifier(nn.Module):
         return features
 
     def _features(self, images: Tensor) -> Tensor:
-        features: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        images = images.contiguous(memory_format=torch.channels_last)
+        if self.levels:
+            return level_features(self.backbone, self.levels, images)
+        features: Tensor = self.backbone(images)
         return features
 
     @property
@@ -90,21 +99,26 @@ def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifi
     if not 0 <= dropout < 1:
         raise FinetuneError(f"Expected `dropout` in [0, 1), got {dropout}.")
     backbone = build_backbone(
-        model, in_channels=arguments["in_channels"], weights=arguments["weights"], pooled=head == "linear"
+        model, in_channels=arguments["in_channels"], weights=arguments["weights"], pooled=head != "concat_pool"
     )
     whole = isinstance(model, nn.Module) and not backbone.is_map and backbone.channels == num_outputs
     if whole:
         why = "`model` gives the outputs itself"
-        warn_unused("The task", arguments, {"head": ("linear",), "dropout": (None, 0.0)}, why)
+        warn_unused("The task", arguments, {"head": ("multi_level", "linear"), "dropout": (None, 0.0)}, why)
     if isinstance(model, nn.Module) and not whole and _ends_in_outputs(model, backbone.channels):
         rank_zero_warn(
             f"`model` ends in a linear layer of {backbone.channels} outputs, and a new head of {num_outputs} is put on "
             f"top of them. If they are classes, give that layer {num_outputs} outputs, or take it away: "
             "model.fc = torch.nn.Identity()."
         )
-    top = (
-        nn.Identity()
-        if whole
-        else build_head(head, backbone.channels, num_outputs, dropout=dropout, is_map=backbone.is_map)
-    )
-    return Classifier(backbone.module, top, backbone.normalization)
+    if whole:
+        return Classifier(backbone.module, nn.Identity(), backbone.normalization)
+    levels = watch_levels(backbone.module, arguments["in_channels"]) if _shows_levels(head, model) else {}
+    channels, is_map = backbone.channels + sum(levels.values()), backbone.is_map and not levels
+    top = build_head(head, channels, num_outputs, dropout=dropout, is_map=is_map)
+    return Classifier(backbone.module, top, backbone.normalization, list(levels))
+
+
+def _shows_levels(head: HeadName, model: str | nn.Module) -> bool:
+    """A module of the user's shows what it gives alone: nothing is attached to it."""
+    return head == "multi_level" and isinstance(model, str)

@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-HeadName: TypeAlias = Literal["concat_pool", "linear"]
+HeadName: TypeAlias = Literal["multi_level", "linear", "concat_pool"]
 
 HEADS: tuple[str, ...] = get_args(HeadName)
-DROPOUT: dict[HeadName, float] = {"linear": 0.2, "concat_pool": 0.5}
+DROPOUT: dict[HeadName, float] = {"multi_level": 0.2, "linear": 0.2, "concat_pool": 0.5}
 """Probability before the last layer where none is given: EfficientNet's own, and the lessons'."""
 
 HIDDEN = 512
@@ -33,7 +33,8 @@ def build_head(name: HeadName, channels: int, num_outputs: int, *, dropout: floa
     """A head for features of ``channels`` channels.
 
     ``"concat_pool"`` is the head of the lessons (fastai's ``create_head``): maximum and mean pooling side by side, then
-    twice batch norm, dropout and a linear layer without bias; the first dropout is half the second.
+    twice batch norm, dropout and a linear layer without bias; the first dropout is half the second. The others are one
+    linear layer.
 
     Args:
         name: Which head.
@@ -42,7 +43,7 @@ def build_head(name: HeadName, channels: int, num_outputs: int, *, dropout: floa
         dropout: Probability before the last linear layer.
         is_map: Features are a map ``[B, C, H, W]``, to be pooled; otherwise ``[B, C]``.
     """
-    if name == "linear":
+    if name != "concat_pool":
         pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if is_map else []
         return _init(nn.Sequential(*pool, nn.Dropout(dropout), nn.Linear(channels, num_outputs)))
     wide = 2 * channels if is_map else channels
