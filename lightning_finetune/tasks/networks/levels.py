@@ -7,7 +7,7 @@ unlike those of the pretraining (Head2Toe; Evci et al. 2022, https://arxiv.org/a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lightning_finetune.engine.layer_groups import layer_groups
+from lightning_finetune.errors import FinetuneError
 from lightning_finetune.tasks.networks.backbones import first_output
 
 _SEEN: dict[int, dict[str, Tensor]] = {}  # by thread, while it runs a forward pass; torch.compile takes no ContextVar
@@ -48,10 +49,13 @@ def watch_levels(backbone: nn.Module, in_channels: int) -> dict[str, int]:
     return {name: found[name].mean(dims).shape[1] for name, dims in kept.items()}
 
 
-def level_features(backbone: nn.Module, names: Iterable[str], images: Tensor) -> Tensor:
+def level_features(backbone: nn.Module, names: Sequence[str], images: Tensor) -> Tensor:
     """The features of ``backbone``, then those of its levels ``names``: ``[B, C]``, with a mean square of 1.
 
     Each level has the same length, so that none outweighs the others, whatever its channels and their scale.
+
+    Raises:
+        FinetuneError: The forward pass goes around one of the modules.
     """
     seen: dict[str, Tensor] = {}
     _SEEN[_thread()] = seen
@@ -59,6 +63,11 @@ def level_features(backbone: nn.Module, names: Iterable[str], images: Tensor) ->
         last = backbone(images)
     finally:
         del _SEEN[_thread()]
+    if missing := [name for name in names if name not in seen]:
+        raise FinetuneError(
+            f"Expected the backbone to call its module {missing[0]!r}, whose output the head sees. It did not, as with "
+            "timm's set_grad_checkpointing(). Give the task head='linear'."
+        )
     levels = [_of_length_1(level) for level in (pool(last), *(seen[name] for name in names))]
     features = torch.cat(levels, dim=1)
     return (features * math.sqrt(features.shape[1] / len(levels))).to(last.dtype)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from lightning_finetune import ImageClassifier
+from lightning_finetune.errors import FinetuneError
 from lightning_finetune.tasks.networks.levels import level_features, watch_levels
 
 
@@ -116,6 +117,12 @@ def test_a_level_of_zeros_is_no_nan_in_any_precision(classifier, dtype):
         features = model.forward_features(torch.zeros(1, 3, 64, 64, dtype=dtype))
     assert features.dtype == dtype
     assert not features.any()
+
+
+def test_a_pass_that_goes_around_a_level_is_refused(classifier):
+    classifier.model.backbone.set_grad_checkpointing()
+    with pytest.raises(FinetuneError, match=r"'blocks\.0'.*head='linear'"):
+        classifier.train()(torch.rand(2, 3, 64, 64))
 
 
 def test_a_network_without_levels_has_a_head_over_its_features():
