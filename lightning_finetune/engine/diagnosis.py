@@ -76,7 +76,8 @@ class Limits:
         fall: Less than this part of the first loss is gone at the end: a rate too low.
         improving: Part of the validation loss that went between its last two measures: too few epochs; or, where it was
             measured once,
-        falling: Part of the first training loss that went in the last third of the steps.
+        falling: What went in the last third of the steps, as a part of the largest training loss: weights that fit when
+            the run begins may lose more in it than they began with.
         worse: Validation loss at the end over its lowest, less 1: too many epochs, if also
         metric_worse: The metric lost this much from its best, and more than two of its steps: of an error rate over few
             images, one image is much.
@@ -147,7 +148,7 @@ def features(curves: Curves, floor: float = 0.0) -> Features:
         blow_up=max(valid) / level if valid else math.nan,
         fall=1 - last / first,
         improving=1 - valid[-1] / valid[-2] if len(valid) > 1 and valid[-2] > 0 else math.nan,
-        falling=(tail - last) / first,
+        falling=(tail - last) / max(first, tail),
         worse=recent(valid) / min(valid) - 1 if len(valid) > 1 and min(valid) > 0 else math.nan,
         metric_worse=recent(metric) - min(metric) if len(metric) > 1 else math.nan,
         grain=_grain(metric),
@@ -211,9 +212,7 @@ def _faults(traits: Features, curves: Curves, limits: Limits) -> list[Finding]:
         evidence = f"In the last epoch the validation loss still lost {traits.improving:.0%}."
         return [_finding("too few epochs", evidence)]
     if math.isnan(traits.improving) and traits.falling > limits.falling:
-        evidence = (
-            f"In the last third of the steps the training loss still lost {traits.falling:.0%} of its first value."
-        )
+        evidence = f"In the last third of the steps the training loss still lost {traits.falling:.0%}."
         return [_finding("too few epochs", evidence)]
     return [_too_few_steps(curves)] if traits.fall < limits.fall and few else []
 

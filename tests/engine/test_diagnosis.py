@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,13 @@ def test_the_default_run_of_244_ants_and_bees_is_not_accused():
 @pytest.mark.parametrize("losses", [[0.1, 1.1, 25.0, 2.0, 7.0, 10.0, *[2.0] * 10], SOLVED])
 def test_a_rate_too_high_is_seen_also_where_the_head_was_solved(losses):
     assert faults(curves(losses, [3.3, 0.7, 19.0, 12.0], [0.55, 0.45, 0.55, 0.45])) == ["learning rate too high"]
+
+
+def test_what_is_lost_after_a_dip_is_no_more_than_all():
+    losses = [0.03, 0.01, 0.1, 0.5, 0.17, 0.02, 0.08]  # of seven steps, the head solved
+    (finding,) = diagnose(Curves(list(range(7)), losses, {"val_loss": [(6, 0.6)]}))
+    (lost,) = re.findall(r"lost (\d+)%", finding.evidence)
+    assert 0 < int(lost) <= 100
 
 
 @pytest.mark.parametrize("steps", [1, 3, 6, 9, 29])
