@@ -57,6 +57,14 @@ def test_timm_groups_run_from_the_input_to_the_head(name):
     }
 
 
+@pytest.mark.parametrize("name", ["shvit_s1", "efficientvit_m0"])
+def test_a_timm_body_that_asks_for_its_lost_classifier_has_the_same_groups(name):
+    body, whole = timm.create_model(name, num_classes=0), timm.create_model(name, num_classes=2)
+    names = [group.name for group in layer_groups(body)]
+    assert names == [group.name for group in layer_groups(whole)][: len(names)]
+    assert len(names) >= 3
+
+
 def test_a_timm_body_without_classifier_still_has_three():
     assert len(names(timm.create_model("resnet18", num_classes=0))) >= 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -171,7 +172,9 @@ def _matcher(module: Any) -> Any:
 
 def _classifiers(module: Any) -> list[nn.Module]:
     """One, or the two of a distilled model, and an auxiliary one."""
-    classifier = module.get_classifier() if callable(getattr(module, "get_classifier", None)) else None
+    classifier = None
+    with suppress(AttributeError):  # other models have none, and some of timm's do not expect to have lost it
+        classifier = module.get_classifier()
     several = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
     auxiliary = [child for name, child in module.named_children() if "aux" in name.split("_")]  # VOLO's
     return [part for part in (*several, *auxiliary) if isinstance(part, nn.Module)]
