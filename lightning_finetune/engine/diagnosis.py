@@ -76,8 +76,8 @@ class Limits:
         fall: Less than this part of the first loss is gone at the end: a rate too low.
         improving: Part of the validation loss that went between its last two measures: too few epochs; or, where it was
             measured once,
-        falling: What went in the last third of the steps, as a part of the largest training loss: weights that fit when
-            the run begins may lose more in it than they began with.
+        falling: What went in the last third of the steps, as a part of the loss before it or of the first, whichever is
+            more: weights that fit when the run begins may lose more in that third than they began with.
         worse: Validation loss at the end over its lowest, less 1: too many epochs, if also
         metric_worse: The metric lost this much from its best, and more than two of its steps: of an error rate over few
             images, one image is much.

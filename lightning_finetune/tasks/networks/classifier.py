@@ -101,18 +101,16 @@ def build_classifier(arguments: Mapping[str, Any], num_outputs: int) -> Classifi
     backbone = build_backbone(
         model, in_channels=arguments["in_channels"], weights=arguments["weights"], pooled=head != "concat_pool"
     )
-    whole = isinstance(model, nn.Module) and not backbone.is_map and backbone.channels == num_outputs
-    if whole:
+    if isinstance(model, nn.Module) and not backbone.is_map and backbone.channels == num_outputs:
         why = "`model` gives the outputs itself"
         warn_unused("The task", arguments, {"head": ("multi_level", "linear"), "dropout": (None, 0.0)}, why)
-    if isinstance(model, nn.Module) and not whole and _ends_in_outputs(model, backbone.channels):
+        return Classifier(backbone.module, nn.Identity(), backbone.normalization)
+    if isinstance(model, nn.Module) and _ends_in_outputs(model, backbone.channels):
         rank_zero_warn(
             f"`model` ends in a linear layer of {backbone.channels} outputs, and a new head of {num_outputs} is put on "
             f"top of them. If they are classes, give that layer {num_outputs} outputs, or take it away: "
             "model.fc = torch.nn.Identity()."
         )
-    if whole:
-        return Classifier(backbone.module, nn.Identity(), backbone.normalization)
     levels = watch_levels(backbone.module, arguments["in_channels"]) if _shows_levels(head, model) else {}
     channels, is_map = backbone.channels + sum(levels.values()), backbone.is_map and not levels
     top = build_head(head, channels, num_outputs, dropout=dropout, is_map=is_map)

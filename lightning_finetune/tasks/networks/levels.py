@@ -40,13 +40,13 @@ def watch_levels(backbone: nn.Module, in_channels: int) -> dict[str, int]:
     """
     names = [_module_named(backbone, group.name) for group in layer_groups(backbone, only=backbone.parameters())[1:]]
     found = _outputs(backbone, [name for name in names if name is not None], in_channels)
-    features = pool(found.pop(""))
-    levels = {name: _position_dims(output) for name, output in found.items()}
-    same = [name for name, dims in levels.items() if dims and _are_equal(found[name].mean(dims), features)]
-    kept = {name: dims for name, dims in levels.items() if dims and name not in same}
-    for name, dims in kept.items():
-        backbone.get_submodule(name).register_forward_hook(partial(_show, name, dims))
-    return {name: found[name].mean(dims).shape[1] for name, dims in kept.items()}
+    features, channels = pool(found.pop("")), {}
+    for name, output in found.items():
+        dims = _position_dims(output)
+        if dims and not _are_equal(level := output.mean(dims), features):
+            backbone.get_submodule(name).register_forward_hook(partial(_show, name, dims))
+            channels[name] = level.shape[1]
+    return channels
 
 
 def level_features(backbone: nn.Module, names: Sequence[str], images: Tensor) -> Tensor:
